@@ -1,0 +1,203 @@
+"""The command line that all stages share: one spelling rule, one set of common flags, one way to log and to fail."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from trackverse.errors import SetupError
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+ALIASES = {"--n_workers": "--num_workers"}
+WORKDIR_VARIABLE = "TRACKVERSE_DB"
+SECONDS_BETWEEN_LOG_LINES = 60
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with `--output-file` read as `--output_file`, defaults in the help, and no abbreviations."""
+
+    def __init__(self, description: str | None, *, epilog: str | None = None) -> None:
+        super().__init__(description=description, epilog=epilog, allow_abbrev=False, formatter_class=_HelpFormatter)
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # argparse's overloads
+        return super().parse_known_args(spell_flags(sys.argv[1:] if args is None else args), namespace)
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults shown where there is something to show, descriptions as written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or isinstance(action.default, bool) or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def spell_flags(argv: Sequence[str]) -> list[str]:
+    """Flags in their one spelling: underscores inside names, and no aliases. Values and all after `--` stay as they are."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return [_spell(word) for word in argv[:end]] + list(argv[end:])
+
+
+def _spell(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    name = "--" + name[2:].replace("-", "_")
+    return ALIASES.get(name, name) + equals + value
+
+
+def stage_parser(docstring: str | None, *, chunks: bool = True) -> Parser:
+    """The parser of a stage script, with the flags that every stage takes. The docstring becomes the description."""
+    parser = Parser(docstring)
+    common = parser.add_argument_group("on every stage")
+    common.add_argument("--dry_run", action="store_true", help="say what would be done, write nothing")
+    common.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N items of the list")
+    common.add_argument("--num_workers", type=at_least_one, default=1, metavar="N", help="processes side by side")
+    common.add_argument(
+        "--retry_failed",
+        nargs="?",
+        const="all",
+        metavar="REASON",
+        help="try items again that failed in an earlier run: all, or those with this reason (as in failed.jsonl)",
+    )
+    if chunks:
+        common.add_argument("--num_chunks", type=at_least_one, default=1, metavar="N", help="split the list in N")
+        common.add_argument("--chunk_id", type=int, metavar="K", help="do only chunk K, from 0 (default: all chunks)")
+    common.add_argument("--verbose", action="store_true", help="log more")
+    return parser
+
+
+def add_workdir(parser: Parser) -> None:
+    """`--workdir`, with `$TRACKVERSE_DB` as its default."""
+    parser.add_argument("--workdir", type=folder, metavar="DIR", help=f"work folder (default: ${WORKDIR_VARIABLE})")
+
+
+def workdir(args: argparse.Namespace) -> Path:
+    """The work folder, from the flag or the environment. Raises SetupError if neither names one."""
+    if args.workdir is not None:
+        return Path(args.workdir)
+    if os.environ.get(WORKDIR_VARIABLE):
+        return folder(os.environ[WORKDIR_VARIABLE])
+    raise SetupError(f"no work folder: give --workdir DIR, or export {WORKDIR_VARIABLE}=DIR")
+
+
+def add_slurm(parser: Parser) -> None:
+    """`--slurm` and the settings of the site."""
+    group = parser.add_argument_group("on a Slurm cluster")
+    group.add_argument("--slurm", action="store_true", help="submit this command as a job array instead of running it")
+    group.add_argument("--partition", metavar="NAME", help="partition to submit to (default: the site's)")
+    group.add_argument("--account", metavar="NAME", help="account to charge (default: yours)")
+    group.add_argument("--qos", metavar="NAME", help="quality of service (default: the site's)")
+    group.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs for each element")
+    group.add_argument("--cpus", type=at_least_one, default=4, metavar="N", help="CPUs for each element")
+    group.add_argument("--mem", default="8G", metavar="SIZE", help="memory for each element")
+    group.add_argument(
+        "--time", type=at_least_one, default=720, metavar="MINUTES", help="time limit of a run; requeued after it"
+    )
+    group.add_argument("--max_parallel", type=at_least_one, default=128, metavar="N", help="elements that run at once")
+    group.add_argument(
+        "--slurm_extra",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other sbatch option, e.g. constraint=a100",
+    )
+
+
+SLURM_FLAGS = ("partition", "account", "qos", "gpus", "cpus", "mem", "time", "max_parallel", "slurm_extra")
+
+
+def slurm_settings(args: argparse.Namespace) -> dict[str, object]:
+    """The values of the flags that `add_slurm` added, but `--slurm` itself."""
+    for pair in args.slurm_extra:
+        if not pair.partition("=")[1]:
+            raise SetupError(f"--slurm_extra {pair}: not KEY=VALUE")
+    extra = {key: value for key, _, value in (pair.partition("=") for pair in args.slurm_extra)}
+    return {name: getattr(args, name) for name in SLURM_FLAGS if name != "slurm_extra"} | {"extra": extra}
+
+
+def to_argv(parser: Parser, args: argparse.Namespace) -> list[str]:
+    """The command line that parses to `args`, without `--slurm` and its settings, `--dry_run` and the defaults."""
+    argv: list[str] = []
+    for action in parser._actions:
+        value = getattr(args, action.dest, action.default)
+        if action.dest in ("slurm", "dry_run", *SLURM_FLAGS) or value == action.default:
+            continue
+        if isinstance(value, bool):
+            argv.append(next(flag for flag in action.option_strings if flag.startswith("--no_") != value))
+        else:
+            values = [str(one) for one in value] if isinstance(value, list) else [str(value)]
+            argv += [*action.option_strings[-1:], *values]
+    return argv
+
+
+def folder(text: str) -> Path:
+    """A path as a user types it: relative, with `~`, with spaces."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path (is a shell variable unset?)")
+    return Path(text).expanduser().absolute()
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Our log lines on stderr; other libraries only from warnings on."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr, force=True)
+    logging.getLogger("trackverse").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def progress(items: Iterable[Item], *, what: str, total: int | None = None) -> Iterator[Item]:
+    """The items, with a progress bar on a terminal and one line a minute in a log."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, total=total, unit=f" {what}", dynamic_ncols=True)
+        return
+    of_total = f" of {total}" if total is not None else ""
+    last_line = time.monotonic()
+    for number, item in enumerate(items):
+        if time.monotonic() - last_line >= SECONDS_BETWEEN_LOG_LINES:
+            log.info("%d%s %s so far", number, of_total, what)
+            last_line = time.monotonic()
+        yield item
+
+
+def run(main: Callable[[], int]) -> int:
+    """`main`'s exit status; a set-up error is one line and status 2, Ctrl-C one line and 130."""
+    try:
+        return main()
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept, the same command goes on from here", file=sys.stderr)
+        return 130

@@ -1,0 +1,34 @@
+"""Errors that a user can cause or meet. Each carries one line that names the file and what to do."""
+
+
+class TrackverseError(Exception):
+    """Base of all errors that end in one clear line, never in a traceback."""
+
+
+class SetupError(TrackverseError):
+    """Wrong usage or an unusable set-up: the command ends with status 2 and nothing is marked as failed."""
+
+
+class StopWork(TrackverseError):
+    """This worker must stop asking (rate limit, bot check): status 1, and the item at hand is not marked."""
+
+
+class ItemError(TrackverseError):
+    """One item can't be done.
+
+    `reason` is the short text that failures are counted by ("truncated video"); `str(error)` is the whole line.
+    `retry` says that the next run tries the item again unasked; otherwise only `--retry_failed` does.
+    """
+
+    def __init__(self, message: str, *, reason: str, retry: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry = retry
+
+
+class VideoError(ItemError):
+    """A video that can't be read or written."""
+
+
+class RecordError(ItemError):
+    """A line of metadata, of tracks or of progress that doesn't hold what its format says."""

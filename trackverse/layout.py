@@ -1,0 +1,128 @@
+"""Where everything lives: the only module that joins paths. See the README's table of folders."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from trackverse.errors import RecordError
+
+MAX_NAME_BYTES = 200  # of the 255 that file systems give: the rest is for endings and hidden temporary names
+REPO_DIR = Path(__file__).resolve().parent.parent
+ASSETS_DIR = REPO_DIR / "assets"
+
+
+def check_name(name: str) -> str:
+    """`name` if it is a plain file name that can't leave its folder; else RecordError (reason "bad id").
+
+    Ids come from metadata that others wrote: no separators, no `.`/`..`, no control characters, at most 200 bytes, and
+    no first two characters that would make the shard folder `..`.
+    """
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        size = 0
+    harmful = any(char in "/\\" or unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") for char in name)
+    if not 0 < size <= MAX_NAME_BYTES or harmful or name[:2] in (".", "..") or name != name.strip():
+        raise RecordError(f"{name[:60]!r} is not a plain file name of 1 to {MAX_NAME_BYTES} bytes", reason="bad id")
+    return name
+
+
+def shard(video_id: str) -> str:
+    """The folder that a video's files are in: the first two characters of its id."""
+    return check_name(video_id)[:2]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths below a work folder."""
+
+    workdir: Path
+
+    @property
+    def videos_dir(self) -> Path:
+        return self.workdir / "videos_mp4"
+
+    @property
+    def blurred_dir(self) -> Path:
+        return self.workdir / "videos_blurred"
+
+    @property
+    def clips_dir(self) -> Path:
+        return self.workdir / "video_clips"
+
+    @property
+    def scenes_dir(self) -> Path:
+        return self.workdir / "video_scenes"
+
+    @property
+    def object_tracks_dir(self) -> Path:
+        return self.workdir / "object_tracks"
+
+    def video_path(self, video_id: str) -> Path:
+        return self.videos_dir / shard(video_id) / f"{video_id}.mp4"
+
+    def provenance_path(self, video_id: str) -> Path:
+        """Where the video came from, as JSON beside it."""
+        return self.videos_dir / shard(video_id) / f"{video_id}.json"
+
+    def blurred_path(self, video_id: str) -> Path:
+        return self.blurred_dir / shard(video_id) / f"{video_id}.mp4"
+
+    def clip_path(self, video_id: str, clip_id: str) -> Path:
+        return self.clips_dir / shard(video_id) / video_id / check_name(clip_id)
+
+    def scenes_path(self, video_id: str) -> Path:
+        return self.scenes_dir / shard(video_id) / f"{video_id}.json"
+
+    def mined_part_path(self, vocab: str, part: int) -> Path:
+        return self.workdir / "mined_segments" / check_name(vocab) / f"part{part}.jsonl"
+
+    def object_tracks_video_dir(self, video_id: str) -> Path:
+        return self.object_tracks_dir / shard(video_id) / video_id
+
+
+@dataclass(frozen=True)
+class TracksLayout:
+    """Paths below a folder of track records (`tracks_meta/<vocab>`)."""
+
+    output_dir: Path
+
+    def meta_path(self, video_id: str) -> Path:
+        return self.output_dir / shard(video_id) / f"{video_id}-meta.jsonl.gzip"
+
+    def progress_path(self, video_id: str) -> Path:
+        return self.output_dir / shard(video_id) / f"{video_id}-progress.json"
+
+    def embeddings_path(self, video_id: str) -> Path:
+        return self.output_dir / shard(video_id) / f"{video_id}-embeddings.npy"
+
+    def meta_paths(self) -> list[Path]:
+        """Every meta file there is, sorted by name."""
+        return sorted(self.output_dir.glob("*/*-meta.jsonl.gzip"))
+
+
+def progress_beside(meta_path: Path) -> Path:
+    """The progress file of a `…-meta.jsonl.gzip`."""
+    return meta_path.with_name(meta_path.name.removesuffix("-meta.jsonl.gzip") + "-progress.json")
+
+
+def embeddings_beside(meta_path: Path) -> Path:
+    """The embeddings of a `…-meta.jsonl.gzip`."""
+    return meta_path.with_name(meta_path.name.removesuffix("-meta.jsonl.gzip") + "-embeddings.npy")
+
+
+def sidecar_beside(subset_path: Path) -> Path:
+    """The JSON file that says how a subset `<name>.jsonl.gzip` came about."""
+    return subset_path.with_name(subset_path.name.split(".jsonl")[0] + ".json")
+
+
+def failed_path(stage_dir: Path) -> Path:
+    """The list of a stage's failures, which `--retry_failed` reads."""
+    return stage_dir / "failed.jsonl"
+
+
+def lock_path(path: Path) -> Path:
+    """The claim on everything that is written about `path`."""
+    return path.with_name(f".{path.name}.lock")

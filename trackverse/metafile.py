@@ -1,0 +1,200 @@
+"""Metafiles: which videos, and which spans of them. Streams files of millions of lines.
+
+Taken: HD-VILA-100M lines (`{"video_id", "url", "clip": [{"clip_id", "span": [start, end]}]}`), the mined form
+(`{"clip_id": "<id>.<n>", "duration": [start, end]}`), each as JSON lines or as one JSON array, plain or gzipped; or a
+plain text file of YouTube ids or URLs, one a line. Spans are `HH:MM:SS.mmm` or seconds.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, groupby, islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import ijson
+
+from trackverse import jsonl
+from trackverse.errors import RecordError, SetupError
+from trackverse.layout import check_name
+from trackverse.types import Clip, SourceVideo
+
+YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
+YOUTUBE_HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "youtu.be")
+
+OnBadLine = Callable[[RecordError], None]
+
+
+def read_metafile(path: Path, on_bad_line: OnBadLine) -> Iterator[SourceVideo]:
+    """The videos of a metafile in file order; neighbouring lines of one video become one.
+
+    A line that can't be used is handed to `on_bad_line` (its text names file and line) and skipped. Raises SetupError
+    if the file can't be opened at all.
+    """
+    for _, lines in groupby(_read_entries(path, on_bad_line), key=lambda video: video.video_id):
+        first, *others = lines
+        if others and first.clips is not None:
+            clips = tuple(chain(first.clips, *(video.clips or () for video in others)))
+            first = SourceVideo(first.video_id, first.url, clips)
+        yield first
+
+
+def read_metafiles(
+    paths: Iterable[Path], on_bad_line: OnBadLine, *, chunk_id: int = 0, num_chunks: int = 1, limit: int | None = None
+) -> Iterator[SourceVideo]:
+    """The videos of several metafiles: every `num_chunks`-th from `chunk_id`, at most `limit`."""
+    videos = chain.from_iterable(read_metafile(path, on_bad_line) for path in paths)
+    return islice(islice(videos, chunk_id, None, num_chunks), limit)
+
+
+def parse_time(value: Any) -> float:
+    """Seconds of `HH:MM:SS.mmm`, `MM:SS` or a number. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{value!r} is not a time")
+    if isinstance(value, str):
+        fields = value.split(":")
+        if len(fields) > 3 or not all(re.fullmatch(r"\d{1,9}(\.\d{1,9})?", field) for field in fields):
+            raise ValueError(f"{value!r} is not HH:MM:SS.mmm")
+        seconds = sum(float(field) * 60**power for power, field in enumerate(reversed(fields)))
+    else:
+        seconds = float(value)
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"{value!r} is not a time")
+    return seconds
+
+
+def format_time(seconds: float) -> str:
+    """Seconds as HD-VILA writes them, `HH:MM:SS.mmm`."""
+    milliseconds = round(seconds * 1000)
+    return f"{milliseconds // 3_600_000:02}:{milliseconds // 60_000 % 60:02}:{milliseconds // 1000 % 60:02}.{milliseconds % 1000:03}"
+
+
+def to_json(video: SourceVideo) -> dict[str, Any]:
+    """A video in HD-VILA's line shape."""
+    entry: dict[str, Any] = {"video_id": video.video_id, "url": video.url}
+    if video.clips is not None:
+        entry["clip"] = [
+            {"clip_id": clip.clip_id, "span": [format_time(clip.start_s), format_time(clip.end_s)]}
+            for clip in video.clips
+        ]
+    return entry
+
+
+def _read_entries(path: Path, on_bad_line: OnBadLine) -> Iterator[SourceVideo]:
+    try:
+        with jsonl.open_bytes(path) as file:
+            start = file.read(4096).lstrip()[:1]
+    except FileNotFoundError as error:
+        raise SetupError(f"{path}: no such metafile") from error
+    except (OSError, EOFError) as error:
+        raise SetupError(f"{path}: can't be read ({error})") from error
+    entries = _array_entries(path) if start == b"[" else _line_entries(path, is_json=start == b"{")
+    while True:
+        try:
+            yield next(entries)
+        except StopIteration:
+            return
+        except RecordError as error:
+            on_bad_line(error)
+            if error.reason == "torn gzip":
+                return
+
+
+class _line_entries(Iterator[SourceVideo]):
+    """Entries of a file with one a line. A class, because a generator would end at its first bad line."""
+
+    def __init__(self, path: Path, is_json: bool) -> None:
+        self._path, self._is_json = path, is_json
+        self._lines = jsonl.read_lines(path)
+
+    def __next__(self) -> SourceVideo:
+        number, line = next(self._lines)
+        where = f"{self._path}:{number}"
+        if self._is_json:
+            return _parse_entry(jsonl.parse(line, where), where)
+        return _parse_text(line, where)
+
+
+class _array_entries(Iterator[SourceVideo]):
+    """Entries of a file that is one JSON array."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = jsonl.open_bytes(path)
+        self._items = enumerate(ijson.items(self._file, "item", use_float=True), start=1)
+
+    def __next__(self) -> SourceVideo:
+        try:
+            number, entry = next(self._items)
+        except StopIteration:
+            self._file.close()
+            raise
+        except (ijson.JSONError, EOFError, OSError) as error:
+            self._items = enumerate(iter(()))
+            raise RecordError(
+                f"{self._path}: the rest of the array can't be read ({error})", reason="bad JSON"
+            ) from error
+        return _parse_entry(entry, f"{self._path}: item {number}")
+
+
+def _parse_entry(entry: Any, where: str) -> SourceVideo:
+    try:
+        if "duration" in entry and "video_id" not in entry:
+            clip_id = _text(entry["clip_id"])
+            video_id = clip_id.removesuffix(".mp4").rpartition(".")[0]
+            return SourceVideo(check_name(video_id), None, (_clip(video_id, clip_id, entry["duration"]),))
+        video_id = check_name(_text(entry["video_id"]))
+        url = entry.get("url")
+        clips = entry.get("clip")
+        return SourceVideo(
+            video_id,
+            _text(url) if url is not None else youtube_url(video_id),
+            None if clips is None else tuple(_clip(video_id, _text(c["clip_id"]), c["span"]) for c in clips),
+        )
+    except RecordError as error:
+        raise RecordError(f"{where}: {error}", reason="bad line") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise RecordError(f"{where}: not an HD-VILA line ({what})", reason="bad line") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]!r} is not text")
+    return value
+
+
+def _clip(video_id: str, clip_id: str, span: Any) -> Clip:
+    start_s, end_s = (parse_time(value) for value in span)
+    return Clip(video_id, check_name(clip_id if clip_id.endswith(".mp4") else f"{clip_id}.mp4"), start_s, end_s)
+
+
+def _parse_text(line: bytes, where: str) -> SourceVideo:
+    """A line of a plain list: a YouTube id or an http(s) URL (a YouTube one, or any: then the id is made from it)."""
+    text = line.decode(errors="replace").strip()
+    if YOUTUBE_ID.fullmatch(text):
+        return SourceVideo(text, youtube_url(text), None)
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        url = urlsplit("")
+    if url.scheme not in ("http", "https") or not url.netloc:
+        raise RecordError(f"{where}: neither a YouTube id nor an http(s) URL", reason="bad line")
+    if url.hostname in YOUTUBE_HOSTS:
+        video_id = parse_qs(url.query).get("v", [url.path.rpartition("/")[2]])[0]
+        if not YOUTUBE_ID.fullmatch(video_id):
+            raise RecordError(f"{where}: no video id in {text[:80]!r}", reason="bad line")
+        return SourceVideo(video_id, youtube_url(video_id), None)
+    # Other sites have no id in the line: 66 bits of the URL's hash keep two videos called `video.mp4` apart.
+    digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())[:11].decode()
+    return SourceVideo(digest, text, None)
+
+
+def youtube_url(video_id: str) -> str | None:
+    """The watch page of a YouTube id; None for ids of another shape."""
+    return f"https://www.youtube.com/watch?v={video_id}" if YOUTUBE_ID.fullmatch(video_id) else None

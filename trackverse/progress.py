@@ -1,0 +1,64 @@
+"""`<id>-progress.json`: which segments of a video are in its track file, and how much of that file counts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trackverse import files, jsonl
+from trackverse.errors import RecordError
+
+SCHEMA = "trackverse/1"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is committed of one video.
+
+    `segments_complete`: [start, end] s of each finished segment, with or without tracks. `num_tracks` records lie in the
+    first `meta_bytes` bytes of the track file; bytes beyond belong to a commit that never happened. `settings` is what
+    the records depend on (detector, vocabulary, frame rate, thresholds).
+    """
+
+    segments_complete: tuple[tuple[float, float], ...] = ()
+    num_tracks: int = 0
+    meta_bytes: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def has(self, start_s: float, end_s: float) -> bool:
+        """Whether the segment is complete; times are compared as they are stored, to 0.1 ms."""
+        return _rounded(start_s, end_s) in self.segments_complete
+
+    def plus(self, start_s: float, end_s: float, *, num_tracks: int, num_bytes: int) -> Progress:
+        """With one more complete segment, of `num_tracks` records in `num_bytes` bytes."""
+        segments = (*self.segments_complete, _rounded(start_s, end_s))
+        return Progress(segments, self.num_tracks + num_tracks, self.meta_bytes + num_bytes, self.settings)
+
+
+def load(path: Path) -> Progress | None:
+    """The progress in a file, None if there is no file. Raises RecordError (reason "bad progress file")."""
+    try:
+        value = jsonl.read_json(path)
+    except FileNotFoundError:
+        return None
+    try:
+        segments = tuple((float(start), float(end)) for start, end in value["segments_complete"])
+        num_tracks, meta_bytes, settings = value["num_tracks"], value["meta_bytes"], value["settings"]
+        if not (isinstance(num_tracks, int) and isinstance(meta_bytes, int) and isinstance(settings, dict)):
+            raise TypeError("num_tracks, meta_bytes or settings of the wrong type")
+        if num_tracks < 0 or meta_bytes < 0:
+            raise ValueError("negative count")
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{path}: not a progress file ({error!r})", reason="bad progress file") from error
+    return Progress(segments, num_tracks, meta_bytes, settings)
+
+
+def save(path: Path, progress: Progress) -> None:
+    """Replace the progress file in one step: this is the instant at which a segment's tracks start to exist."""
+    with files.atomic_write(path) as file:
+        file.write(jsonl.dump({"schema": SCHEMA, **asdict(progress)}).encode() + b"\n")
+
+
+def _rounded(start_s: float, end_s: float) -> tuple[float, float]:
+    return round(start_s, 4), round(end_s, 4)

@@ -1,0 +1,105 @@
+"""How a stage script runs: parse, submit to Slurm if asked, otherwise work in one or more processes and sum up."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, product
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from trackverse import cli, metafile, slurm
+from trackverse.errors import RecordError, SetupError
+from trackverse.types import SourceVideo
+from trackverse.worklist import Tally
+
+log = logging.getLogger("trackverse.stage")
+Item = TypeVar("Item")
+
+
+class Work(Protocol):
+    """The visible loop of a stage: does this worker's share of `args`' items and says what became of them."""
+
+    def __call__(self, args: Namespace, rank: int) -> Tally: ...
+
+
+def start(
+    parser: cli.Parser,
+    work: Work,
+    *,
+    what: str,
+    output_dir: Callable[[Namespace], Path],
+    parts: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run a stage script; the exit status.
+
+    `what` the items are called in the summary; `output_dir`: where the stage writes, by which a double submission is
+    known; `parts`: the argument whose values (metafiles), together with the chunks, become the elements of a Slurm array.
+    """
+    cli.add_slurm(parser)
+    args = parser.parse_args(argv)
+    cli.set_up_logging(args.verbose)
+
+    def main() -> int:
+        chunk_id, num_chunks = getattr(args, "chunk_id", None), getattr(args, "num_chunks", 1)
+        if chunk_id is not None and not 0 <= chunk_id < num_chunks:
+            raise SetupError(f"--chunk_id {chunk_id}: of {num_chunks} chunks, the ids are 0 to {num_chunks - 1}")
+        if args.slurm:
+            settings = slurm.Settings(**cli.slurm_settings(args))
+            elements = list(_array_elements(parser, args, parts))
+            print(slurm.submit(Path(sys.argv[0]).resolve(), elements, output_dir(args), settings, dry_run=args.dry_run))
+            return 0
+        tally = _run_workers(work, args)
+        log.info("%s", tally.summary(what))
+        return tally.exit_status
+
+    return cli.run(main)
+
+
+def _array_elements(parser: cli.Parser, args: Namespace, parts: str | None) -> Iterator[list[str]]:
+    """The command line of each element of the Slurm array: one part and one chunk each."""
+    values = [[str(value)] for value in getattr(args, parts)] if parts else [None]
+    chunks = range(args.num_chunks) if getattr(args, "chunk_id", 0) is None else [None]
+    for value, chunk in product(values, chunks):
+        element = Namespace(**vars(args))
+        if parts and value:
+            setattr(element, parts, value)
+        if chunk is not None and args.num_chunks > 1:
+            element.chunk_id = chunk
+        yield cli.to_argv(parser, element)
+
+
+def _run_workers(work: Work, args: Namespace) -> Tally:
+    if args.num_workers == 1 or args.dry_run:
+        args.num_workers = 1  # so that the one worker's share is everything
+        return work(args, 0)
+    # Spawned, not forked: onnxruntime and OpenCV keep threads that a fork would break.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(args.num_workers, initializer=cli.set_up_logging, initargs=(args.verbose,)) as pool:
+        results = [pool.apply_async(work, (args, rank)) for rank in range(args.num_workers)]
+        tally = Tally()
+        for result in results:
+            tally.add(result.get())
+    return tally
+
+
+def share(items: Iterable[Item], args: Namespace, rank: int) -> Iterator[Item]:
+    """This worker's part of the items: every `--num_workers`-th, from `rank`."""
+    return islice(items, rank, None, args.num_workers)
+
+
+def videos(args: Namespace, metafiles: Sequence[Path], rank: int, tally: Tally) -> Iterator[SourceVideo]:
+    """This worker's videos of the metafiles: of this command's chunk, up to `--limit`. Bad lines are counted once."""
+
+    def on_bad_line(error: RecordError) -> None:
+        if rank == 0:
+            tally.failed[error.reason] += 1
+            log.warning("%s", error)
+
+    chunk_id, num_chunks = (0, 1) if args.chunk_id is None else (args.chunk_id, args.num_chunks)
+    listed = metafile.read_metafiles(metafiles, on_bad_line, chunk_id=chunk_id, num_chunks=num_chunks, limit=args.limit)
+    return share(listed, args, rank)

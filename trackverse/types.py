@@ -1,0 +1,98 @@
+"""The nouns of the pipeline: small immutable records of numpy arrays that every stage speaks.
+
+Shape letters: T frames, N objects, C labels, D embedding, H W pixels. All times are seconds on the source video's
+clock with its first frame at 0.0. Row n of every array is the same object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The address of a stretch of one shot, never its pixels. `end_s` is exclusive."""
+
+    video_id: str
+    clip_id: str
+    start_s: float
+    end_s: float
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
+
+
+@dataclass(frozen=True)
+class SourceVideo:
+    """One video of a metafile. `clips` is None where the metafile lists none: then the scenes decide."""
+
+    video_id: str
+    url: str | None
+    clips: tuple[Clip, ...] | None
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Consecutive sampled frames: `images` (T, H, W, 3) uint8 RGB and `times_s` (T,)."""
+
+    images: UInt8
+    times_s: Float64
+
+
+@dataclass(frozen=True)
+class Detections:
+    """One frame's objects: `xyxy` (N, 4) px, `scores` (N,), `logits` (N, C), `embeddings` (N, D).
+
+    `logits` are the detector's per-class scores as they go into the record (background left out); D is 0 where no
+    appearance is used.
+    """
+
+    xyxy: Float32
+    scores: Float32
+    logits: Float32
+    embeddings: Float32
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def select(self, rows: Int64 | Bool) -> Detections:
+        """The objects of the given row numbers or mask."""
+        return Detections(self.xyxy[rows], self.scores[rows], self.logits[rows], self.embeddings[rows])
+
+    @staticmethod
+    def empty(num_labels: int, embedding_dim: int) -> Detections:
+        """No objects, with the columns of a detector of `num_labels` and `embedding_dim`."""
+        return Detections(
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+            np.zeros((0, num_labels), np.float32),
+            np.zeros((0, embedding_dim), np.float32),
+        )
+
+
+@dataclass(frozen=True)
+class Track:
+    """One object through time, after association.
+
+    `times_s` (T,) rising, `xyxy` (T, 4) px of the source video, `scores` (T,), `logits` (T, C), `embedding` (D,): the
+    mean of the detections' embeddings at unit length (D = 0 where there are none).
+    """
+
+    times_s: Float64
+    xyxy: Float32
+    scores: Float32
+    logits: Float32
+    embedding: Float32
+
+    def __len__(self) -> int:
+        return len(self.times_s)

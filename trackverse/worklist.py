@@ -1,0 +1,193 @@
+"""The loop that every stage has: my share of the items, minus what is done, each item claimed while it is worked on.
+
+todo = Worklist(clips, key=..., is_done=..., claim_path=..., failed_path=..., tally=tally)
+for clip in todo:
+    with todo.attempt(clip):
+        ...
+log.info(tally.summary())
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from trackverse import files, jsonl
+from trackverse.errors import ItemError, RecordError, StopWork
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+
+@dataclass
+class Tally:
+    """What became of the items, for the summary and the exit status."""
+
+    done: int = 0
+    already: int = 0
+    elsewhere: int = 0
+    planned: int = 0  # counted by --dry_run instead of being done
+    failed: Counter[str] = field(default_factory=Counter)
+    failed_before: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    stopped: str | None = None
+
+    def add(self, other: Tally) -> None:
+        """Add another worker's counts."""
+        self.done += other.done
+        self.already += other.already
+        self.elsewhere += other.elsewhere
+        self.planned += other.planned
+        self.failed.update(other.failed)
+        self.failed_before.update(other.failed_before)
+        self.dropped.update(other.dropped)
+        self.stopped = self.stopped or other.stopped
+
+    @property
+    def exit_status(self) -> int:
+        """0: all done; 1: some failed, now or in an earlier run, or the worker had to stop."""
+        return 1 if self.failed or self.failed_before or self.stopped else 0
+
+    def summary(self, what: str = "items") -> str:
+        """One line: "118 videos done, 40 already there, 3 failed (2 truncated video, 1 no video stream)"."""
+        parts = [f"{self.planned} {what} to do" if self.planned else f"{self.done} {what} done"]
+        parts += [f"{self.already} already there"] * bool(self.already)
+        parts += [f"{self.elsewhere} done by another process"] * bool(self.elsewhere)
+        parts += [_by_reason("failed", self.failed)] * bool(self.failed)
+        parts += [_by_reason("failed before", self.failed_before) + ": --retry_failed tries again"] * bool(
+            self.failed_before
+        )
+        parts += [_by_reason("dropped", self.dropped)] * bool(self.dropped)
+        parts += [f"stopped early: {self.stopped}"] * bool(self.stopped)
+        nothing = not (self.done or self.planned or self.failed or self.stopped)
+        return ", ".join(parts) + (": nothing to do" if nothing and not self.elsewhere else "")
+
+
+def _by_reason(what: str, reasons: Counter[str]) -> str:
+    return f"{reasons.total()} {what} ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common())})"
+
+
+class Worklist(Generic[Item]):
+    """Items to do, in order, each by one process at a time.
+
+    `key` names an item in the list of failures; `tally` counts what becomes of them; `is_done` looks at the disk; `claim_path` gives the lock file (neighbouring
+    items with the same one are done under one claim, by one process, in order). Items that failed for good in an earlier
+    run are passed over unless `retry_failed` is "all" or their reason. An item that another process holds is looked at
+    again at the end.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Item],
+        *,
+        key: Callable[[Item], str],
+        is_done: Callable[[Item], bool],
+        claim_path: Callable[[Item], Path],
+        failed_path: Path,
+        tally: Tally,
+        retry_failed: str | None = None,
+        dry_run: bool = False,
+    ) -> None:
+        self._items, self._key, self._is_done, self._claim_path = items, key, is_done, claim_path
+        self._failed_path, self._retry_failed, self._dry_run = failed_path, retry_failed, dry_run
+        self._failures = load_failures(failed_path)
+        self.tally = tally
+
+    def __iter__(self) -> Iterator[Item]:
+        busy: list[list[Item]] = []
+        for claim_path, group in groupby(self._items, key=self._claim_path):
+            pending = [item for item in group if self._is_pending(item)]
+            if self._dry_run:
+                self.tally.planned += len(pending)
+            elif pending:
+                with files.claim(claim_path) as claimed:
+                    if not claimed:
+                        busy.append(pending)
+                        continue
+                    yield from self._under_claim(pending, {})
+            if self.tally.stopped:
+                return
+        for pending in busy:
+            with files.claim(self._claim_path(pending[0]), wait=True):
+                yield from self._under_claim(pending, load_failures(self._failed_path))
+            if self.tally.stopped:
+                return
+
+    def _is_pending(self, item: Item) -> bool:
+        if self._is_done(item):
+            self.tally.already += 1
+            return False
+        failure = self._failures.get(self._key(item))
+        if failure and not failure.retry and self._retry_failed not in ("all", failure.reason):
+            self.tally.failed_before[failure.reason] += 1
+            return False
+        return True
+
+    def _under_claim(self, pending: list[Item], failures: dict[str, Failure]) -> Iterator[Item]:
+        """What is still to do: another process may have done, or failed, items between our look and our claim."""
+        for item in pending:
+            failure = failures.get(self._key(item))
+            if self._is_done(item):
+                self.tally.elsewhere += 1
+            elif failure and failure != self._failures.get(self._key(item)):
+                self.tally.failed[failure.reason] += 1
+            else:
+                yield item
+            if self.tally.stopped:
+                return
+
+    @contextlib.contextmanager
+    def attempt(self, item: Item) -> Iterator[None]:
+        """Do one item: an expected error is counted and noted with its reason, StopWork ends the loop, a bug goes on up."""
+        key = self._key(item)
+        try:
+            yield
+        except StopWork as error:
+            self.tally.stopped = str(error)
+            log.error("%s: %s", key, error)
+        except ItemError as error:
+            self.tally.failed[error.reason] += 1
+            log.warning("%s: %s", key, error)
+            self._note(key, Failure(error.reason, str(error), error.retry))
+        else:
+            self.tally.done += 1
+            if key in self._failures:
+                self._note(key, None)
+
+    def _note(self, key: str, failure: Failure | None) -> None:
+        entry = {"key": key, "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+        entry |= vars(failure) if failure else {"reason": None}
+        files.append_line(self._failed_path, jsonl.dump(entry))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an item failed; `retry` says that the next run tries it again unasked."""
+
+    reason: str
+    message: str
+    retry: bool
+
+
+def load_failures(path: Path) -> dict[str, Failure]:
+    """Items that stand as failed in a stage's list, by key. A torn line (of a killed writer) is passed over."""
+    failures: dict[str, Failure] = {}
+    if not path.exists():
+        return failures
+    for number, line in jsonl.read_lines(path):
+        try:
+            entry = jsonl.parse(line, f"{path}:{number}")
+            if entry["reason"] is None:
+                failures.pop(entry["key"], None)
+            else:
+                failures[entry["key"]] = Failure(str(entry["reason"]), str(entry["message"]), bool(entry["retry"]))
+        except (RecordError, KeyError, TypeError) as error:
+            log.warning("%s:%d: passed over, not a failure entry (%s)", path, number, error)
+    return failures
