@@ -46,7 +46,8 @@ def xyah_to_xyxy(xyah: Boxes) -> Boxes:
 def area(xyxy: Boxes) -> Boxes:
     """(...,) px² of (..., 4) xyxy boxes; 0 for empty and reversed ones."""
     size = np.maximum(xyxy[..., 2:] - xyxy[..., :2], 0)
-    return size[..., 0] * size[..., 1]
+    product: Boxes = size[..., 0] * size[..., 1]
+    return product
 
 
 def iou(a: Boxes, b: Boxes) -> Boxes:
@@ -56,7 +57,8 @@ def iou(a: Boxes, b: Boxes) -> Boxes:
     size = np.maximum(right_bottom - left_top, 0)
     overlap = size[..., 0] * size[..., 1]
     union = area(a)[:, None] + area(b)[None, :] - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    score: Boxes = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return score
 
 
 def clip_to_frame(xyxy: Boxes, frame_hw: tuple[int, int]) -> Boxes:

@@ -42,7 +42,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 def spell_flags(argv: Sequence[str]) -> list[str]:
-    """Flags in their one spelling: underscores inside names, and no aliases. Values and all after `--` stay as they are."""
+    """Flags in their one spelling: underscores inside names, no aliases. Values and all after `--` stay as they are."""
     end = argv.index("--") if "--" in argv else len(argv)
     return [_spell(word) for word in argv[:end]] + list(argv[end:])
 

@@ -9,7 +9,7 @@ class SetupError(TrackverseError):
     """Wrong usage or an unusable set-up: the command ends with status 2 and nothing is marked as failed."""
 
 
-class StopWork(TrackverseError):
+class StopWorkError(TrackverseError):
     """This worker must stop asking (rate limit, bot check): status 1, and the item at hand is not marked."""
 
 

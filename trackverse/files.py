@@ -1,7 +1,7 @@
 """Files that are whole or not there, and claims that end with their process.
 
-Claims are `flock` locks: the kernel drops them when the process ends, however it ends. Shared folders need a file system
-whose `flock` reaches across hosts (local disks, Lustre with `-o flock`, NFS from Linux 2.6.12 on).
+Claims are `flock` locks: the kernel drops them when the process ends, however it ends. Shared folders need a file
+system whose `flock` reaches across hosts (Lustre with `-o flock`, NFS from Linux 2.6.12 on).
 """
 
 from __future__ import annotations

@@ -74,5 +74,5 @@ def read_json(path: Path) -> Any:
 
 
 def gzip_member(line: str) -> bytes:
-    """One line as a gzip member of its own: members can be joined and cut apart by copying bytes. Same line, same bytes."""
+    """One line as a gzip member of its own, so that members can be joined and picked by copying bytes."""
     return gzip.compress(line.encode() + b"\n", compresslevel=6, mtime=0)

@@ -60,7 +60,7 @@ def parse_time(value: Any) -> float:
         fields = value.split(":")
         if len(fields) > 3 or not all(re.fullmatch(r"\d{1,9}(\.\d{1,9})?", field) for field in fields):
             raise ValueError(f"{value!r} is not HH:MM:SS.mmm")
-        seconds = sum(float(field) * 60**power for power, field in enumerate(reversed(fields)))
+        seconds = sum(float(field) * 60.0**power for power, field in enumerate(reversed(fields)))
     else:
         seconds = float(value)
     if not math.isfinite(seconds) or seconds < 0:
@@ -70,8 +70,8 @@ def parse_time(value: Any) -> float:
 
 def format_time(seconds: float) -> str:
     """Seconds as HD-VILA writes them, `HH:MM:SS.mmm`."""
-    milliseconds = round(seconds * 1000)
-    return f"{milliseconds // 3_600_000:02}:{milliseconds // 60_000 % 60:02}:{milliseconds // 1000 % 60:02}.{milliseconds % 1000:03}"
+    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}.{milliseconds % 1000:03}"
 
 
 def to_json(video: SourceVideo) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _read_entries(path: Path, on_bad_line: OnBadLine) -> Iterator[SourceVideo]:
         raise SetupError(f"{path}: no such metafile") from error
     except (OSError, EOFError) as error:
         raise SetupError(f"{path}: can't be read ({error})") from error
-    entries = _array_entries(path) if start == b"[" else _line_entries(path, is_json=start == b"{")
+    entries = _ArrayEntries(path) if start == b"[" else _LineEntries(path, is_json=start == b"{")
     while True:
         try:
             yield next(entries)
@@ -105,7 +105,7 @@ def _read_entries(path: Path, on_bad_line: OnBadLine) -> Iterator[SourceVideo]:
                 return
 
 
-class _line_entries(Iterator[SourceVideo]):
+class _LineEntries(Iterator[SourceVideo]):
     """Entries of a file with one a line. A class, because a generator would end at its first bad line."""
 
     def __init__(self, path: Path, is_json: bool) -> None:
@@ -120,7 +120,7 @@ class _line_entries(Iterator[SourceVideo]):
         return _parse_text(line, where)
 
 
-class _array_entries(Iterator[SourceVideo]):
+class _ArrayEntries(Iterator[SourceVideo]):
     """Entries of a file that is one JSON array."""
 
     def __init__(self, path: Path) -> None:
@@ -136,9 +136,7 @@ class _array_entries(Iterator[SourceVideo]):
             raise
         except (ijson.JSONError, EOFError, OSError) as error:
             self._items = enumerate(iter(()))
-            raise RecordError(
-                f"{self._path}: the rest of the array can't be read ({error})", reason="bad JSON"
-            ) from error
+            raise RecordError(f"{self._path}: the rest can't be read ({error})", reason="bad JSON") from error
         return _parse_entry(entry, f"{self._path}: item {number}")
 
 

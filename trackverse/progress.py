@@ -16,9 +16,9 @@ SCHEMA = "trackverse/1"
 class Progress:
     """What is committed of one video.
 
-    `segments_complete`: [start, end] s of each finished segment, with or without tracks. `num_tracks` records lie in the
-    first `meta_bytes` bytes of the track file; bytes beyond belong to a commit that never happened. `settings` is what
-    the records depend on (detector, vocabulary, frame rate, thresholds).
+    `segments_complete`: [start, end] s of each finished segment, with or without tracks. `num_tracks` records lie in
+    the first `meta_bytes` bytes of the track file; bytes beyond belong to a commit that never happened. `settings` is
+    what the records depend on (detector, vocabulary, frame rate, thresholds).
     """
 
     segments_complete: tuple[tuple[float, float], ...] = ()

@@ -38,7 +38,7 @@ def start(
     """Run a stage script; the exit status.
 
     `what` the items are called in the summary; `output_dir`: where the stage writes, by which a double submission is
-    known; `parts`: the argument whose values (metafiles), together with the chunks, become the elements of a Slurm array.
+    known; `parts`: the argument whose values (metafiles), with the chunks, become the elements of a Slurm array.
     """
     cli.add_slurm(parser)
     args = parser.parse_args(argv)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from trackverse import files, jsonl
-from trackverse.errors import ItemError, RecordError, StopWork
+from trackverse.errors import ItemError, RecordError, StopWorkError
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -77,10 +77,10 @@ def _by_reason(what: str, reasons: Counter[str]) -> str:
 class Worklist(Generic[Item]):
     """Items to do, in order, each by one process at a time.
 
-    `key` names an item in the list of failures; `tally` counts what becomes of them; `is_done` looks at the disk; `claim_path` gives the lock file (neighbouring
-    items with the same one are done under one claim, by one process, in order). Items that failed for good in an earlier
-    run are passed over unless `retry_failed` is "all" or their reason. An item that another process holds is looked at
-    again at the end.
+    `key` names an item in the list of failures; `tally` counts what becomes of the items; `is_done` looks at the disk;
+    `claim_path` gives the lock file (neighbouring items with the same one are done under one claim, by one process, in
+    order). Items that failed for good in an earlier run are passed over unless `retry_failed` is "all" or their reason.
+    An item that another process holds is looked at again at the end.
     """
 
     def __init__(
@@ -145,11 +145,11 @@ class Worklist(Generic[Item]):
 
     @contextlib.contextmanager
     def attempt(self, item: Item) -> Iterator[None]:
-        """Do one item: an expected error is counted and noted with its reason, StopWork ends the loop, a bug goes on up."""
+        """Do one item: an expected error is counted and noted, StopWorkError ends the loop, a bug goes on up."""
         key = self._key(item)
         try:
             yield
-        except StopWork as error:
+        except StopWorkError as error:
             self.tally.stopped = str(error)
             log.error("%s: %s", key, error)
         except ItemError as error:
@@ -162,7 +162,7 @@ class Worklist(Generic[Item]):
                 self._note(key, None)
 
     def _note(self, key: str, failure: Failure | None) -> None:
-        entry = {"key": key, "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+        entry: dict[str, object] = {"key": key, "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
         entry |= vars(failure) if failure else {"reason": None}
         files.append_line(self._failed_path, jsonl.dump(entry))
 
