@@ -9,15 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from trackverse.errors import SetupError
+from trackverse.errors import RecordError, SetupError
+from trackverse.layout import check_name
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
-ALIASES = {"--n_workers": "--num_workers"}
+ALIASES = {"--n_workers": "--num_workers", "--jobs": "--num_workers"}
 WORKDIR_VARIABLE = "TRACKVERSE_DB"
 SECONDS_BETWEEN_LOG_LINES = 60
 
@@ -55,21 +56,24 @@ def _spell(word: str) -> str:
     return ALIASES.get(name, name) + equals + value
 
 
-def stage_parser(docstring: str | None, *, chunks: bool = True) -> Parser:
-    """The parser of a stage script, with the flags that every stage takes. The docstring becomes the description."""
+def stage_parser(docstring: str | None, *, itemwise: bool = True) -> Parser:
+    """The parser of a stage script, with the flags that every stage takes. The docstring becomes the description.
+
+    A stage that is not `itemwise` makes one thing of all its input: it has no chunks and no failures to retry.
+    """
     parser = Parser(docstring)
     common = parser.add_argument_group("on every stage")
     common.add_argument("--dry_run", action="store_true", help="say what would be done, write nothing")
     common.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N items of the list")
     common.add_argument("--num_workers", type=at_least_one, default=1, metavar="N", help="processes side by side")
-    common.add_argument(
-        "--retry_failed",
-        nargs="?",
-        const="all",
-        metavar="REASON",
-        help="try items again that failed in an earlier run: all, or those with this reason (as in failed.jsonl)",
-    )
-    if chunks:
+    if itemwise:
+        common.add_argument(
+            "--retry_failed",
+            nargs="?",
+            const="all",
+            metavar="REASON",
+            help="try items again that failed in an earlier run: all, or those with this reason (as in failed.jsonl)",
+        )
         common.add_argument("--num_chunks", type=at_least_one, default=1, metavar="N", help="split the list in N")
         common.add_argument("--chunk_id", type=int, metavar="K", help="do only chunk K, from 0 (default: all chunks)")
     common.add_argument("--verbose", action="store_true", help="log more")
@@ -116,7 +120,7 @@ def add_slurm(parser: Parser) -> None:
 SLURM_FLAGS = ("partition", "account", "qos", "gpus", "cpus", "mem", "time", "max_parallel", "slurm_extra")
 
 
-def slurm_settings(args: argparse.Namespace) -> dict[str, object]:
+def slurm_settings(args: argparse.Namespace) -> dict[str, Any]:
     """The values of the flags that `add_slurm` added, but `--slurm` itself."""
     for pair in args.slurm_extra:
         if not pair.partition("=")[1]:
@@ -147,6 +151,14 @@ def folder(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
+def file_name(text: str) -> str:
+    """A name for a file or folder, without the way to it."""
+    try:
+        return check_name(text)
+    except RecordError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def at_least_one(text: str) -> int:
     """A whole number from 1."""
     number = int(text)
@@ -168,6 +180,14 @@ def positive(text: str) -> float:
     number = float(text)
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def not_negative(text: str) -> float:
+    """A finite number from 0."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or above")
     return number
 
 

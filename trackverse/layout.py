@@ -70,11 +70,18 @@ class Layout:
     def blurred_path(self, video_id: str) -> Path:
         return self.blurred_dir / shard(video_id) / f"{video_id}.mp4"
 
+    def clips_video_dir(self, video_id: str) -> Path:
+        return self.clips_dir / shard(video_id) / video_id
+
     def clip_path(self, video_id: str, clip_id: str) -> Path:
-        return self.clips_dir / shard(video_id) / video_id / check_name(clip_id)
+        return self.clips_video_dir(video_id) / check_name(clip_id)
 
     def scenes_path(self, video_id: str) -> Path:
         return self.scenes_dir / shard(video_id) / f"{video_id}.json"
+
+    def scenes_paths(self) -> list[Path]:
+        """Every scenes file there is, sorted by name."""
+        return sorted(path for path in self.scenes_dir.glob("*/*.json") if path.parent.name == path.stem[:2])
 
     def mined_part_path(self, vocab: str, part: int) -> Path:
         return self.workdir / "mined_segments" / check_name(vocab) / f"part{part}.jsonl"
@@ -103,6 +110,35 @@ class TracksLayout:
         return sorted(self.output_dir.glob("*/*-meta.jsonl.gzip"))
 
 
+@dataclass(frozen=True)
+class ObjectTracksLayout:
+    """Paths of what `track_objects.py` makes of one clip, in the folder of its video."""
+
+    video_dir: Path
+    clip_id: str
+
+    @property
+    def _stem(self) -> str:
+        return check_name(self.clip_id).removesuffix(".mp4")
+
+    @property
+    def records_path(self) -> Path:
+        return self.video_dir / f"{self._stem}.jsonl.gzip"
+
+    @property
+    def mot_path(self) -> Path:
+        return self.video_dir / f"{self._stem}.txt"
+
+    @property
+    def video_path(self) -> Path:
+        """The clip with its tracks drawn in."""
+        return self.video_dir / f"{self._stem}.mp4"
+
+    def is_done(self, *, drawn: bool) -> bool:
+        """Whether the clip's tracks are there, and the drawing if it is asked for."""
+        return self.records_path.exists() and (self.video_path.exists() or not drawn)
+
+
 def progress_beside(meta_path: Path) -> Path:
     """The progress file of a `…-meta.jsonl.gzip`."""
     return meta_path.with_name(meta_path.name.removesuffix("-meta.jsonl.gzip") + "-progress.json")
@@ -121,6 +157,16 @@ def sidecar_beside(subset_path: Path) -> Path:
 def failed_path(stage_dir: Path) -> Path:
     """The list of a stage's failures, which `--retry_failed` reads."""
     return stage_dir / "failed.jsonl"
+
+
+def slurm_logs_dir(stage_dir: Path) -> Path:
+    """Where the Slurm jobs of a stage write their logs."""
+    return stage_dir / "slurm_logs"
+
+
+def submitted_path(stage_dir: Path) -> Path:
+    """Which Slurm jobs a stage was submitted as."""
+    return stage_dir / "submitted.json"
 
 
 def lock_path(path: Path) -> Path:

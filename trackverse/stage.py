@@ -33,12 +33,17 @@ def start(
     what: str,
     output_dir: Callable[[Namespace], Path],
     parts: str | None = None,
+    spread: bool = True,
+    check: Callable[[Namespace], None] | None = None,
+    finish: Callable[[Namespace], None] | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Run a stage script; the exit status.
 
     `what` the items are called in the summary; `output_dir`: where the stage writes, by which a double submission is
-    known; `parts`: the argument whose values (metafiles), with the chunks, become the elements of a Slurm array.
+    known; `parts`: the argument whose values (metafiles), with the chunks, become the elements of a Slurm array;
+    `spread`: run `work` in `--num_workers` processes, otherwise once; `check`: raises SetupError before anything starts
+    or is submitted; `finish`: what to do once after the workers, but not on a dry run.
     """
     cli.add_slurm(parser)
     args = parser.parse_args(argv)
@@ -48,12 +53,16 @@ def start(
         chunk_id, num_chunks = getattr(args, "chunk_id", None), getattr(args, "num_chunks", 1)
         if chunk_id is not None and not 0 <= chunk_id < num_chunks:
             raise SetupError(f"--chunk_id {chunk_id}: of {num_chunks} chunks, the ids are 0 to {num_chunks - 1}")
+        if check:
+            check(args)
         if args.slurm:
             settings = slurm.Settings(**cli.slurm_settings(args))
             elements = list(_array_elements(parser, args, parts))
             print(slurm.submit(Path(sys.argv[0]).resolve(), elements, output_dir(args), settings, dry_run=args.dry_run))
             return 0
-        tally = _run_workers(work, args)
+        tally = _run_workers(work, args) if spread else work(args, 0)
+        if finish and not args.dry_run:
+            finish(args)
         log.info("%s", tally.summary(what))
         return tally.exit_status
 

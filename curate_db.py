@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""Choose a subset of the tracks.
+
+    python curate_db.py --output_file ${TRACKVERSE_DB}/tracks_subsets/coco/random-50k.jsonl.gzip \\
+        --tracks_dir ${TRACKVERSE_DB}/tracks_meta/coco --criterion random --num_samples 50000 --num_workers 16
+
+Criteria (--num_samples is a cap for all of them):
+  random            --num_samples tracks, each set of them equally likely
+  video_balanced    --num_samples_per_video random tracks of every video
+  class_balanced    the --num_samples_per_class best tracks of every class, by mean class score x objectness
+  min_redundancy    the --num_samples_per_class tracks of every class that look least alike (stored embeddings)
+A track's class is the best of its ten. The same arguments, seed and tracks give the same subset.
+
+Reads   <tracks_dir>/<id[:2]>/<id>-meta.jsonl.gzip and, for min_redundancy, <id>-embeddings.npy.
+Writes  <output_file>, the chosen lines byte for byte, and <output_file's name>.json beside it: arguments, seed, counts
+        by class, what could not be filled, a fingerprint of the input.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trackverse import __version__, cli, curate, files, jsonl, stage
+from trackverse.curate import TrackTable
+from trackverse.errors import SetupError
+from trackverse.layout import TracksLayout, sidecar_beside
+from trackverse.store import copy_lines, embeddings_of, fingerprint, summarise
+from trackverse.types import Int64
+from trackverse.worklist import Tally
+
+log = logging.getLogger("trackverse.curate_db")
+USED_BY = {
+    "random": (),
+    "video_balanced": ("num_samples_per_video",),
+    "class_balanced": ("num_samples_per_class",),
+    "min_redundancy": ("num_samples_per_class", "max_swaps", "batch_size"),
+}
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.stage_parser(__doc__, itemwise=False)
+    add = parser.add_argument
+    add("--output_file", type=cli.folder, required=True, metavar="FILE", help="the subset, a .jsonl.gzip file")
+    add("--tracks_dir", type=cli.folder, required=True, metavar="DIR", help="folder of tracks, tracks_meta/<vocab>")
+    add("--criterion", choices=list(USED_BY), required=True, help="how to choose")
+    add("--num_samples", type=cli.at_least_one, metavar="N", help="at most so many tracks (random: how many)")
+    add("--num_samples_per_video", type=cli.at_least_one, default=3, metavar="N", help="for video_balanced")
+    add("--num_samples_per_class", type=cli.at_least_one, default=500, metavar="N", help="for the two by class")
+    add("--max_swaps", type=int, default=2000, metavar="N", help="min_redundancy: tries to better the first choice")
+    add("--batch_size", type=cli.at_least_one, default=20, metavar="N", help="min_redundancy: candidates of a try")
+    add("--seed", type=int, default=0, metavar="N", help="of everything random")
+    add("--overwrite", action="store_true", help="replace a subset that was made with other arguments or tracks")
+    return parser
+
+
+def work(args: Namespace, rank: int) -> Tally:
+    """Read all tracks, choose, write: one subset."""
+    tally = Tally()
+    meta_paths = TracksLayout(args.tracks_dir).meta_paths()[: args.limit]
+    made_by = made_with(args, meta_paths)
+    if is_there(args, made_by):
+        tally.already = 1
+        return tally
+
+    table = read_table(meta_paths, args.num_workers, tally)
+    rows, asked = choose(table, args, meta_paths)
+    by_class = curate.count_by_class(table, rows)
+    log.info("%d of %d tracks, %d of %d classes", len(rows), len(table), len(by_class), len(table.labels))
+    for line in islice((f"{number:8d} {label}" for label, number in by_class.items()), 10):
+        log.info("%s", line)
+    if args.dry_run:
+        tally.planned = 1
+        return tally
+
+    report = {"num_tracks": len(table), "num_chosen": len(rows), "num_by_class": by_class}
+    report |= {"unfilled": asked, "left_out": dict(tally.failed + tally.dropped)}
+    write(args.output_file, table, rows, meta_paths, sidecar=made_by | report)
+    tally.done = 1
+    return tally
+
+
+def made_with(args: Namespace, meta_paths: Sequence[Path]) -> dict[str, Any]:
+    """What the subset is a function of: the arguments that matter to the criterion, the seed, the tracks."""
+    names = ["criterion", "num_samples", *USED_BY[args.criterion], "seed"]
+    return {"version": __version__, "input": fingerprint(meta_paths)} | {name: getattr(args, name) for name in names}
+
+
+def is_there(args: Namespace, made_by: dict[str, Any]) -> bool:
+    """Whether the subset is there, made of the same tracks with the same arguments. Another one is not replaced."""
+    sidecar_path = sidecar_beside(args.output_file)
+    if not args.output_file.exists() or not sidecar_path.exists():
+        return False
+    sidecar = jsonl.read_json(sidecar_path)
+    differing = [name for name, value in made_by.items() if sidecar.get(name) != value]
+    if differing and not args.overwrite:
+        which = ", ".join(differing)
+        raise SetupError(f"{args.output_file} was made with other {which}: choose another --output_file or --overwrite")
+    return not differing
+
+
+def read_table(meta_paths: Sequence[Path], num_workers: int, tally: Tally) -> TrackTable:
+    """All tracks of the files. Lines that can't be used are counted and told."""
+    rows = []
+    with multiprocessing.get_context("spawn").Pool(num_workers) if num_workers > 1 else nullcontext() as pool:
+        results = pool.imap(summarise, meta_paths, chunksize=8) if pool else map(summarise, meta_paths)
+        for number, (found, errors) in enumerate(cli.progress(results, what="track files", total=len(meta_paths))):
+            rows += [(summary, number, line) for summary, line in found]
+            for error in errors:
+                tally.failed[error.reason] += 1
+                log.warning("%s", error)
+    return curate.make_table(rows, tally.dropped)
+
+
+def choose(table: TrackTable, args: Namespace, meta_paths: Sequence[Path]) -> tuple[Int64, dict[str, list[int]]]:
+    """The chosen rows, and what could not be filled: [chosen, asked for] by class, by video or in all."""
+    rng = np.random.default_rng(args.seed)
+    if args.criterion == "random":
+        rows = curate.choose_random(table, args.num_samples, rng)
+        return rows, curate.unfilled({"all": len(rows)}, args.num_samples)
+    if args.criterion == "video_balanced":
+        rows = curate.choose_video_balanced(table, args.num_samples_per_video, args.num_samples, rng)
+        return rows, curate.unfilled(curate.count_by_video(table, rows), args.num_samples_per_video)
+    if args.criterion == "class_balanced":
+        rows = curate.choose_class_balanced(table, args.num_samples_per_class, args.num_samples)
+    else:
+        rows = curate.choose_min_redundancy(
+            table,
+            embeddings_of(meta_paths, table.files, table.track_ids),
+            args.num_samples_per_class,
+            args.num_samples,
+            max_swaps=args.max_swaps,
+            batch_size=args.batch_size,
+            rng=rng,
+        )
+    return rows, curate.unfilled(curate.count_by_class(table, rows), args.num_samples_per_class)
+
+
+def write(path: Path, table: TrackTable, rows: Int64, meta_paths: Sequence[Path], *, sidecar: dict[str, Any]) -> None:
+    """The chosen lines, by video and track id, then the sidecar: without it the subset does not count as made."""
+    sidecar_path = sidecar_beside(path)
+    sidecar_path.unlink(missing_ok=True)
+    with files.atomic_write(path) as file:
+        for number, run in groupby(rows.tolist(), key=lambda row: int(table.files[row])):
+            numbers = table.lines[list(run)].tolist()
+            lines = copy_lines(meta_paths[number], numbers)
+            for line_number in numbers:
+                file.write(jsonl.gzip_member(lines[line_number].decode()))
+    with files.atomic_write(sidecar_path) as file:
+        file.write(json.dumps(sidecar, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def check(args: Namespace) -> None:
+    """What must hold before anything starts."""
+    if not any(TracksLayout(args.tracks_dir).meta_paths()):
+        raise SetupError(f"{args.tracks_dir}: no *-meta.jsonl.gzip files; parse_tracks.py makes them")
+    if args.criterion == "random" and args.num_samples is None:
+        raise SetupError("--criterion random needs --num_samples N")
+
+
+if __name__ == "__main__":
+    sys.exit(
+        stage.start(
+            make_parser(),
+            work,
+            what="subset",
+            output_dir=lambda args: args.output_file.parent,
+            spread=False,
+            check=check,
+        )
+    )

@@ -1,0 +1,103 @@
+"""NanoDet-g, COCO's 80 classes, on the CPU through onnxruntime: the detector that comes with the repository.
+
+Model: RangiLyu/nanodet, config nanodet-g (Apache-2.0), COCO mAP 22.9. Generalized focal loss heads (Li et al. 2020):
+each side of a box is a distribution over the 11 distances 0..10 strides from the centre of its cell.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from trackverse import boxes
+from trackverse.appearance import Embedder
+from trackverse.errors import SetupError
+from trackverse.types import Detections, Float32, Int64, UInt8
+
+STRIDES = (8, 16, 32)
+NUM_BINS = 11
+BGR_MEAN = np.array([103.53, 116.28, 123.675], np.float32)
+BGR_STD = np.array([57.375, 57.12, 58.395], np.float32)
+ANY_CLASS_MAX_IOU = 0.75  # two boxes of different classes this close are one object seen twice (truck + car)
+
+
+class NanoDet:
+    """Detects COCO objects. `labels` are the 80 names; `conf` is the least score, `nms` the largest IoU in a class."""
+
+    name = "nanodet-g"
+
+    def __init__(
+        self,
+        weights: Path,
+        labels: tuple[str, ...],
+        embedder: Embedder | None,
+        *,
+        conf: float,
+        nms: float,
+        num_threads: int = 0,
+    ) -> None:
+        import onnxruntime
+
+        if not weights.exists():
+            raise SetupError(f"{weights}: NanoDet weights are missing; they are part of the repository")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        self._session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+        self._conf, self._nms, self._embedder = conf, nms, embedder
+        self.labels = labels
+        self.embedding_dim = embedder.dim if embedder else 0
+
+    def __call__(self, images: UInt8) -> list[Detections]:
+        """One Detections a frame, of (T, H, W, 3) uint8 RGB images: boxes in their pixels, 80 sigmoid scores each."""
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: UInt8) -> Detections:
+        pixels, (left, top) = _letterbox(image)
+        scores, distances = self._session.run(["scores", "dist"], {"image": pixels})
+        rows = np.flatnonzero(scores[0].max(axis=1) >= self._conf)
+        xyxy = _decode(distances[0], rows, pixels.shape[2:])
+        xyxy = boxes.clip_to_frame(xyxy - np.array([left, top, left, top], np.float32), image.shape[:2])
+        logits = scores[0][rows].astype(np.float32)
+        kept = _suppress(xyxy, logits, self._nms)
+        xyxy, logits = xyxy[kept], logits[kept]
+        embeddings = self._embedder(image, xyxy) if self._embedder else np.zeros((len(kept), 0), np.float32)
+        return Detections(xyxy, logits.max(axis=1, initial=0.0), logits, embeddings)
+
+
+def _letterbox(image: UInt8) -> tuple[Float32, tuple[int, int]]:
+    """The network's input (1, 3, H', W') for an (H, W, 3) RGB image, and where the image's corner is in it (left, top).
+
+    H' and W' are the next multiples of 32; the image is centred, the border black before normalisation.
+    """
+    height, width = image.shape[:2]
+    padded_h, padded_w = -(-height // 32) * 32, -(-width // 32) * 32
+    left, top = (padded_w - width) // 2, (padded_h - height) // 2
+    canvas = np.zeros((padded_h, padded_w, 3), np.float32)
+    canvas[top : top + height, left : left + width] = image[..., ::-1]
+    pixels = ((canvas - BGR_MEAN) / BGR_STD).transpose(2, 0, 1)[None]
+    return np.ascontiguousarray(pixels), (left, top)
+
+
+def _decode(distances: Float32, rows: Int64, input_hw: tuple[int, ...]) -> Float32:
+    """(K, 4) xyxy network px of the given rows of (N, 44) box logits; N runs over strides, then row by row."""
+    centres, strides = [], []
+    for stride in STRIDES:
+        height, width = input_hw[0] // stride, input_hw[1] // stride
+        y, x = np.mgrid[:height, :width].reshape(2, -1)
+        centres.append((np.stack([x, y], axis=1) + 0.5) * stride)
+        strides.append(np.full(height * width, stride))
+    centre, stride_of = np.concatenate(centres)[rows], np.concatenate(strides)[rows]
+    bins = distances[rows].reshape(-1, 4, NUM_BINS)
+    weights = np.exp(bins - bins.max(axis=-1, keepdims=True))
+    sides = (weights / weights.sum(axis=-1, keepdims=True)) @ np.arange(NUM_BINS) * stride_of[:, None]
+    return np.concatenate([centre - sides[:, :2], centre + sides[:, 2:]], axis=1).astype(np.float32)
+
+
+def _suppress(xyxy: Float32, logits: Float32, max_iou: float) -> Int64:
+    """Rows that stay after suppression within each class, then between classes; best score first, empty boxes gone."""
+    scores, labels = logits.max(axis=1, initial=0.0), logits.argmax(axis=1) if logits.size else np.zeros(0, np.int64)
+    shifted = xyxy + (labels * (xyxy.max(initial=0.0) + 1))[:, None].astype(np.float32)  # classes never overlap
+    kept = boxes.nms(shifted, scores, max_iou)
+    kept = kept[boxes.nms(xyxy[kept], scores[kept], ANY_CLASS_MAX_IOU)]
+    return kept[boxes.area(xyxy[kept]) > 0]

@@ -1,0 +1,286 @@
+"""The track record: what a track looks like on disk. The only module that knows the keys.
+
+Format: one JSON object a line, each line a gzip member of its own, so that a subset is made by copying bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trackverse import boxes, jsonl
+from trackverse.errors import RecordError
+from trackverse.progress import SCHEMA
+from trackverse.types import Float64, Int64, Track
+
+NUM_TOP = 10
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a track was found, and by what. `video_hw` in px; `fps` is the sampled frame rate, None for every frame."""
+
+    video_id: str
+    clip_id: str
+    video_hw: tuple[int, int]
+    detector: str
+    vocab: str
+    fps: float | None
+
+
+@dataclass(frozen=True)
+class FrameClasses:
+    """Per frame: objectness `scores` (T,), best class `label_ids` (T,), its name and its `class_scores` (T,)."""
+
+    scores: Float64
+    label_ids: Int64
+    labels: tuple[str, ...]
+    class_scores: Float64
+
+
+@dataclass(frozen=True)
+class TopClasses:
+    """The best classes of a track, at most ten, by mean score × objectness.
+
+    `class_scores` and `weighted` (class score × objectness) are (2, K): mean and standard deviation over time.
+    """
+
+    label_ids: tuple[int, ...]
+    labels: tuple[str, ...]
+    class_scores: Float64
+    weighted: Float64
+
+
+@dataclass(frozen=True)
+class TrackRecord:
+    """One track: `times_s` (T,) on the source video's clock, `tlwh` (T, 4) px of the source video.
+
+    `origin` and `frames` are None, and `top` may lack its scores, where a published layout doesn't have them.
+    """
+
+    video_id: str
+    track_id: int
+    times_s: Float64
+    tlwh: Float64
+    top: TopClasses
+    mp4_filename: str
+    origin: Origin | None
+    frames: FrameClasses | None
+
+
+def describe(track: Track, track_id: int, origin: Origin, labels: Sequence[str]) -> TrackRecord:
+    """The record of a track; `labels` are the names of the C columns of its logits."""
+    scores, logits = track.scores.astype(np.float64), track.logits.astype(np.float64)
+    best = logits.argmax(axis=1)
+    weighted = logits * scores[:, None]
+    # Stable, so that equal classes come in the order of their ids.
+    top = np.argsort(-weighted.mean(axis=0), kind="stable")[:NUM_TOP]
+    return TrackRecord(
+        origin.video_id,
+        track_id,
+        track.times_s,
+        boxes.xyxy_to_tlwh(track.xyxy.astype(np.float64)),
+        TopClasses(
+            tuple(top.tolist()),
+            tuple(labels[label_id] for label_id in top),
+            np.stack([logits[:, top].mean(axis=0), logits[:, top].std(axis=0)]),
+            np.stack([weighted[:, top].mean(axis=0), weighted[:, top].std(axis=0)]),
+        ),
+        mp4_filename(track, origin, labels[top[0]]),
+        origin,
+        FrameClasses(scores, best, tuple(labels[n] for n in best), logits[np.arange(len(best)), best]),
+    )
+
+
+def mp4_filename(track: Track, origin: Origin, label: str) -> str:
+    """`<id[:2]>/<id>-<label>-<hash>.mp4`; the hash is of the track's ends, so that a re-run gives the same name."""
+    ends = np.concatenate([track.times_s[[0, -1]].round(4), track.xyxy[[0, -1]].astype(np.float64).round(2).ravel()])
+    digest = hashlib.sha256(f"{origin.clip_id} {ends.tolist()}".encode()).hexdigest()[:12]
+    return f"{origin.video_id[:2]}/{origin.video_id}-{re.sub(r'[^A-Za-z0-9]+', '_', label)}-{digest}.mp4"
+
+
+def to_line(record: TrackRecord) -> str:
+    """The record as one line of JSON. Numbers are rounded to what they mean: 0.01 px, 0.1 ms, 1e-4 of a score."""
+    assert record.origin is not None and record.frames is not None, "only our own records are written"
+    origin, frames, top = record.origin, record.frames, record.top
+    times = _rounded(record.times_s, 4)
+    return jsonl.dump(
+        {
+            "yid": record.video_id,
+            "track_id": record.track_id,
+            "clip_id": origin.clip_id,
+            "video_size": list(origin.video_hw),
+            "track_ts": [times[0], times[-1]],
+            "frame_ts": times,
+            "frame_bboxes": _rounded(record.tlwh, 2),
+            "frame_obj": _rounded(frames.scores, 4),
+            "frame_lbl": frames.label_ids.tolist(),
+            "frame_desc": list(frames.labels),
+            "frame_cls": _rounded(frames.class_scores, 4),
+            "frame_wcls": _rounded(frames.class_scores * frames.scores, 4),
+            "top10_lbl": list(top.label_ids),
+            "top10_desc": list(top.labels),
+            "top10_cls": _rounded(top.class_scores, 4),
+            "top10_wcls": _rounded(top.weighted, 4),
+            "mp4_filename": record.mp4_filename,
+            "schema": SCHEMA,
+            "detector": origin.detector,
+            "vocab": origin.vocab,
+            "fps": origin.fps,
+        }
+    )
+
+
+def _rounded(array: Float64, digits: int) -> Any:
+    return np.round(array.astype(np.float64), digits).tolist()
+
+
+def parse_record(line: bytes, where: str, video_id: str | None = None) -> TrackRecord:
+    """The record in a line of our layout or of one of the two published ones.
+
+    `video_id` is for the layout that doesn't carry it. Raises RecordError (reason "bad JSON" or "bad record").
+    """
+    value = jsonl.parse(line, where)
+    try:
+        if "track_bbox" in value:
+            return _parse_tid_layout(value, video_id)
+        if "top10_label_ids" in value:
+            return _parse_label_ids_layout(value)
+        return _parse_own_layout(value)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise RecordError(f"{where}: not a track record ({error!r})", reason="bad record") from error
+
+
+@dataclass(frozen=True)
+class TrackSummary:
+    """What a subset is chosen by: the track's best class and its mean class score × objectness (None: not recorded)."""
+
+    video_id: str
+    track_id: int
+    label_id: int
+    label: str
+    score: float | None
+
+
+def parse_summary(line: bytes, where: str, video_id: str) -> TrackSummary:
+    """The summary of a record of any layout, without its frames. Raises as `parse_record` does."""
+    value = jsonl.parse(line, where)
+    try:
+        if "top10_label_ids" in value:
+            label_ids, labels, weighted = value["top10_label_ids"], value["top10_label_names"], None
+        else:
+            label_ids, labels = value["top10_lbl"], value["top10_desc"]
+            weighted = value["top10_wlogit_mu"] if "tid" in value else value["top10_wcls"][0]
+        return TrackSummary(
+            _text(value.get("yid", video_id)),
+            _whole(value["tid"] if "tid" in value else value["track_id"]),
+            _whole(label_ids[0]),
+            _text(labels[0]),
+            None if weighted is None else float(weighted[0]),
+        )
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise RecordError(f"{where}: not a track record ({error!r})", reason="bad record") from error
+
+
+def _parse_own_layout(value: dict[str, Any]) -> TrackRecord:
+    times, scores = _column(value["frame_ts"]), _column(value["frame_obj"])
+    classes = _column(value["frame_cls"])
+    height, width = value["video_size"]
+    return TrackRecord(
+        _text(value["yid"]),
+        _whole(value["track_id"]),
+        times,
+        _tlwh(value["frame_bboxes"], len(times)),
+        TopClasses(
+            *_names(value["top10_lbl"], value["top10_desc"]), _pair(value["top10_cls"]), _pair(value["top10_wcls"])
+        ),
+        _text(value["mp4_filename"]),
+        Origin(
+            _text(value["yid"]),
+            _text(value["clip_id"]),
+            (int(height), int(width)),
+            value["detector"],
+            value["vocab"],
+            value["fps"],
+        ),
+        FrameClasses(scores, np.array(value["frame_lbl"], np.int64), tuple(value["frame_desc"]), classes),
+    )
+
+
+def _parse_tid_layout(value: dict[str, Any], video_id: str | None) -> TrackRecord:
+    """`tid, fn, track_ts` (all frame times), `track_bbox`, `top10_logit_mu/std`, `top10_wlogit_mu/std`."""
+    times = _column(value["track_ts"])
+    return TrackRecord(
+        _text(value.get("yid", video_id)),
+        _whole(value["tid"]),
+        times,
+        _tlwh(value["track_bbox"], len(times)),
+        TopClasses(
+            *_names(value["top10_lbl"], value["top10_desc"]),
+            _pair([value["top10_logit_mu"], value["top10_logit_std"]]),
+            _pair([value["top10_wlogit_mu"], value["top10_wlogit_std"]]),
+        ),
+        _text(value["fn"]),
+        None,
+        None,
+    )
+
+
+def _parse_label_ids_layout(value: dict[str, Any]) -> TrackRecord:
+    """`track_id, track_ts, frame_ts, frame_bboxes, yid, track_mp4_filename, top10_label_ids, top10_label_names`."""
+    times = _column(value["frame_ts"])
+    unknown = np.zeros((2, 0))
+    return TrackRecord(
+        _text(value["yid"]),
+        _whole(value["track_id"]),
+        times,
+        _tlwh(value["frame_bboxes"], len(times)),
+        TopClasses(*_names(value["top10_label_ids"], value["top10_label_names"]), unknown, unknown),
+        _text(value["track_mp4_filename"]),
+        None,
+        None,
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{value!r} is not a whole number")
+    return value
+
+
+def _column(value: Any) -> Float64:
+    column = np.array(value, np.float64)
+    if column.ndim != 1 or not len(column) or not np.isfinite(column).all():
+        raise ValueError("a per-frame list is empty, nested or not finite")
+    return column
+
+
+def _tlwh(value: Any, num_frames: int) -> Float64:
+    tlwh = np.array(value, np.float64)
+    if tlwh.shape != (num_frames, 4) or not np.isfinite(tlwh).all():
+        raise ValueError(f"boxes of shape {tlwh.shape} for {num_frames} frames")
+    return tlwh
+
+
+def _names(label_ids: Any, labels: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    if not label_ids or len(label_ids) != len(labels):
+        raise ValueError("no top classes, or not as many names as ids")
+    return tuple(_whole(label_id) for label_id in label_ids), tuple(_text(label) for label in labels)
+
+
+def _pair(value: Any) -> Float64:
+    pair = np.array(value, np.float64)
+    if pair.ndim != 2 or len(pair) != 2:
+        raise ValueError("class scores are not [means, deviations]")
+    return pair

@@ -1,0 +1,191 @@
+"""Track files on disk: committed exactly once, read back as far as they are committed.
+
+A segment's records are appended to `<id>-meta.jsonl.gzip` and their embeddings to `<id>-embeddings.npy` first; they
+exist from the moment when `<id>-progress.json` is replaced, because it says how many bytes and rows count. What a kill
+left behind them is cut off before the next commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trackverse import files, jsonl
+from trackverse import progress as progress_file
+from trackverse.errors import RecordError, SetupError
+from trackverse.layout import TracksLayout, embeddings_beside, progress_beside
+from trackverse.progress import Progress
+from trackverse.records import Origin, TrackRecord, TrackSummary, describe, parse_record, parse_summary, to_line
+from trackverse.types import Clip, Float16, Float32, Int64, Track
+
+
+class TrackStore:
+    """The track files of a folder, written a segment at a time. The caller holds the claim on the video.
+
+    `settings` is what the records depend on; a folder made with others is refused (SetupError), never mixed.
+    """
+
+    def __init__(self, layout: TracksLayout, settings: dict[str, Any]) -> None:
+        self._layout, self._settings = layout, settings
+
+    def progress(self, video_id: str) -> Progress:
+        """What is committed of a video."""
+        path = self._layout.progress_path(video_id)
+        progress = progress_file.load(path) or Progress(settings=self._settings)
+        for name, value in self._settings.items():
+            if progress.settings.get(name) != value:
+                raise SetupError(
+                    f"{path}: made with {name} = {progress.settings.get(name)!r}, asked for {value!r}; "
+                    "give another --output_dir, or the settings that it was made with"
+                )
+        return progress
+
+    def has(self, clip: Clip) -> bool:
+        """Whether the clip's tracks are committed."""
+        return self.progress(clip.video_id).has(clip.start_s, clip.end_s)
+
+    def commit(self, clip: Clip, tracks: Sequence[Track], video_hw: tuple[int, int], labels: Sequence[str]) -> None:
+        """Add a clip's tracks and mark it as complete, in one step that a kill can't split.
+
+        `video_hw`: the source video's size in px; `labels`: the names of the columns of the tracks' logits.
+        """
+        progress = self.progress(clip.video_id)
+        origin = origin_of(clip, video_hw, self._settings)
+        members = [
+            jsonl.gzip_member(to_line(describe(track, progress.num_tracks + n, origin, labels)))
+            for n, track in enumerate(tracks)
+        ]
+        self._append(self._layout.meta_path(clip.video_id), progress.meta_bytes, b"".join(members))
+        self._append_embeddings(clip.video_id, progress.num_tracks, [track.embedding for track in tracks])
+        progress_file.save(
+            self._layout.progress_path(clip.video_id),
+            progress.plus(clip.start_s, clip.end_s, num_tracks=len(tracks), num_bytes=sum(map(len, members))),
+        )
+
+    @staticmethod
+    def _append(path: Path, committed_bytes: int, data: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") as file:
+            if file.tell() < committed_bytes:
+                raise RecordError(
+                    f"{path}: {file.tell()} bytes, but its progress file counts {committed_bytes}: the file was cut; "
+                    "remove it and its progress file to parse the video anew",
+                    reason="track file cut short",
+                )
+            file.truncate(committed_bytes)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _append_embeddings(self, video_id: str, num_committed: int, embeddings: Sequence[Float32]) -> None:
+        """Rows of one committed segment after the other; rows beyond the committed ones are dropped."""
+        if not embeddings or not len(embeddings[0]):
+            return
+        path = self._layout.embeddings_path(video_id)
+        rows = np.stack(embeddings).astype(np.float16)
+        if num_committed:
+            rows = np.concatenate([load_embeddings(path)[:num_committed], rows])
+        with files.atomic_write(path) as file:
+            np.save(file, rows)
+
+
+def origin_of(clip: Clip, video_hw: tuple[int, int], settings: Mapping[str, Any]) -> Origin:
+    """Where tracks of a clip come from; `settings` has the detector, the vocabulary and the sampled frame rate."""
+    return Origin(clip.video_id, clip.clip_id, video_hw, settings["detector"], settings["vocab"], settings["fps"])
+
+
+def load_embeddings(path: Path) -> Float16:
+    """(N, D) float16 rows of unit length, row n of track n. Raises RecordError (reason "bad embeddings")."""
+    try:
+        rows: Float16 = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RecordError(f"{path}: not an embeddings file ({error})", reason="bad embeddings") from error
+    if rows.ndim != 2:
+        raise RecordError(f"{path}: embeddings of shape {rows.shape}", reason="bad embeddings")
+    return rows
+
+
+def read_lines(meta_path: Path) -> Iterator[tuple[int, bytes]]:
+    """(line number, line) of the committed records of a track file; of all lines where there is no progress file."""
+    progress = progress_file.load(progress_beside(meta_path))
+    return jsonl.read_lines(meta_path, max_compressed_bytes=progress.meta_bytes if progress else None)
+
+
+def read_records(meta_path: Path) -> Iterator[TrackRecord]:
+    """The committed records of a track file, of any of the three layouts. Raises RecordError at the first bad line."""
+    video_id = meta_path.name.partition("-meta.jsonl")[0]
+    for number, line in read_lines(meta_path):
+        yield parse_record(line, f"{meta_path}:{number}", video_id)
+
+
+def write_records(path: Path, records: Iterable[TrackRecord]) -> None:
+    """A whole file of records at once, in the same format as the store's."""
+    with files.atomic_write(path) as file:
+        for record in records:
+            file.write(jsonl.gzip_member(to_line(record)))
+
+
+def summarise(meta_path: Path) -> tuple[list[tuple[TrackSummary, int]], list[RecordError]]:
+    """(summary, line number) of every committed record of a track file, and what was wrong with the others."""
+    video_id = meta_path.name.partition("-meta.jsonl")[0]
+    summaries, errors = [], []
+    try:
+        for number, line in read_lines(meta_path):
+            try:
+                summaries.append((parse_summary(line, f"{meta_path}:{number}", video_id), number))
+            except RecordError as error:
+                errors.append(error)
+    except RecordError as error:  # the rest of the file can't be read
+        errors.append(error)
+    return summaries, errors
+
+
+def copy_lines(meta_path: Path, numbers: Collection[int]) -> dict[int, bytes]:
+    """The lines of the given numbers, byte for byte. Raises RecordError (reason "track file changed")."""
+    wanted, last = set(numbers), max(numbers)
+    lines = {}
+    for number, line in read_lines(meta_path):
+        if number in wanted:
+            lines[number] = line
+        if number >= last:
+            break
+    if len(lines) < len(wanted):
+        raise RecordError(f"{meta_path}: changed while it was read", reason="track file changed", retry=True)
+    return lines
+
+
+def embeddings_of(meta_paths: Sequence[Path], file_numbers: Int64, track_ids: Int64) -> Float32:
+    """(N, D) embeddings of tracks, each given by the number of its file and its id; NaN where a track has none.
+
+    Raises SetupError if no track has one, or if they were made by different embedders.
+    """
+    found: Float32 | None = None
+    for number in np.unique(file_numbers):
+        path = embeddings_beside(meta_paths[number])
+        if not path.exists():
+            continue
+        rows = load_embeddings(path).astype(np.float32)
+        if found is None:
+            found = np.full((len(track_ids), rows.shape[1]), np.nan, np.float32)
+        if rows.shape[1] != found.shape[1]:
+            raise SetupError(f"{path}: {rows.shape[1]} numbers a track, other files have {found.shape[1]}")
+        here = (file_numbers == number) & (track_ids < len(rows))
+        found[here] = rows[track_ids[here]]
+    if found is None:
+        raise SetupError("none of the tracks has an embedding; parse_tracks.py stores them unless --embedding none")
+    return found
+
+
+def fingerprint(meta_paths: Sequence[Path]) -> str:
+    """A hash that changes when a track file comes, goes or grows."""
+    digest = hashlib.sha256()
+    for path in meta_paths:
+        progress = progress_file.load(progress_beside(path))
+        num_bytes = progress.meta_bytes if progress else path.stat().st_size
+        digest.update(f"{path.name} {num_bytes}\n".encode())
+    return digest.hexdigest()
