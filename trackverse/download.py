@@ -1,0 +1,391 @@
+"""One video from its page into the work folder: the only door to yt-dlp."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import functools
+import importlib.metadata
+import ipaddress
+import logging
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import imageio_ffmpeg
+from yt_dlp import YoutubeDL
+from yt_dlp.cookies import YoutubeDLCookieJar
+from yt_dlp.globals import supported_js_runtimes
+from yt_dlp.networking._urllib import UrllibRH
+from yt_dlp.networking.exceptions import RequestError, TransportError
+from yt_dlp.utils import DownloadError, ExtractorError, UnavailableVideoError
+
+from trackverse import files, jsonl, refusals, video
+from trackverse.errors import ItemError, SetupError, TrackverseError, VideoError
+from trackverse.refusals import INSTALL_HINT
+from trackverse.types import SourceVideo
+
+log = logging.getLogger(__name__)
+
+YOUTUBE_DOMAINS = ("youtube.com", "youtu.be", "youtube-nocookie.com")
+YOUTUBE_PAUSE_S = 10.0  # a guest gets about 300 videos an hour (yt-dlp's wiki, "Extractors")
+MAX_PAUSE_S = 86_400
+PROXY_SCHEMES = ("http", "socks4", "socks4a", "socks5", "socks5h")
+FILE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT} | {
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EFBIG,
+}
+DURATION_TOLERANCE_S, DURATION_TOLERANCE_FRAC = 1.0, 0.02
+NEVER_WHOLE = ("no video stream", "not a video", "frame too large")  # however often it is fetched
+# What a downloaded file may be: playlists (hls, concat, dash) would make ffmpeg open other files.
+FFMPEG_FORMATS = "mov,matroska,mpegts,mpeg,flv,avi,asf,ogg"
+
+
+@dataclass(frozen=True)
+class DownloadConfig:
+    """How videos are fetched. Raises SetupError for numbers below 0 and for a proxy not of `PROXY_SCHEMES`.
+
+    `resolution`: wanted pixels of the smaller side; the best up to it, else the smallest above it. `cookies_path`: a
+    cookie file of this process alone, which yt-dlp updates. `pause_s` between videos; None: `YOUTUBE_PAUSE_S` for
+    YouTube, else 0. `retries` of one request, with 1, 2, 4, ... 30 s between them.
+    """
+
+    resolution: int = 720
+    audio: bool = False
+    proxy: str | None = None
+    cookies_path: Path | None = None
+    allow_private: bool = False
+    pause_s: float | None = None
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        if self.proxy and self.proxy.partition("://")[0] not in PROXY_SCHEMES:
+            raise SetupError(f"--proxy {self.proxy}: not one of {', '.join(PROXY_SCHEMES)}://HOST:PORT")
+        if self.retries < 0 or (self.pause_s is not None and not 0 <= self.pause_s <= MAX_PAUSE_S):
+            raise SetupError(f"--retries is from 0, --sleep from 0 to {MAX_PAUSE_S}")
+
+
+def fetch(source: SourceVideo, video_path: Path, provenance_path: Path, config: DownloadConfig) -> None:
+    """Download a video to `video_path` (MP4, one video stream) and where it came from to `provenance_path`.
+
+    The video appears last and whole. Partial data wait in a hidden folder beside it, and an attempt after a kill or a
+    broken connection goes on from there. Raises ItemError, StopWorkError and SetupError as the module says.
+    """
+    url = _check_url(source)
+    if is_youtube(url):
+        check_youtube_tools()
+    partial_dir = files.temporary_path(video_path).with_suffix("")
+    try:
+        try:
+            info, downloaded_path = _download(url, partial_dir, config)
+            mp4_path = _as_mp4(downloaded_path, keep_audio=config.audio)
+            found = _check_whole(mp4_path, info)
+        except VideoError as error:
+            _remove(partial_dir)
+            retry = error.reason not in NEVER_WHOLE
+            raise ItemError(f"{error}", reason=error.reason, retry=retry) from error
+        except ItemError as error:
+            if error.reason != refusals.TRANSIENT:  # only after a broken connection is what came worth keeping
+                _remove(partial_dir)
+            raise
+        with files.atomic_write(provenance_path) as file:
+            # Titles may hold half a surrogate pair, which UTF-8 can't.
+            file.write(jsonl.dump(_provenance(url, info, found)).encode(errors="replace") + b"\n")
+        files.publish(mp4_path, video_path)
+        _remove(partial_dir)
+    except OSError as error:
+        raise SetupError(f"{video_path}: can't be written ({error})") from error
+
+
+def pause_s(source: SourceVideo, config: DownloadConfig) -> float:
+    """Seconds to wait before this video if another went before it."""
+    if config.pause_s is not None:
+        return config.pause_s
+    return YOUTUBE_PAUSE_S if source.url and is_youtube(source.url) else 0.0
+
+
+def is_youtube(url: str) -> bool:
+    """Whether the URL is of YouTube. What can't be read as a URL is not."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    return any(host == domain or host.endswith("." + domain) for domain in YOUTUBE_DOMAINS)
+
+
+@functools.cache
+def check_youtube_tools() -> None:
+    """Raises SetupError unless yt-dlp has what YouTube takes: its EJS package and the JavaScript runtime deno."""
+    try:
+        ejs = f"yt-dlp-ejs=={importlib.metadata.version('yt-dlp-ejs')}"
+    except importlib.metadata.PackageNotFoundError as error:
+        raise SetupError(f"YouTube needs the package yt-dlp-ejs: {INSTALL_HINT}") from error
+    if not any(wanted.startswith(ejs) for wanted in importlib.metadata.requires("yt-dlp") or []):
+        raise SetupError(f"{ejs} is not the one that this yt-dlp needs: {INSTALL_HINT}")
+    deno = supported_js_runtimes.value["deno"]().info
+    if deno is None or not deno.supported:
+        what = "is not there" if deno is None else f"{deno.version} is too old"
+        raise SetupError(f"YouTube needs the JavaScript runtime deno, which {what}: {INSTALL_HINT}")
+
+
+@contextlib.contextmanager
+def private_cookies(path: Path | None) -> Iterator[Path | None]:
+    """A copy of a cookie file for this process alone: yt-dlp writes its file back, and a shared one would be torn.
+
+    Raises SetupError if the file can't be read as cookies in Netscape's format.
+    """
+    if path is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="trackverse-") as private_dir:
+        copy = Path(private_dir, "cookies.txt")
+        try:
+            shutil.copyfile(path, copy)
+            YoutubeDLCookieJar(copy).load()
+        except (OSError, ValueError) as error:
+            raise SetupError(f"{path}: not a cookie file in Netscape's format ({error})") from error
+        yield copy
+
+
+# --- asking yt-dlp ---------------------------------------------------------------------------------------------------
+
+
+def _check_url(source: SourceVideo) -> str:
+    """The URL, if it is one of the web. Raises ItemError (reason "bad URL")."""
+    try:
+        parts = urlsplit(source.url or "")
+        is_web = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_web = False
+    if not source.url or not is_web:
+        raise ItemError(f"{(source.url or 'no URL')[:200]!r} is not an http(s) URL", reason="bad URL")
+    return source.url
+
+
+def _download(url: str, partial_dir: Path, config: DownloadConfig) -> tuple[dict[str, Any], Path]:
+    """yt-dlp's description of the video, and the file that it made of it in `partial_dir`."""
+    messages = _Messages()
+    try:
+        with _Session(options(config) | {"logger": messages}, partial_dir, config.allow_private) as ydl:
+            info = ydl.extract_info(url)
+    except TrackverseError:
+        raise
+    # Some 1800 extractors read strangers' pages: whatever else they throw is about this video, and several in a row
+    # stop the worker.
+    except Exception as error:
+        raise translate(error, messages.warnings) from error
+    if not info or not info.get("requested_downloads"):
+        raise ItemError(f"{url}: has no video, or a list of them", reason="not one video")
+    return info, Path(info["requested_downloads"][0]["filepath"])
+
+
+def options(config: DownloadConfig) -> dict[str, Any]:
+    """yt-dlp's parameters. (Its Python side reads no user configuration.)"""
+    backoff = {kind: lambda n: min(30.0, 2.0**n) for kind in ("http", "fragment", "extractor")}
+    return {
+        "quiet": True,
+        "noprogress": True,
+        "color": "no_color",
+        "format": "bv*+ba/b" if config.audio else "bv/b",
+        # `res` is the smaller side. `fps` before `vcodec` keeps the frame rate; plain `res` would prefer AV1.
+        "format_sort": [f"res:{config.resolution}", "fps", "vcodec:h264"],
+        "merge_output_format": "mp4",
+        # With the format in the name, a download that goes on after a kill never mixes two formats.
+        "outtmpl": {"default": "%(format_id).60s.%(ext)s"},
+        "restrictfilenames": True,
+        "noplaylist": True,
+        "playlist_items": "1",
+        "match_filter": _refuse_lists_and_streams,
+        "skip_unavailable_fragments": False,
+        "external_downloader": {"default": "native"},
+        "socket_timeout": 30,
+        "retries": config.retries,
+        "fragment_retries": config.retries,
+        "extractor_retries": config.retries,
+        "retry_sleep_functions": backoff,
+        "ffmpeg_location": ffmpeg_path(),
+        "proxy": config.proxy,
+        "cookiefile": config.cookies_path and str(config.cookies_path),
+    }
+
+
+def _refuse_lists_and_streams(info: Any, *, incomplete: bool) -> None:
+    """yt-dlp's match filter: raises ItemError for what is not one finished video."""
+    if info.get("playlist_index") is not None:
+        raise ItemError(f"{info.get('playlist') or 'the page'}: a list of videos, not one", reason="not one video")
+    if info.get("is_live") or info.get("live_status") in ("is_live", "is_upcoming"):
+        raise ItemError("is live, or not yet on", reason="upcoming")
+
+
+class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
+    """A YoutubeDL that writes into `folder`, and whose pages, manifests and media all come through `_PublicRH`."""
+
+    def __init__(self, params: dict[str, Any], folder: Path, allow_private: bool) -> None:
+        self._folder, self._allow_private = folder, allow_private
+        super().__init__(params)
+
+    def prepare_filename(self, *args: Any, **kwargs: Any) -> str:
+        """As a part of the template, the folder would have its `$NAME` and `~` replaced, and an id may contain them."""
+        return str(self._folder / super().prepare_filename(*args, **kwargs))
+
+    def build_request_director(self, handlers: Any, preferences: Any = None) -> Any:
+        return super().build_request_director(handlers if self._allow_private else [_PublicRH], preferences)
+
+
+class _Messages:
+    """yt-dlp's messages go to our log; its warnings are kept, as some say why the error that follows came about."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def debug(self, message: str) -> None:
+        log.debug("yt-dlp: %s", message)
+
+    def warning(self, message: str) -> None:
+        self.warnings.append(message)
+        log.debug("yt-dlp: warning: %s", message)
+
+    def error(self, message: str) -> None:
+        log.debug("yt-dlp: %s", message)  # comes again as an exception
+
+
+@functools.cache
+def ffmpeg_path() -> str:
+    """The ffmpeg on PATH, else the one that imageio-ffmpeg brings. Raises SetupError if there is none."""
+    try:
+        return shutil.which("ffmpeg") or str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise SetupError("no ffmpeg: install it, or pip install imageio-ffmpeg") from error
+
+
+# --- keeping to public addresses -------------------------------------------------------------------------------------
+
+
+class _PrivateAddressError(RequestError):  # type: ignore[misc]
+    """A RequestError that is not a network error, so that no extractor goes on after it."""
+
+
+class _PublicAddresses(urllib.request.BaseHandler):
+    """A urllib handler that sees every request before it is sent, those that follow a redirect too.
+
+    Not covered: a name that resolves otherwise a moment later, what a proxy resolves, and the streams that yt-dlp hands
+    to ffmpeg (RTMP, and HLS that its own downloader can't do).
+    """
+
+    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
+        check_public(request.full_url)
+        return request
+
+    https_request = http_request
+
+
+class _PublicRH(UrllibRH):  # type: ignore[misc]
+    """yt-dlp's own way to send requests (it wants the RH in the name), but only to public addresses."""
+
+    RH_NAME = "urllib"
+
+    def _create_instance(self, *args: Any, **kwargs: Any) -> Any:
+        opener = super()._create_instance(*args, **kwargs)
+        opener.add_handler(_PublicAddresses())
+        return opener
+
+
+def check_public(url: str) -> None:
+    """Raises yt-dlp's kind of error if the host of a URL is, or resolves to, an address that is not of the Internet."""
+    host = urlsplit(url).hostname or ""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return  # the request itself will say so; behind a proxy, the name may be known only there
+    for *_, address in found:
+        ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        if not ip.is_global or ip.is_multicast:
+            raise _PrivateAddressError(f"{host} is at {ip}, a private address (--allow_private lets it pass)")
+
+
+# --- what went wrong -------------------------------------------------------------------------------------------------
+
+
+def translate(error: Exception, warnings: Sequence[str]) -> TrackverseError:
+    """Our error for one of yt-dlp's, by its text first and its type last. `warnings`: what yt-dlp said before it."""
+    cause: BaseException | None = error
+    if isinstance(error, DownloadError):
+        cause = error.exc_info[1] if error.exc_info else None
+    elif isinstance(error, UnavailableVideoError):  # in spite of its name: a file that can't be written
+        cause = error.__context__
+    text = " ".join(str(error).removeprefix("ERROR: ").split())
+    line = re.split(r" \(caused by|; please report this issue", text)[0]
+    if isinstance(cause, _PrivateAddressError):
+        return ItemError(line, reason="private address")
+    if isinstance(cause, OSError) and cause.errno in FILE_ERRNOS:
+        return SetupError(f"yt-dlp can't write: {line}")
+    if known := refusals.translate(text, line, warnings):
+        return known
+    if cause is None or isinstance(cause, TransportError) or isinstance(getattr(cause, "cause", None), TransportError):
+        return ItemError(line, reason=refusals.TRANSIENT, retry=True)
+    if isinstance(cause, RequestError) or (isinstance(cause, ExtractorError) and cause.expected):
+        return ItemError(line, reason="refused by the site")
+    return ItemError(f"{type(cause).__name__}: {line}", reason=refusals.EXTRACTOR_FAILED, retry=True)
+
+
+# --- what came of it -------------------------------------------------------------------------------------------------
+
+
+def _as_mp4(path: Path, *, keep_audio: bool) -> Path:
+    """`path` itself if it is an MP4 of the wanted streams, else a file beside it to which they are copied unchanged."""
+    with open(path, "rb") as file:
+        is_mp4 = file.read(8)[4:] == b"ftyp"
+    if is_mp4 and (keep_audio or not video.probe(path).has_audio):
+        return path
+    mp4_path = path.with_suffix(".whole.mp4")
+    limits = ["-protocol_whitelist", "file", "-format_whitelist", FFMPEG_FORMATS]
+    # `V` leaves out pictures that are attached as a cover.
+    streams = ["-map", "0:V:0", *(["-map", "0:a:0?"] if keep_audio else [])]
+    command = [ffmpeg_path(), "-nostdin", "-v", "error", "-y", *limits, "-i", f"file:{path}", *streams, "-c", "copy"]
+    done = subprocess.run([*command, f"file:{mp4_path}"], capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        if refusals.SETUP.search(done.stderr):
+            raise SetupError(f"{mp4_path}: can't be written ({said})")
+        raise ItemError(f"can't be copied into an MP4 ({said})", reason="does not fit MP4")
+    return mp4_path
+
+
+def _check_whole(path: Path, info: dict[str, Any]) -> video.VideoInfo:
+    """What the file holds. Raises VideoError if its end is missing."""
+    found = video.decodes_at_both_ends(path)
+    announced_s = float(info.get("duration") or 0)
+    missing_s = announced_s - found.duration_s
+    if missing_s > max(DURATION_TOLERANCE_S, DURATION_TOLERANCE_FRAC * announced_s):
+        raise VideoError(f"{found.duration_s:.1f} s came of {announced_s:.1f} s", reason="truncated video")
+    return found
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():  # yt-dlp makes it when the first data come
+        shutil.rmtree(folder)
+
+
+def _provenance(url: str, info: dict[str, Any], found: video.VideoInfo) -> dict[str, Any]:
+    """Where the video came from and what was taken; null where the site doesn't say."""
+    keys = ("extractor", "title", "uploader", "channel_id", "license", "upload_date")
+    return {
+        "url": url,
+        **{key: None if info.get(key) is None else str(info[key]) for key in keys},
+        "retrieved_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "format": info.get("format"),
+        "hw": list(found.frame_hw),
+        "fps": found.fps,
+        "duration": found.duration_s,
+    }
