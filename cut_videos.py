@@ -1,0 +1,135 @@
+"""Find the shots of downloaded videos, keep those that trackers can use, and cut them into clips.
+
+python cut_videos.py --workdir data/hdvila-100m --metafile assets/hdvila/hdvila_part0.jsonl
+python cut_videos.py --workdir data/hdvila-100m --metafile ids.txt --no_clips --num_workers 8
+python cut_videos.py --workdir data/hdvila-100m --metafile part0.jsonl part1.jsonl --vocab lvis --num_parts 128 --slurm
+
+What becomes a clip: the scenes of the video (from one hard cut to the next) or, where the metafile lists spans, what
+the spans and the scenes have in common. Dropped, each with its reason: what is shorter than --min_scene_len or longer
+than --max_scene_len, and, judged by two frames a second of its first 8 s, what is a flat drawing (title cards, slides)
+or of low technical quality (black, blank, blurred).
+
+WORKDIR/video_clips/<first two characters of the id>/<id>/<id>.<n>.mp4  the kept clips
+WORKDIR/video_scenes/<first two characters of the id>/<id>.json         every segment, with scores and reasons
+WORKDIR/mined_segments/<vocab>/part<k>.jsonl                            the kept segments of all videos of WORKDIR
+The same command again cuts only videos whose scenes file is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from argparse import Namespace
+from functools import partial
+from typing import Literal
+
+from trackverse import cli, scenes, stage
+from trackverse.layout import Layout, failed_path, lock_path
+from trackverse.quality import default_filters, judge_clip
+from trackverse.scenes import CutConfig, VideoScenes
+from trackverse.types import SourceVideo
+from trackverse.video import cut_clip
+from trackverse.worklist import Tally, Worklist
+
+log = logging.getLogger("trackverse.cut_videos")
+DEFAULTS = CutConfig()
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.stage_parser(__doc__)
+    cli.add_workdir(parser)
+    parser.add_argument("--metafile", type=cli.folder, nargs="+", required=True, metavar="FILE", help="which videos")
+    add = parser.add_argument_group("what is kept").add_argument
+    help_text = "PySceneDetect's detector of hard cuts; none: the metafile's spans or the whole video"
+    add("--scene_detector", choices=scenes.DETECTORS, default=DEFAULTS.scene_detector, help=help_text)
+    add("--min_scene_len", type=cli.not_negative, default=DEFAULTS.min_scene_len_s, metavar="SECONDS", help="at least")
+    add("--max_scene_len", type=cli.not_negative, default=DEFAULTS.max_scene_len_s, metavar="SECONDS", help="at most")
+    help_text = "most of the picture that a few flat colours may fill; 1: don't look"
+    add("--max_flat", type=cli.fraction, default=DEFAULTS.max_flat, metavar="FRAC", help=help_text)
+    help_text = "least technical quality (sharpness, exposure, contrast), of 10; 0: don't look"
+    add("--min_quality", type=cli.not_negative, default=DEFAULTS.min_quality, metavar="SCORE", help=help_text)
+    add = parser.add_argument_group("what is written").add_argument
+    add("--no_clips", action="store_true", help="only scenes and segments, no clip files")
+    help_text = "copy: quick and without loss, frames before the first are hidden; encode: slow, plain files"
+    add("--mode", choices=("copy", "encode"), default="copy", help=help_text)
+    help_text = "folder below mined_segments, where parse_tracks.py of this vocabulary looks; a name, nothing else"
+    add("--vocab", type=cli.file_name, default="coco", metavar="NAME", help=help_text)
+    help_text = "part files of about the same length of video, for as many jobs (the published data set: 128)"
+    add("--num_parts", type=cli.at_least_one, default=1, metavar="N", help=help_text)
+    return parser
+
+
+def work(args: Namespace, rank: int) -> Tally:
+    """This worker's videos, one after the other."""
+    layout = Layout(cli.workdir(args))
+    tally = Tally()
+    outdated: set[str] = set()
+    clip_mode = None if args.no_clips else args.mode
+    config = CutConfig(
+        scene_detector=args.scene_detector,
+        min_scene_len_s=args.min_scene_len,
+        max_scene_len_s=args.max_scene_len,
+        max_flat=args.max_flat,
+        min_quality=args.min_quality,
+    )
+    filters = default_filters(config.max_flat, config.min_quality)
+
+    def is_done(video: SourceVideo) -> bool:
+        cut = scenes.load_whole(layout.scenes_path(video.video_id))
+        if cut is None or (clip_mode and not cut.clip_mode):
+            return False
+        if not scenes.is_up_to_date(cut, video, config, clip_mode):
+            outdated.add(video.video_id)
+        return True
+
+    todo = Worklist(
+        stage.videos(args, args.metafile, rank, tally),
+        key=lambda video: video.video_id,
+        is_done=is_done,
+        claim_path=lambda video: lock_path(layout.scenes_path(video.video_id)),
+        failed_path=failed_path(layout.scenes_dir),
+        tally=tally,
+        retry_failed=args.retry_failed,
+        dry_run=args.dry_run,
+    )
+    for video in cli.progress(todo, what="videos"):
+        with todo.attempt(video):
+            path = layout.video_path(video.video_id)
+            cut = scenes.find_segments(video, path, config, partial(judge_clip, path, filters), clip_mode=clip_mode)
+            if clip_mode:
+                write_clips(cut, layout, clip_mode)
+            scenes.save(layout.scenes_path(video.video_id), cut)  # last: from now on the video is done
+            tally.dropped.update(segment.reason for segment in cut.segments if segment.reason)
+    if outdated:
+        fix = f"remove their files in {layout.scenes_dir} to cut them again"
+        log.warning("%d videos were cut with other settings or spans: %s", len(outdated), fix)
+    return tally
+
+
+def write_clips(cut: VideoScenes, layout: Layout, mode: Literal["copy", "encode"]) -> None:
+    """The kept clips as files, and no others: what an earlier cut kept and this one doesn't is removed."""
+    paths = {layout.clip_path(cut.video_id, clip.clip_id): clip for clip in cut.kept}
+    for path, clip in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cut_clip(layout.video_path(cut.video_id), path, clip.start_s, clip.end_s, mode=mode)
+    clips_dir = layout.clips_video_dir(cut.video_id)
+    for path in set(clips_dir.glob("*.mp4")) - paths.keys():
+        path.unlink()
+
+
+def finish(args: Namespace) -> None:
+    """What all videos of the folder came to, whoever cut them."""
+    scenes.write_mined_parts(Layout(cli.workdir(args)), args.vocab, args.num_parts)
+
+
+if __name__ == "__main__":
+    sys.exit(
+        stage.start(
+            make_parser(),
+            work,
+            what="videos",
+            output_dir=lambda args: Layout(cli.workdir(args)).scenes_dir,
+            parts="metafile",
+            finish=finish,
+        )
+    )

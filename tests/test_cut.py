@@ -1,0 +1,415 @@
+"""Cutting videos: where the shots are, what is kept and why not, which files come out, and what a second run does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from trackverse import metafile, scenes
+from trackverse.errors import RecordError, VideoError
+from trackverse.layout import Layout
+from trackverse.scenes import CutConfig, Segment, VideoScenes, balance, find_cuts, plan_segments, why_drop_length
+from trackverse.types import Clip, FrameBatch, SourceVideo
+from trackverse.video import probe, read_frames
+
+REPO_DIR = Path(__file__).parent.parent
+FPS = 30
+HW = (180, 320)
+# Their cuts are at thirds of a second, which no millisecond meets.
+SHOTS = {"park": 100, "title": 121, "street": 95, "glimpse": 40, "harbour": 110}  # numbers of frames
+STARTS = dict(zip(SHOTS, np.cumsum([0, *SHOTS.values()]), strict=False))
+NUM_FRAMES = sum(SHOTS.values())
+
+
+def floor_ms(frame_index: int) -> float:
+    return frame_index * 1000 // FPS / 1000
+
+
+# ---- the videos
+
+
+def title_card() -> np.ndarray:
+    image = np.full((*HW, 3), (20, 30, 90), np.uint8)
+    cv2.putText(image, "CHAPTER ONE", (40, 90), cv2.FONT_HERSHEY_DUPLEX, 1.1, (255, 255, 255), 2, cv2.LINE_AA)
+    cv2.circle(image, (250, 140), 20, (240, 200, 60), -1, cv2.LINE_AA)
+    return image
+
+
+def landscape(seed: int) -> np.ndarray:
+    """A wide picture of rough ground in colours of its own, for a camera to pan over."""
+    rng = np.random.default_rng(seed)
+    coarse = cv2.resize(rng.integers(0, 256, (12, 36, 3), dtype=np.uint8), (640, HW[0]), interpolation=cv2.INTER_CUBIC)
+    fine = cv2.GaussianBlur(rng.integers(0, 256, (HW[0], 640, 1), dtype=np.uint8), (0, 0), 1)[..., None]
+    tint = rng.uniform(0.35, 1, 3)
+    return ((0.6 * coarse + 0.4 * fine) * tint).astype(np.uint8)
+
+
+def write_video(path: Path, shots: dict[str, int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "23", "g": "250"})
+        stream.height, stream.width, stream.pix_fmt = *HW, "yuv420p"
+        for seed, (name, num_frames) in enumerate(shots.items()):
+            view = landscape(seed)
+            for number in range(num_frames):
+                image = title_card() if name == "title" else np.ascontiguousarray(view[:, number : number + HW[1]])
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        output.mux(stream.encode())
+
+
+@pytest.fixture(scope="module")
+def shots_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five shots with hard cuts; odd: one is a drawn title, one lasts 1.3 s, cuts need not be at key frames."""
+    path = tmp_path_factory.mktemp("videos") / "shots.mp4"
+    write_video(path, SHOTS)
+    return path
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, shots_video: Path) -> Path:
+    """A work folder with a space in its name, and one downloaded video, whose id begins with a hyphen."""
+    path = tmp_path / "work dir"
+    add_video(path, "-shots_vid0", shots_video)
+    return path
+
+
+def add_video(workdir: Path, video_id: str, source_path: Path) -> Path:
+    path = Layout(workdir).video_path(video_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source_path, path)
+    return path
+
+
+def write_metafile(path: Path, *entries: dict[str, object] | str) -> Path:
+    lines = [{"video_id": entry, "url": None} if isinstance(entry, str) else entry for entry in entries]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def command(workdir: Path, *metafile_and_flags: Path | str) -> list[str]:
+    words = ["cut_videos.py", "--workdir", workdir, "--metafile", *metafile_and_flags]
+    return [sys.executable, *map(str, words)]
+
+
+def cut(workdir: Path, *metafile_and_flags: Path | str, status: int = 0) -> str:
+    """Run cut_videos.py; what it said."""
+    done = subprocess.run(command(workdir, *metafile_and_flags), cwd=REPO_DIR, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def load(workdir: Path, video_id: str) -> VideoScenes:
+    found = scenes.load(Layout(workdir).scenes_path(video_id))
+    assert found is not None
+    return found
+
+
+def mined(workdir: Path, part: int = 0, vocab: str = "coco") -> list[SourceVideo]:
+    bad_lines: list[RecordError] = []
+    videos = list(metafile.read_metafile(Layout(workdir).mined_part_path(vocab, part), bad_lines.append))
+    assert not bad_lines
+    return videos
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file below, with what changes when it is written again."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
+
+
+def num_frames(path: Path) -> int:
+    return sum(len(batch.images) for batch in read_frames(path, long_side=64))
+
+
+# ---- where the shots are
+
+
+@pytest.mark.parametrize("detector", ["adaptive", "content"])
+def test_cuts_are_found_at_the_frame(shots_video: Path, detector: str) -> None:
+    found = scenes.detect_scenes(shots_video, probe(shots_video), detector)
+    assert [start_s for start_s, _ in found] == [floor_ms(start) for start in STARTS.values()]
+    assert [end_s for _, end_s in found[:-1]] == [start_s for start_s, _ in found[1:]]
+    assert found[-1][1] == floor_ms(NUM_FRAMES)
+
+
+def test_without_a_detector_the_video_is_one_scene(shots_video: Path) -> None:
+    assert scenes.detect_scenes(shots_video, probe(shots_video), "none") == [(0.0, floor_ms(NUM_FRAMES))]
+
+
+def test_cuts_are_at_frame_times_however_uneven_they_are() -> None:
+    """Frames of a video of variable frame rate, in batches of uneven size; the cut is at frame 40."""
+    times_s = np.cumsum(np.random.default_rng(0).uniform(0.01, 0.09, 80))
+    images = np.concatenate([np.repeat(landscape(seed)[None, :, :64], 40, axis=0) for seed in (1, 2)])
+    batches = [FrameBatch(images[a:b], times_s[a:b]) for a, b in ((0, 7), (7, 41), (41, 41), (41, 80))]
+    assert find_cuts(batches, "adaptive") == [times_s[40]]
+    assert find_cuts([], "adaptive") == []
+
+
+# ---- spans and scenes
+
+SCENES = [(0.0, 10.0), (10.0, 20.0), (20.0, 32.5)]
+PLANS = {
+    "a span within a scene keeps its name": ([("v.1.mp4", 2, 7)], [("v.1.mp4", 2, 7, None)]),
+    "a span that is a scene keeps its name": ([("v.1.mp4", 10, 20)], [("v.1.mp4", 10, 20, None)]),
+    "a span over a cut becomes pieces": ([("v.1.mp4", 6, 14)], [("v.2.mp4", 6, 10, None), ("v.3.mp4", 10, 14, None)]),
+    "pieces are numbered past all listed names": (
+        [("v.0.mp4", 6, 14), ("v.7.mp4", 1, 5), ("other.mp4", 21, 25)],
+        [("v.8.mp4", 6, 10, None), ("v.9.mp4", 10, 14, None), ("v.7.mp4", 1, 5, None), ("other.mp4", 21, 25, None)],
+    ),
+    "less than a frame beyond a cut is not a piece": ([("v.1.mp4", 3, 10.03)], [("v.1.mp4", 3, 10, None)]),
+    "a span over the end is cut there": ([("v.1.mp4", 25, 99)], [("v.1.mp4", 25, 32.5, None)]),
+    "a span beyond the end": ([("v.1.mp4", 40, 50)], [("v.1.mp4", 40, 50, "span beyond the end of the video")]),
+    "a reversed span": ([("v.1.mp4", 7, 2)], [("v.1.mp4", 7, 2, "span empty or reversed")]),
+    "an empty span": ([("v.1.mp4", 7, 7)], [("v.1.mp4", 7, 7, "span empty or reversed")]),
+    "spans that overlap are both there": (
+        [("v.1.mp4", 1, 6), ("v.2.mp4", 3, 9)],
+        [("v.1.mp4", 1, 6, None), ("v.2.mp4", 3, 9, None)],
+    ),
+    "a name listed twice counts once": (
+        [("v.1.mp4", 1, 6), ("v.1.mp4", 3, 9)],
+        [("v.1.mp4", 1, 6, None), ("v.1.mp4", 3, 9, "clip_id listed twice")],
+    ),
+    "an empty list asks for nothing": ([], []),
+    "no list: the scenes": (
+        None,
+        [("v.0.mp4", 0, 10, None), ("v.1.mp4", 10, 20, None), ("v.2.mp4", 20, 32.5, None)],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PLANS)
+def test_segments_are_what_spans_and_scenes_share(case: str) -> None:
+    spans, expected = PLANS[case]
+    clips = None if spans is None else tuple(Clip("v", *span) for span in spans)
+    planned = plan_segments(SourceVideo("v", None, clips), SCENES, min_piece_s=0.04)
+    found = [(seg.clip.clip_id, seg.clip.start_s, seg.clip.end_s, seg.reason) for seg in planned]
+    assert found == expected
+    names = [segment.clip.clip_id for segment in planned if segment.reason is None]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("case", "start_s", "end_s", "reason"),
+    [
+        ("just long enough", 0.1, 3.1, None),  # 3.1 - 0.1 is below 3 in floating point
+        ("a millisecond short", 0, 2.999, "shorter than 3 s"),
+        ("as long as allowed", 0.7, 600.7, None),
+        ("a millisecond long", 0, 600.001, "longer than 600 s"),
+    ],
+)
+def test_lengths(case: str, start_s: float, end_s: float, reason: str | None) -> None:
+    assert why_drop_length(Clip("v", "v.0.mp4", start_s, end_s), CutConfig()) == reason, case
+
+
+# ---- parts
+
+
+def test_parts_are_balanced() -> None:
+    weights = {f"v{n}": float(n % 17 + 1) for n in range(200)}
+    parts = balance(weights, 7)
+    totals = [sum(weights[key] for key in part) for part in parts]
+    assert sorted(key for part in parts for key in part) == sorted(weights)
+    assert max(totals) - min(totals) <= 1
+    assert parts == balance(dict(reversed(weights.items())), 7), "the order in which videos are met doesn't matter"
+
+
+def test_parts_may_outnumber_videos() -> None:
+    assert balance({"a": 1.0, "b": 5.0}, 3) == [["b"], ["a"], []]
+    assert balance({}, 2) == [[], []]
+
+
+def keep(workdir: Path, video_id: str, seconds: float) -> None:
+    """A scenes file of one kept and one dropped segment."""
+    segments = (
+        Segment(Clip(video_id, f"{video_id}.0.mp4", 0.0, seconds), scores={"flat_drawing": 0.1}),
+        Segment(Clip(video_id, f"{video_id}.1.mp4", seconds, seconds + 1), reason="shorter than 3 s"),
+    )
+    url = metafile.youtube_url(video_id)
+    spans = ((0.0, seconds), (seconds, seconds + 1))
+    scenes.save(
+        Layout(workdir).scenes_path(video_id),
+        VideoScenes(video_id, url, seconds + 1, CutConfig(), None, "copy", spans, segments),
+    )
+
+
+def test_mined_parts_are_whole_and_stay_untouched(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    for n in range(10):
+        keep(tmp_path, f"{n:02}_video_id", 5.0 + n)
+    scenes.write_mined_parts(layout, "lvis", 3)
+    before = snapshot(tmp_path)
+    kept = [video for part in range(3) for video in mined(tmp_path, part, "lvis")]
+    assert sorted(video.video_id for video in kept) == [f"{n:02}_video_id" for n in range(10)]
+    assert {video.clips for video in kept if video.video_id == "04_video_id"} == {
+        (Clip("04_video_id", "04_video_id.0.mp4", 0.0, 9.0),)
+    }
+    assert {video.url for video in kept} == {metafile.youtube_url(f"{n:02}_video_id") for n in range(10)}
+    scenes.write_mined_parts(layout, "lvis", 3)
+    assert snapshot(tmp_path) == before
+    scenes.write_mined_parts(layout, "lvis", 1)  # else parts 1 and 2 would hold segments a second time
+    assert [path.name for path in layout.mined_part_path("lvis", 0).parent.iterdir()] == ["part0.jsonl"]
+    assert len(mined(tmp_path, 0, "lvis")) == 10
+
+
+def test_a_scenes_file_that_cant_be_used_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keep(tmp_path, "good_video0", 5.0)
+    torn = Layout(tmp_path).scenes_path("torn_video0")
+    torn.parent.mkdir()
+    torn.write_text('{"video_id": "torn_vi')
+    scenes.write_mined_parts(Layout(tmp_path), "coco", 1)
+    assert [video.video_id for video in mined(tmp_path)] == ["good_video0"]
+    assert str(torn) in caplog.text
+    with pytest.raises(RecordError):
+        scenes.load(torn)
+
+
+# ---- the command
+
+
+def test_the_scenes_decide_where_the_metafile_lists_no_clips(workdir: Path, tmp_path: Path) -> None:
+    layout, ids = Layout(workdir), write_metafile(tmp_path / "ids.jsonl", "-shots_vid0")
+    plan = cut(workdir, ids, "--dry_run")
+    assert "1 videos to do" in plan
+    assert [path.name for path in workdir.iterdir()] == ["videos_mp4"]
+
+    said = cut(workdir, ids)
+    assert re.search(r"1 videos done, 2 dropped \(.*\)", said)
+    assert "1 flat drawing" in said and "1 shorter than 3 s" in said
+    reasons = [segment.reason for segment in load(workdir, "-shots_vid0").segments]
+    assert reasons == [None, "flat drawing", None, "shorter than 3 s", None]
+    scores = [segment.scores for segment in load(workdir, "-shots_vid0").segments]
+    assert [set(score) for score in scores] == [{"flat_drawing", "technical_quality"}] * 3 + [set()] + [set(scores[0])]
+
+    kept = {"-shots_vid0.0.mp4": "park", "-shots_vid0.2.mp4": "street", "-shots_vid0.4.mp4": "harbour"}
+    clips_dir = layout.clips_video_dir("-shots_vid0")
+    assert sorted(path.name for path in clips_dir.iterdir()) == sorted(kept)
+    for clip_id, shot in kept.items():
+        assert num_frames(clips_dir / clip_id) == SHOTS[shot], shot
+    (video,) = mined(workdir)
+    assert (video.video_id, video.url) == ("-shots_vid0", metafile.youtube_url("-shots_vid0"))
+    assert video.clips == load(workdir, "-shots_vid0").kept
+
+    before = snapshot(workdir)
+    assert "1 already there: nothing to do" in cut(workdir, ids)
+    assert snapshot(workdir) == before
+    assert "1 videos were cut with other settings" in cut(workdir, ids, "--min_scene_len", "2")
+    assert snapshot(workdir) == before
+
+
+def test_spans_are_cut_at_the_scenes(workdir: Path, tmp_path: Path) -> None:
+    spans = {"0": (0.5, 2.0), "1": (8.0, 15.0), "2": ("00:00:04.000", "00:00:05.000"), "3": (90, 95), "4": (9, 8)}
+    clips = [{"clip_id": f"-shots_vid0.{n}.mp4", "span": span} for n, span in spans.items()]
+    listed = write_metafile(tmp_path / "part0.jsonl", {"video_id": "-shots_vid0", "clip": clips})
+    said = cut(workdir, listed, "--min_scene_len", "1", "--mode", "encode", "--max_flat", "0.5")
+    found = {segment.clip.clip_id: segment for segment in load(workdir, "-shots_vid0").segments}
+    pieces = [floor_ms(STARTS[shot]) for shot in ("street", "glimpse", "harbour")]
+    assert {
+        name.split(".")[1]: (segment.clip.start_s, segment.clip.end_s, segment.reason)
+        for name, segment in found.items()
+    } == {
+        "0": (0.5, 2.0, None),
+        "5": (8.0, pieces[1], None),
+        "6": (pieces[1], pieces[2], None),
+        "7": (pieces[2], 15.0, None),
+        "2": (4.0, 5.0, "flat drawing"),
+        "3": (90.0, 95.0, "span beyond the end of the video"),
+        "4": (9.0, 8.0, "span empty or reversed"),
+    }
+    assert "3 dropped" in said
+    assert num_frames(Layout(workdir).clip_path("-shots_vid0", "-shots_vid0.0.mp4")) == 45
+    assert num_frames(Layout(workdir).clip_path("-shots_vid0", "-shots_vid0.6.mp4")) == SHOTS["glimpse"]
+
+
+def test_clips_may_come_later_and_filters_may_be_off(workdir: Path, tmp_path: Path) -> None:
+    ids = write_metafile(tmp_path / "ids.jsonl", "-shots_vid0")
+    flags = ("--max_flat", "1", "--min_quality", "0", "--max_scene_len", "3.9")
+    cut(workdir, ids, *flags, "--no_clips")
+    assert not Layout(workdir).clips_dir.exists()
+    segments = load(workdir, "-shots_vid0").segments
+    assert [segment.reason for segment in segments] == [None, "longer than 3.9 s", None, "shorter than 3 s", None]
+    assert not any(segment.scores for segment in segments)
+    assert "1 videos done" in cut(workdir, ids, *flags)
+    assert len(list(Layout(workdir).clips_dir.rglob("*.mp4"))) == 3
+    assert "already there" in cut(workdir, ids, *flags, "--no_clips")
+
+
+def test_videos_that_fail_are_told_with_their_reason(workdir: Path, tmp_path: Path, shots_video: Path) -> None:
+    truncated = add_video(workdir, "truncated_0", shots_video)
+    truncated.write_bytes(shots_video.read_bytes()[: shots_video.stat().st_size // 2])
+    ids = write_metafile(tmp_path / "ids.jsonl", "truncated_0", "not_there_0", "-shots_vid0")
+    said = cut(workdir, ids, "--no_clips", "--num_workers", "2", status=1)
+    assert "1 videos done, 2 failed" in said and "1 video missing" in said
+    failures = [json.loads(line) for line in (Layout(workdir).scenes_dir / "failed.jsonl").read_text().splitlines()]
+    by_key = {entry["key"]: entry for entry in failures}
+    assert by_key["not_there_0"]["reason"] == "video missing" and by_key["not_there_0"]["retry"]
+    assert by_key["truncated_0"]["reason"] and not by_key["truncated_0"]["retry"]
+    assert str(truncated) in by_key["truncated_0"]["message"]
+    assert [video.video_id for video in mined(workdir)] == ["-shots_vid0"]
+
+    add_video(workdir, "not_there_0", shots_video)  # its download was late
+    said = cut(workdir, ids, "--no_clips", status=1)
+    assert "1 videos done, 1 already there, 1 failed before" in said
+    assert [video.video_id for video in mined(workdir)] == ["-shots_vid0", "not_there_0"]
+    shutil.copyfile(shots_video, truncated)
+    assert "1 videos done" in cut(workdir, ids, "--no_clips", "--retry_failed")
+
+
+def test_commands_side_by_side_end_with_complete_parts(workdir: Path, tmp_path: Path, shots_video: Path) -> None:
+    """Three at once: two with a chunk each, and one with everything."""
+    names = ["-shots_vid0", "-shots_vid1", "-shots_vid2", "-shots_vid3"]
+    for name in names[1:]:
+        add_video(workdir, name, shots_video)
+    ids = write_metafile(tmp_path / "ids.jsonl", *names)
+    chunks = (["--num_chunks", "2", "--chunk_id", "0"], ["--num_chunks", "2", "--chunk_id", "1"], [])
+    flags = ["--no_clips", "--max_flat", "1", "--min_quality", "0", "--num_parts", "2"]
+    running = [subprocess.Popen(command(workdir, ids, *flags, *chunk), cwd=REPO_DIR) for chunk in chunks]
+    assert [process.wait(timeout=60) for process in running] == [0, 0, 0]
+    assert [len(mined(workdir, part)) for part in (0, 1)] == [2, 2]
+    assert {video.video_id for part in (0, 1) for video in mined(workdir, part)} == set(names)
+
+
+def test_a_killed_run_leaves_nothing_that_counts(workdir: Path, tmp_path: Path) -> None:
+    """The kill comes when the first clip is being written, before the scenes file."""
+    layout, ids = Layout(workdir), write_metafile(tmp_path / "ids.jsonl", "-shots_vid0")
+    process = subprocess.Popen(command(workdir, ids, "--mode", "encode"), cwd=REPO_DIR, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(layout.clips_dir.glob("*/*/*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not layout.scenes_paths() and not layout.mined_part_path("coco", 0).exists()
+    assert "1 videos done" in cut(workdir, ids, "--mode", "encode")
+    clip_names = sorted(path.name for path in layout.clips_video_dir("-shots_vid0").iterdir())
+    assert clip_names == [clip.clip_id for clip in load(workdir, "-shots_vid0").kept]
+    assert len(mined(workdir)) == 1
+
+
+def test_wrong_usage_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not a plain file name" in cut(tmp_path, tmp_path / "none.jsonl", "--vocab", "../lvis", status=2)
+    assert "no such metafile" in cut(tmp_path, tmp_path / "none.jsonl", status=2)
+    monkeypatch.delenv("TRACKVERSE_DB", raising=False)
+    done = subprocess.run(
+        [sys.executable, "cut_videos.py", "--metafile", "x"], cwd=REPO_DIR, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "--workdir" in done.stderr
+
+
+def test_a_missing_video_is_an_error_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"download_videos\.py"):
+        scenes.find_segments(
+            SourceVideo("v", None, None), tmp_path / "v.mp4", CutConfig(), lambda clip: ({}, None), clip_mode=None
+        )

@@ -1,0 +1,178 @@
+"""Scores by which stretches of video are dropped: drawn and real pictures, as they come out of a video encoder."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from trackverse import quality
+from trackverse.quality import ScoreFilter, default_filters, flat_drawing, judge_clip, technical_quality
+from trackverse.types import Clip
+
+HW = (270, 480)
+STREET = Path(__file__).parent.parent / "assets" / "demo" / "street.mp4"
+
+
+def encoded(image: np.ndarray, crf: int = 23) -> np.ndarray:
+    """The picture (1, H, W, 3) after H.264: with the noise and the blocks that a filter sees in practice."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as output:
+        stream = output.add_stream("libx264", rate=25, options={"crf": str(crf), "preset": "veryfast"})
+        stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
+        for _ in range(2):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        output.mux(stream.encode())
+    file.seek(0)
+    with av.open(file) as source:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)])[-1:]
+
+
+def at_size(image: np.ndarray) -> np.ndarray:
+    """A photograph at the size that the scores are made for, with even sides."""
+    scale = quality.LONG_SIDE / max(image.shape[:2])
+    height, width = (round(side * scale) // 2 * 2 for side in image.shape[:2])
+    return cv2.resize(np.ascontiguousarray(image[..., :3]), (width, height), interpolation=cv2.INTER_AREA)
+
+
+def plain(color: tuple[int, int, int]) -> np.ndarray:
+    return np.full((*HW, 3), color, np.uint8)
+
+
+def title(background: tuple[int, int, int], ink: tuple[int, int, int]) -> np.ndarray:
+    image = plain(background)
+    cv2.putText(image, "CHAPTER ONE", (60, 130), cv2.FONT_HERSHEY_DUPLEX, 1.6, ink, 3, cv2.LINE_AA)
+    cv2.putText(image, "a story of boxes", (120, 180), cv2.FONT_HERSHEY_SIMPLEX, 0.8, ink, 2, cv2.LINE_AA)
+    return image
+
+
+def cartoon() -> np.ndarray:
+    """Houses under a sun: filled shapes with dark outlines."""
+    image = plain((120, 190, 240))
+    cv2.rectangle(image, (0, 170), (480, 270), (90, 180, 70), -1)
+    cv2.circle(image, (400, 50), 30, (250, 220, 60), -1, cv2.LINE_AA)
+    for left in range(40, 440, 90):
+        cv2.rectangle(image, (left, 120), (left + 50, 200), (200, 120, 80), -1)
+        cv2.rectangle(image, (left, 120), (left + 50, 200), (30, 30, 30), 2)
+        roof = np.array([[left - 5, 120], [left + 25, 85], [left + 55, 120]])
+        cv2.fillPoly(image, [roof], (180, 40, 40), cv2.LINE_AA)
+    return image
+
+
+DRAWN = {
+    "white on navy": title((20, 30, 90), (255, 255, 255)),
+    "black on white": title((255, 255, 255), (0, 0, 0)),
+    "white on black": title((0, 0, 0), (255, 255, 255)),
+    "yellow on red": title((200, 40, 40), (250, 240, 90)),
+    "cartoon houses": cartoon(),
+}
+
+
+def street(index: int) -> np.ndarray:
+    with av.open(str(STREET)) as source:
+        frame = next(frame for number, frame in enumerate(source.decode(video=0)) if number == index)
+        return at_size(frame.to_ndarray(format="rgb24"))
+
+
+@pytest.fixture(scope="module")
+def photos() -> dict[str, np.ndarray]:
+    """Real pictures; odd: `rocket` is mostly a dim evening sky, `astronaut` has smooth studio grounds."""
+    pictures = {name: at_size(getattr(data, name)()) for name in ("astronaut", "coffee", "chelsea", "rocket")}
+    return pictures | {"street": street(0), "street, later": street(40)}
+
+
+DEGRADED = {
+    "as it is": lambda image: image,
+    "blurred": lambda image: cv2.GaussianBlur(image, (0, 0), 2),
+    "much blurred": lambda image: cv2.GaussianBlur(image, (0, 0), 5),
+    "at a third of its brightness": lambda image: (image * 0.3).astype(np.uint8),
+    "nearly black": lambda image: (image * 0.12).astype(np.uint8),
+    "hazy": lambda image: (image * 0.3 + 90).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("crf", [18, 28])
+@pytest.mark.parametrize("name", DRAWN)
+def test_drawings_are_flat(name: str, crf: int) -> None:
+    assert flat_drawing(encoded(DRAWN[name], crf)) > 0.6
+
+
+@pytest.mark.parametrize("how", DEGRADED)
+def test_real_pictures_are_not_flat(photos: dict[str, np.ndarray], how: str) -> None:
+    for name, photo in photos.items():
+        assert flat_drawing(encoded(DEGRADED[how](photo))) < 0.25, name
+
+
+def test_near_black_frames_have_no_say_in_flatness(photos: dict[str, np.ndarray]) -> None:
+    black, card, photo = plain((4, 4, 4)), DRAWN["cartoon houses"], photos["coffee"][: HW[0]]
+    assert flat_drawing(np.stack([black, black, black])) == 0
+    assert flat_drawing(np.stack([black, black, black, card])) == flat_drawing(card[None])
+    assert flat_drawing(np.stack([photo, photo, card])) == flat_drawing(photo[None])  # the median
+
+
+def test_real_pictures_pass_the_default_quality(photos: dict[str, np.ndarray]) -> None:
+    for name, photo in photos.items():
+        assert technical_quality(encoded(photo, crf=28)) > 5.5, name
+
+
+@pytest.mark.parametrize("how", ["much blurred", "nearly black"])
+def test_spoiled_pictures_fail_the_default_quality(photos: dict[str, np.ndarray], how: str) -> None:
+    failed = [technical_quality(encoded(DEGRADED[how](photo))) < 4 for photo in photos.values()]
+    assert sum(failed) >= len(failed) - 1  # a picture full of hard edges survives much
+
+
+@pytest.mark.parametrize("how", ["blurred", "much blurred", "at a third of its brightness", "nearly black", "hazy"])
+def test_every_spoiled_picture_scores_below_its_original(photos: dict[str, np.ndarray], how: str) -> None:
+    for name, photo in photos.items():
+        assert technical_quality(encoded(DEGRADED[how](photo))) < technical_quality(encoded(photo)), name
+
+
+@pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (30, 60, 200), (128, 128, 128)])
+def test_a_blank_frame_has_no_quality(color: tuple[int, int, int]) -> None:
+    assert technical_quality(plain(color)[None]) == 0
+
+
+def test_quality_stays_in_its_range() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3, *HW, 3), dtype=np.uint8)
+    checks = np.kron(np.indices((9, 16)).sum(axis=0) % 2, np.ones((30, 30))).astype(np.uint8) * 255
+    for images in (noise, np.repeat(checks[None, ..., None], 3, axis=-1)):
+        assert 0 <= technical_quality(images) <= 10
+        assert 0 <= flat_drawing(images) <= 1
+
+
+@pytest.mark.parametrize(
+    ("case", "score", "reason"),
+    [("below", 1.9, "poor"), ("at the least", 2.0, None), ("at the most", 8.0, None), ("above", 8.1, "poor")],
+)
+def test_limits_belong_to_what_is_kept(case: str, score: float, reason: str | None) -> None:
+    judge = ScoreFilter("any", "poor", lambda images: 0.0, min_score=2.0, max_score=8.0)
+    assert judge.why_drop(score) == reason, case
+
+
+def test_a_clip_is_judged_by_two_frames_a_second_of_its_first_eight() -> None:
+    seen: list[np.ndarray] = []
+
+    def count_frames(images: np.ndarray) -> float:
+        seen.append(images)
+        return float(len(images))
+
+    filters = [
+        ScoreFilter("a", "too many", count_frames, max_score=15),
+        ScoreFilter("b", "too few", count_frames, min_score=17),
+    ]
+    assert judge_clip(STREET, filters, Clip("street", "street.0.mp4", 2.0, 30.0)) == ({"a": 16, "b": 16}, "too many")
+    assert judge_clip(STREET, filters[1:], Clip("street", "street.0.mp4", 2.0, 5.0)) == ({"b": 6}, "too few")
+    assert seen[0].shape == (16, 360, 480, 3)
+    assert judge_clip(STREET, filters, Clip("street", "street.0.mp4", 40.0, 50.0)) == ({}, "no frames")
+    assert judge_clip(STREET, [], Clip("street", "street.0.mp4", 2.0, 30.0)) == ({}, None)
+
+
+def test_a_filter_that_could_drop_nothing_is_left_out() -> None:
+    assert [judge.reason for judge in default_filters(0.5, 4)] == ["flat drawing", "low technical quality"]
+    assert [judge.name for judge in default_filters(1, 4)] == ["technical_quality"]
+    assert default_filters(1, 0) == []

@@ -1,0 +1,338 @@
+"""From a video to its segments: where the shots change, which stretches become clips, and the files that say so.
+
+Boundaries are whole milliseconds, as metafiles write them, and rounded down: a shot that starts with the frame at
+6.6667 s starts at 6.666, so that this frame is in it and the frame before is not.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from itertools import count, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trackverse import files, jsonl, metafile
+from trackverse.errors import RecordError, VideoError
+from trackverse.layout import Layout, lock_path
+from trackverse.types import Clip, FrameBatch, SourceVideo
+from trackverse.video import VideoInfo, probe, read_frames
+
+if TYPE_CHECKING:
+    from scenedetect.detector import SceneDetector
+
+log = logging.getLogger(__name__)
+
+SCHEMA = "trackverse/1"
+DETECTORS = ("adaptive", "content", "none")
+LONG_SIDE = 256  # px; shot changes are as plain at this size, and the detector's share of the time is small
+CLIP_NUMBER = re.compile(r"\.(\d{1,18})\.mp4$")
+DEFAULT_FPS = 25.0  # of files that tell none
+Span = tuple[float, float]
+# A clip's scores by their names, and the reason to drop it, if any.
+Judge = Callable[[Clip], tuple[dict[str, float], str | None]]
+
+
+@dataclass(frozen=True)
+class CutConfig:
+    """What the segments of a video depend on; stored with them."""
+
+    scene_detector: str = "adaptive"
+    min_scene_len_s: float = 3.0
+    max_scene_len_s: float = 600.0
+    max_flat: float = 0.5
+    min_quality: float = 4.0
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of video that is kept as a clip or dropped for a reason, and its scores by the filters' names."""
+
+    clip: Clip
+    reason: str | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VideoScenes:
+    """What is known of a video that was cut.
+
+    `num_listed` clips were asked for by the metafile (None: it has no list); `clip_mode` is how the clips were written
+    ("copy", "encode"; None: they weren't).
+    """
+
+    video_id: str
+    url: str | None
+    duration_s: float
+    config: CutConfig
+    num_listed: int | None
+    clip_mode: str | None
+    scenes: tuple[Span, ...]
+    segments: tuple[Segment, ...]
+
+    @property
+    def kept(self) -> tuple[Clip, ...]:
+        """The clips that weren't dropped."""
+        return tuple(segment.clip for segment in self.segments if segment.reason is None)
+
+
+def find_segments(
+    video: SourceVideo, video_path: Path, config: CutConfig, judge: Judge, *, clip_mode: str | None
+) -> VideoScenes:
+    """The scenes of a video and its segments, judged. Raises VideoError, reason "video missing" if there is no file."""
+    if not video_path.exists():
+        raise VideoError(f"{video_path}: not there, download_videos.py gets it", reason="video missing", retry=True)
+    info = probe(video_path)
+    scenes = detect_scenes(video_path, info, config.scene_detector)
+    segments = plan_segments(video, scenes, min_piece_s=1 / (info.fps or DEFAULT_FPS))
+    return VideoScenes(
+        video_id=video.video_id,
+        url=video.url,
+        duration_s=info.duration_s,
+        config=config,
+        num_listed=num_listed(video),
+        clip_mode=clip_mode,
+        scenes=tuple(scenes),
+        segments=tuple(judge_segment(segment, config, judge) for segment in segments),
+    )
+
+
+# ---- where the shots change
+
+
+def detect_scenes(video_path: Path, info: VideoInfo, detector: str) -> list[Span]:
+    """The shots of a video as (start, end) s, without gaps; one that is the whole video for the detector "none".
+
+    Raises VideoError if the video can't be read to its end.
+    """
+    cuts: list[float] = []
+    if detector != "none":
+        cuts = find_cuts(read_frames(video_path, long_side=LONG_SIDE), detector)
+    times_s = [0.0, *(cut_s for cut_s in cuts if cut_s < info.duration_s), info.duration_s]  # headers may be wrong
+    return list(pairwise(_to_milliseconds(time_s) for time_s in times_s))
+
+
+def find_cuts(batches: Iterable[FrameBatch], detector: str) -> list[float]:
+    """The times in s of the frames with which a new shot starts, the first shot's left out.
+
+    `batches` hold all frames of a video, at even or uneven times.
+    """
+    from scenedetect.common import FrameTimecode, Timecode
+
+    finder = _new_detector(detector)
+    times_s: dict[int, float] = {}  # by the time in microseconds, which the detector hands back
+    cuts: set[int] = set()
+    timecode = None
+    for batch in batches:
+        for image, time_s in zip(batch.images, batch.times_s, strict=True):
+            # The frame rate has to be there; with a time in it, it is not looked at.
+            timecode = FrameTimecode(Timecode(round(time_s * 1e6), Fraction(1, 1_000_000)), fps=1.0)
+            times_s[timecode.pts] = float(time_s)
+            cuts.update(cut.pts for cut in finder.process_frame(timecode, np.ascontiguousarray(image[..., ::-1])))
+    if timecode is not None:
+        cuts.update(cut.pts for cut in finder.post_process(timecode))
+    first = min(times_s, default=None)
+    return [times_s[cut] for cut in sorted(cuts) if cut != first]
+
+
+def _new_detector(name: str) -> SceneDetector:
+    """A detector of hard cuts. Slow dissolves are not found."""
+    from scenedetect.detectors import AdaptiveDetector, ContentDetector
+
+    if name == "content":
+        return ContentDetector(min_scene_len=0.6)
+    # The best single setting of PySceneDetect's own benchmark over BBC, AutoShot and ClipShots.
+    return AdaptiveDetector(adaptive_threshold=3.5, window_width=3, min_scene_len=0.6)
+
+
+def _to_milliseconds(time_s: float) -> float:
+    """Rounded down, but for the last bits of floating point."""
+    return math.floor(time_s * 1000 + 1e-6) / 1000
+
+
+# ---- which stretches become clips
+
+
+def plan_segments(video: SourceVideo, scenes: Sequence[Span], min_piece_s: float) -> list[Segment]:
+    """The stretches that could be clips: the scenes, or what the metafile's spans and the scenes have in common.
+
+    Without a list in the metafile, scene n is called `<video_id>.<n>.mp4`. With one, a span within one scene keeps its
+    name; the pieces of a span over several scenes are numbered on from the highest number in the list. Pieces shorter
+    than `min_piece_s` (a frame) are not counted. A span without any piece is dropped.
+    """
+    if video.clips is None:
+        clips = [Clip(video.video_id, _clip_id(video, n), *span) for n, span in enumerate(scenes)]
+        return [Segment(clip) for clip in clips]
+    numbers = [int(match[1]) for clip in video.clips if (match := CLIP_NUMBER.search(clip.clip_id))]
+    free_numbers = count(max(numbers, default=-1) + 1)
+    taken: set[str] = set()
+    segments = []
+    for clip in video.clips:
+        pieces = _intersections(clip, scenes, min_piece_s)
+        if clip.clip_id in taken:
+            segments.append(Segment(clip, "clip_id listed twice"))
+        elif not pieces:
+            segments.append(Segment(clip, _why_no_piece(clip)))
+        elif len(pieces) == 1:
+            segments.append(Segment(replace(clip, start_s=pieces[0][0], end_s=pieces[0][1])))
+        else:
+            segments += [Segment(Clip(video.video_id, _clip_id(video, next(free_numbers)), *span)) for span in pieces]
+        taken.add(clip.clip_id)
+    return segments
+
+
+def _clip_id(video: SourceVideo, number: int) -> str:
+    return f"{video.video_id}.{number}.mp4"
+
+
+def _intersections(clip: Clip, scenes: Sequence[Span], min_piece_s: float) -> list[Span]:
+    start_s, end_s = _to_milliseconds(clip.start_s), _to_milliseconds(clip.end_s)
+    pieces = [(max(start_s, scene_start), min(end_s, scene_end)) for scene_start, scene_end in scenes]
+    return [(start, end) for start, end in pieces if end - start >= min_piece_s]
+
+
+def _why_no_piece(clip: Clip) -> str:
+    return "span empty or reversed" if clip.end_s <= clip.start_s else "span beyond the end of the video"
+
+
+def why_drop_length(clip: Clip, config: CutConfig) -> str | None:
+    """The reason to drop a clip for its length; None to keep it."""
+    if round(clip.duration_s, 3) < config.min_scene_len_s:
+        return f"shorter than {config.min_scene_len_s:g} s"
+    if round(clip.duration_s, 3) > config.max_scene_len_s:
+        return f"longer than {config.max_scene_len_s:g} s"
+    return None
+
+
+def judge_segment(segment: Segment, config: CutConfig, judge: Judge) -> Segment:
+    """The segment with its scores and, if it is dropped, the first reason. One with a reason is not looked at."""
+    reason = segment.reason or why_drop_length(segment.clip, config)
+    if reason:
+        return replace(segment, reason=reason)
+    scores, reason = judge(segment.clip)
+    return replace(segment, scores=scores, reason=reason)
+
+
+# ---- the file of a video's scenes
+
+
+def is_up_to_date(cut: VideoScenes, video: SourceVideo, config: CutConfig, clip_mode: str | None) -> bool:
+    """Whether cutting the video again would give the same; clips that nobody asks for do no harm."""
+    return (cut.config, cut.num_listed) == (config, num_listed(video)) and clip_mode in (None, cut.clip_mode)
+
+
+def num_listed(video: SourceVideo) -> int | None:
+    """How many clips the metafile lists for a video; None if it leaves that to the scenes."""
+    return None if video.clips is None else len(video.clips)
+
+
+def save(path: Path, cut: VideoScenes) -> None:
+    """Write the file whose being there means that the video is cut."""
+    entry = {
+        "schema": SCHEMA,
+        "video_id": cut.video_id,
+        "url": cut.url,
+        "duration": cut.duration_s,
+        "settings": asdict(cut.config),
+        "num_listed": cut.num_listed,
+        "clip_mode": cut.clip_mode,
+        "scenes": cut.scenes,
+        "segments": [_segment_to_json(segment) for segment in cut.segments],
+    }
+    with files.atomic_write(path) as file:
+        file.write(jsonl.dump(entry).encode() + b"\n")
+
+
+def _segment_to_json(segment: Segment) -> dict[str, Any]:
+    clip = segment.clip
+    entry = {"clip_id": clip.clip_id, "start": clip.start_s, "end": clip.end_s, "scores": segment.scores}
+    return entry | {"kept": segment.reason is None, "reason": segment.reason}
+
+
+def load(path: Path) -> VideoScenes | None:
+    """The scenes in a file, None if there is no file. Raises RecordError (reason "bad scenes file")."""
+    try:
+        entry = jsonl.read_json(path)
+    except FileNotFoundError:
+        return None
+    try:
+        video_id = str(entry["video_id"])
+        return VideoScenes(
+            video_id,
+            entry["url"],
+            float(entry["duration"]),
+            CutConfig(**entry["settings"]),
+            entry["num_listed"],
+            entry["clip_mode"],
+            tuple((float(start), float(end)) for start, end in entry["scenes"]),
+            tuple(_segment_of_json(video_id, segment) for segment in entry["segments"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{path}: not a scenes file ({error!r})", reason="bad scenes file") from error
+
+
+def load_whole(path: Path) -> VideoScenes | None:
+    """Like `load`, but a file that can't be used is as good as none: it is told, and cutting the video mends it."""
+    try:
+        return load(path)
+    except RecordError as error:
+        log.warning("passed over: %s", error)
+        return None
+
+
+def _segment_of_json(video_id: str, entry: dict[str, Any]) -> Segment:
+    clip = Clip(video_id, str(entry["clip_id"]), float(entry["start"]), float(entry["end"]))
+    return Segment(clip, entry["reason"], dict(entry["scores"]))
+
+
+# ---- the kept segments of all videos, in parts
+
+
+def write_mined_parts(layout: Layout, vocab: str, num_parts: int) -> None:
+    """Bring `mined_segments/<vocab>/part<k>.jsonl` up to date: the kept segments of every video that is cut by now.
+
+    Made anew from all scenes files of the work folder, one process at a time: whichever of several commands ends last,
+    the parts are complete. Same scenes, same bytes; a part that would not change is not touched. Parts of a run with
+    a larger `num_parts` are removed, else their segments would be there twice.
+    """
+    paths = [layout.mined_part_path(vocab, part) for part in range(num_parts)]
+    with files.claim(lock_path(paths[0]), wait=True):
+        kept_s = {cut.video_id: sum(clip.duration_s for clip in cut.kept) for cut in _all_cut(layout) if cut.kept}
+        for path, video_ids in zip(paths, balance(kept_s, num_parts), strict=True):
+            cuts = (load(layout.scenes_path(video_id)) for video_id in sorted(video_ids))
+            lines = [jsonl.dump(metafile.to_json(SourceVideo(cut.video_id, cut.url, cut.kept))) for cut in cuts if cut]
+            _write_if_new(path, "".join(f"{line}\n" for line in lines).encode())
+        for path in paths[0].parent.iterdir():
+            if re.fullmatch(r"part\d+\.jsonl", path.name) and path not in paths:
+                log.info("removed %s: there are %d parts now", path, num_parts)
+                path.unlink()
+    log.info("%s: %d videos, %.2f h", paths[0].parent, len(kept_s), sum(kept_s.values()) / 3600)
+
+
+def _all_cut(layout: Layout) -> Iterator[VideoScenes]:
+    return filter(None, map(load_whole, layout.scenes_paths()))
+
+
+def balance(weights: dict[str, float], num_parts: int) -> list[list[str]]:
+    """The keys in `num_parts` lists of about the same total weight: the heaviest first, each to the lightest list."""
+    parts: list[list[str]] = [[] for _ in range(num_parts)]
+    lightest = [(0.0, part) for part in range(num_parts)]
+    for key in sorted(weights, key=lambda key: (-weights[key], key)):
+        total, part = lightest[0]
+        parts[part].append(key)
+        heapq.heapreplace(lightest, (total + weights[key], part))
+    return parts
+
+
+def _write_if_new(path: Path, content: bytes) -> None:
+    if path.exists() and path.read_bytes() == content:
+        return
+    with files.atomic_write(path) as file:
+        file.write(content)
