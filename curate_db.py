@@ -4,12 +4,12 @@
     python curate_db.py --output_file ${TRACKVERSE_DB}/tracks_subsets/coco/random-50k.jsonl.gzip \\
         --tracks_dir ${TRACKVERSE_DB}/tracks_meta/coco --criterion random --num_samples 50000 --num_workers 16
 
-Criteria (--num_samples is a cap for all of them):
+Criteria (--num_samples caps all of them; a track's class is the best of its ten):
   random            --num_samples tracks, each set of them equally likely
   video_balanced    --num_samples_per_video random tracks of every video
   class_balanced    the --num_samples_per_class best tracks of every class, by mean class score x objectness
   min_redundancy    the --num_samples_per_class tracks of every class that look least alike (stored embeddings)
-A track's class is the best of its ten. The same arguments, seed and tracks give the same subset.
+The same arguments, seed and tracks give the same subset.
 
 Reads   <tracks_dir>/<id[:2]>/<id>-meta.jsonl.gzip and, for min_redundancy, <id>-embeddings.npy.
 Writes  <output_file>, the chosen lines byte for byte, and <output_file's name>.json beside it: arguments, seed, counts
@@ -20,12 +20,10 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import nullcontext
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ from trackverse import __version__, cli, curate, files, jsonl, stage
 from trackverse.curate import TrackTable
 from trackverse.errors import SetupError
 from trackverse.layout import TracksLayout, sidecar_beside
-from trackverse.store import copy_lines, embeddings_of, fingerprint, summarise
+from trackverse.store import embeddings_of, fingerprint, summarise_all, write_subset
 from trackverse.types import Int64
 from trackverse.worklist import Tally
 
@@ -73,19 +71,23 @@ def work(args: Namespace, rank: int) -> Tally:
         tally.already = 1
         return tally
 
-    table = read_table(meta_paths, args.num_workers, tally)
-    rows, asked = choose(table, args, meta_paths)
+    summaries = cli.progress(summarise_all(meta_paths, args.num_workers), what="track files", total=len(meta_paths))
+    table = curate.make_table(summaries, failed=tally.failed, dropped=tally.dropped)
+    rows, unfilled = choose(table, args, meta_paths)
     by_class = curate.count_by_class(table, rows)
-    log.info("%d of %d tracks, %d of %d classes", len(rows), len(table), len(by_class), len(table.labels))
-    for line in islice((f"{number:8d} {label}" for label, number in by_class.items()), 10):
-        log.info("%s", line)
+    most = ", ".join(f"{number} {label}" for label, number in islice(by_class.items(), 10))
+    log.info("%d of %d tracks, %d classes: %s", len(rows), len(table), len(by_class), most)
     if args.dry_run:
         tally.planned = 1
         return tally
 
     report = {"num_tracks": len(table), "num_chosen": len(rows), "num_by_class": by_class}
-    report |= {"unfilled": asked, "left_out": dict(tally.failed + tally.dropped)}
-    write(args.output_file, table, rows, meta_paths, sidecar=made_by | report)
+    report |= {"unfilled": unfilled, "left_out": dict(tally.failed + tally.dropped)}
+    sidecar_path = sidecar_beside(args.output_file)
+    sidecar_path.unlink(missing_ok=True)  # without it a subset does not count as made: a kill here loses nothing
+    write_subset(args.output_file, [(meta_paths[table.files[row]], int(table.lines[row])) for row in rows])
+    with files.atomic_write(sidecar_path) as file:
+        file.write(json.dumps(made_by | report, indent=1, ensure_ascii=False).encode() + b"\n")
     tally.done = 1
     return tally
 
@@ -107,19 +109,6 @@ def is_there(args: Namespace, made_by: dict[str, Any]) -> bool:
         which = ", ".join(differing)
         raise SetupError(f"{args.output_file} was made with other {which}: choose another --output_file or --overwrite")
     return not differing
-
-
-def read_table(meta_paths: Sequence[Path], num_workers: int, tally: Tally) -> TrackTable:
-    """All tracks of the files. Lines that can't be used are counted and told."""
-    rows = []
-    with multiprocessing.get_context("spawn").Pool(num_workers) if num_workers > 1 else nullcontext() as pool:
-        results = pool.imap(summarise, meta_paths, chunksize=8) if pool else map(summarise, meta_paths)
-        for number, (found, errors) in enumerate(cli.progress(results, what="track files", total=len(meta_paths))):
-            rows += [(summary, number, line) for summary, line in found]
-            for error in errors:
-                tally.failed[error.reason] += 1
-                log.warning("%s", error)
-    return curate.make_table(rows, tally.dropped)
 
 
 def choose(table: TrackTable, args: Namespace, meta_paths: Sequence[Path]) -> tuple[Int64, dict[str, list[int]]]:
@@ -146,36 +135,16 @@ def choose(table: TrackTable, args: Namespace, meta_paths: Sequence[Path]) -> tu
     return rows, curate.unfilled(curate.count_by_class(table, rows), args.num_samples_per_class)
 
 
-def write(path: Path, table: TrackTable, rows: Int64, meta_paths: Sequence[Path], *, sidecar: dict[str, Any]) -> None:
-    """The chosen lines, by video and track id, then the sidecar: without it the subset does not count as made."""
-    sidecar_path = sidecar_beside(path)
-    sidecar_path.unlink(missing_ok=True)
-    with files.atomic_write(path) as file:
-        for number, run in groupby(rows.tolist(), key=lambda row: int(table.files[row])):
-            numbers = table.lines[list(run)].tolist()
-            lines = copy_lines(meta_paths[number], numbers)
-            for line_number in numbers:
-                file.write(jsonl.gzip_member(lines[line_number].decode()))
-    with files.atomic_write(sidecar_path) as file:
-        file.write(json.dumps(sidecar, indent=1, ensure_ascii=False).encode() + b"\n")
-
-
 def check(args: Namespace) -> None:
-    """What must hold before anything starts."""
     if not any(TracksLayout(args.tracks_dir).meta_paths()):
         raise SetupError(f"{args.tracks_dir}: no *-meta.jsonl.gzip files; parse_tracks.py makes them")
     if args.criterion == "random" and args.num_samples is None:
         raise SetupError("--criterion random needs --num_samples N")
 
 
+def output_dir(args: Namespace) -> Path:
+    return Path(args.output_file).parent
+
+
 if __name__ == "__main__":
-    sys.exit(
-        stage.start(
-            make_parser(),
-            work,
-            what="subset",
-            output_dir=lambda args: args.output_file.parent,
-            spread=False,
-            check=check,
-        )
-    )
+    sys.exit(stage.start(make_parser(), work, what="subset", output_dir=output_dir, spread=False, check=check))

@@ -113,7 +113,7 @@ def add_slurm(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any other sbatch option, e.g. constraint=a100",
+        help="any other sbatch option, e.g. constraint=a100, or exclusive= where there is no value",
     )
 
 

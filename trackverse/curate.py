@@ -6,14 +6,18 @@ changes what is chosen. Every function returns row numbers of the table, each on
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from trackverse.errors import RecordError
 from trackverse.records import TrackSummary
 from trackverse.types import Float32, Float64, Int64
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,23 @@ class TrackTable:
         return len(self.videos)
 
 
-def make_table(tracks: Iterable[tuple[TrackSummary, int, int]], dropped: Counter[str]) -> TrackTable:
-    """The table of (summary, file number, line number) rows. A track that is there twice is counted in `dropped`."""
-    rows = sorted(tracks, key=lambda row: (row[0].video_id, row[0].track_id, row[1:]))
+def make_table(
+    files: Iterable[tuple[Sequence[tuple[TrackSummary, int]], Sequence[RecordError]]],
+    *,
+    failed: Counter[str],
+    dropped: Counter[str],
+) -> TrackTable:
+    """The table of all files' (summary, line number) pairs.
+
+    What is wrong with the files' other lines is told and counted in `failed`, a track that is there twice in `dropped`.
+    """
+    rows = []
+    for number, (summaries, errors) in enumerate(files):
+        rows += [(summary, number, line) for summary, line in summaries]
+        for error in errors:
+            failed[error.reason] += 1
+            log.warning("%s", error)
+    rows.sort(key=lambda row: (*_name(row), *row[1:]))
     unique = [row for n, row in enumerate(rows) if n == 0 or _name(row) != _name(rows[n - 1])]
     if len(unique) < len(rows):
         dropped["track listed twice"] += len(rows) - len(unique)

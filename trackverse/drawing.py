@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from trackverse.boxes import tlwh_to_xyxy
 from trackverse.records import TrackRecord
 from trackverse.types import Float64, UInt8
 from trackverse.video import VideoInfo, VideoWriter, read_frames
@@ -34,33 +36,45 @@ def draw_tracks(
             for image, time_s in zip(batch.images, batch.times_s, strict=True):
                 # Sampled times are rounded to 0.1 ms in records, so half a frame of tolerance is needed at both ends.
                 canvas = np.ascontiguousarray(image)
-                for record in records:
-                    _draw(canvas, record, start_s + float(time_s), tolerance_s=0.5 / video.fps)
+                labels = [_draw(canvas, record, start_s + float(time_s), 0.5 / video.fps) for record in records]
+                for label in filter(None, labels):  # after all boxes, so that none crosses a label
+                    _draw_label(canvas, label)
                 writer.write(canvas)
 
 
-def _draw(canvas: UInt8, record: TrackRecord, time_s: float, tolerance_s: float) -> None:
+@dataclass(frozen=True)
+class _Label:
+    text: str
+    corner: tuple[int, int]
+    colour: tuple[int, int, int]
+
+
+def _draw(canvas: UInt8, record: TrackRecord, time_s: float, tolerance_s: float) -> _Label | None:
+    """Draw the track's box and trail as they are at `time_s`, if it is there then; returns what to write beside it."""
     times = record.times_s
     if not times[0] - tolerance_s <= time_s <= times[-1] + tolerance_s:
-        return
+        return None
     after = min(int(np.searchsorted(times, time_s)), len(times) - 1)
     before = max(after - 1, 0)
     nearest = after if abs(times[after] - time_s) <= abs(times[before] - time_s) else before
     is_seen = abs(times[nearest] - time_s) <= tolerance_s
     if not is_seen and times[after] - times[before] > MAX_GAP_S:
-        return
+        return None
     box = record.tlwh[nearest] if is_seen else _between(record, before, after, time_s)
     colour = colour_of(record.track_id)
-    # Line and letters of the same look on a phone clip and in 4K.
-    unit = max(1, round(min(canvas.shape[:2]) / 360))
-    left, top, width, height = (round(float(value)) for value in box)
-    line = cv2.LINE_AA
-    cv2.rectangle(canvas, (left, top), (left + width, top + height), colour, 2 * unit if is_seen else unit, line)
+    width = _line_width(canvas)
+    left, top, right, bottom = (int(value) for value in tlwh_to_xyxy(box).round())
+    cv2.rectangle(canvas, (left, top), (right, bottom), colour, 2 * width if is_seen else width, cv2.LINE_AA)
     trail = (times >= time_s - TRAIL_S) & (times <= time_s)
-    foot = record.tlwh[trail, :2] + record.tlwh[trail, 2:] * (0.5, 1.0)
-    cv2.polylines(canvas, [foot.round().astype(np.int32)], False, colour, unit, line)
+    feet = record.tlwh[trail, :2] + record.tlwh[trail, 2:] * (0.5, 1.0)
+    cv2.polylines(canvas, [feet.round().astype(np.int32)], False, colour, width, cv2.LINE_AA)
     score = f" {record.frames.scores[nearest]:.2f}" if record.frames is not None else ""
-    _draw_label(canvas, f"{record.track_id} {record.top.labels[0]}{score}", (left, top), colour, unit)
+    return _Label(f"{record.track_id} {record.top.labels[0]}{score}", (left, top), colour)
+
+
+def _line_width(canvas: UInt8) -> int:
+    """Thin lines that look the same on a phone clip and in 4K."""
+    return max(1, int(min(canvas.shape[:2])) // 400)
 
 
 def _between(record: TrackRecord, before: int, after: int, time_s: float) -> Float64:
@@ -71,11 +85,13 @@ def _between(record: TrackRecord, before: int, after: int, time_s: float) -> Flo
     return box
 
 
-def _draw_label(canvas: UInt8, text: str, corner: tuple[int, int], colour: tuple[int, int, int], unit: int) -> None:
-    """Black letters on the track's colour, above the box or, at the frame's edge, inside."""
-    scale, font = 0.4 * unit, cv2.FONT_HERSHEY_SIMPLEX
-    (width, height), _ = cv2.getTextSize(text, font, scale, unit)
-    left = max(0, min(corner[0], canvas.shape[1] - width - 2 * unit))
-    bottom = corner[1] if corner[1] >= height + 4 * unit else corner[1] + height + 4 * unit
-    cv2.rectangle(canvas, (left, bottom - height - 4 * unit), (left + width + 2 * unit, bottom), colour, cv2.FILLED)
-    cv2.putText(canvas, text, (left + unit, bottom - 2 * unit), font, scale, (0, 0, 0), unit, cv2.LINE_AA)
+def _draw_label(canvas: UInt8, label: _Label) -> None:
+    """Black letters on the track's colour, above the box or, at the frame's upper edge, inside."""
+    scale, font = max(0.3, min(canvas.shape[:2]) / 1400), cv2.FONT_HERSHEY_SIMPLEX
+    margin = 2 * _line_width(canvas)
+    (width, height), _ = cv2.getTextSize(label.text, font, scale, 1)
+    width, height = width + 2 * margin, height + 2 * margin
+    left = max(0, min(label.corner[0], canvas.shape[1] - width))
+    bottom = label.corner[1] if label.corner[1] >= height else label.corner[1] + height
+    cv2.rectangle(canvas, (left, bottom - height), (left + width, bottom), label.colour, cv2.FILLED)
+    cv2.putText(canvas, label.text, (left + margin, bottom - margin), font, scale, (0, 0, 0), 1, cv2.LINE_AA)

@@ -1,5 +1,11 @@
 """Errors that a user can cause or meet. Each carries one line that names the file and what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 
 class TrackverseError(Exception):
     """Base of all errors that end in one clear line, never in a traceback."""
@@ -25,6 +31,14 @@ class ItemError(TrackverseError):
         self.reason = reason
         self.retry = retry
 
+    def __reduce__(self) -> tuple[Callable[..., ItemError], tuple[Any, ...]]:
+        """So that worker processes can hand it on: the default forgets what is given by keyword."""
+        return partial(type(self), reason=self.reason, retry=self.retry), self.args
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors come back from worker processes, and pickle knows nothing of keyword arguments."""
+        return _rebuild, (type(self), str(self), self.reason, self.retry)
+
 
 class VideoError(ItemError):
     """A video that can't be read or written."""
@@ -32,3 +46,7 @@ class VideoError(ItemError):
 
 class RecordError(ItemError):
     """A line of metadata, of tracks or of progress that doesn't hold what its format says."""
+
+
+def _rebuild(kind: type[ItemError], message: str, reason: str, retry: bool) -> ItemError:
+    return kind(message, reason=reason, retry=retry)

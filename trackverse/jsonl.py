@@ -12,19 +12,15 @@ from typing import Any, BinaryIO
 
 from trackverse.errors import RecordError
 
+SCHEMA = "trackverse/1"  # in everything that we write
 MAX_LINE_BYTES = 64 << 20  # a ten-minute track at 16 fps is 2 MB; beyond this a line is an attack or an accident
 
 
 def open_bytes(path: Path) -> BinaryIO:
     """The bytes of a file, inflated if it is gzip (by its first two bytes, whatever it is called)."""
-    file = open(path, "rb")  # noqa: SIM115  handed to the caller
-    try:
+    with open(path, "rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-    except BaseException:
-        file.close()
-        raise
-    return gzip.GzipFile(fileobj=file, mode="rb") if is_gzip else file  # type: ignore[return-value]
+    return gzip.open(path, "rb") if is_gzip else open(path, "rb")  # type: ignore[return-value]
 
 
 def read_lines(path: Path, *, max_compressed_bytes: int | None = None) -> Iterator[tuple[int, bytes]]:

@@ -8,9 +8,11 @@ plain text file of YouTube ids or URLs, one a line. Spans are `HH:MM:SS.mmm` or 
 from __future__ import annotations
 
 import base64
+import codecs
 import hashlib
 import math
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, groupby, islice
 from pathlib import Path
@@ -62,7 +64,7 @@ def parse_time(value: Any) -> float:
             raise ValueError(f"{value!r} is not HH:MM:SS.mmm")
         seconds = sum(float(field) * 60.0**power for power, field in enumerate(reversed(fields)))
     else:
-        seconds = float(value)
+        seconds = float(value) if value < 1e15 else math.inf
     if not math.isfinite(seconds) or seconds < 0:
         raise ValueError(f"{value!r} is not a time")
     return seconds
@@ -88,12 +90,12 @@ def to_json(video: SourceVideo) -> dict[str, Any]:
 def _read_entries(path: Path, on_bad_line: OnBadLine) -> Iterator[SourceVideo]:
     try:
         with jsonl.open_bytes(path) as file:
-            start = file.read(4096).lstrip()[:1]
+            start = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
     except FileNotFoundError as error:
         raise SetupError(f"{path}: no such metafile") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise SetupError(f"{path}: can't be read ({error})") from error
-    entries = _ArrayEntries(path) if start == b"[" else _LineEntries(path, is_json=start == b"{")
+    entries = _ArrayEntries(path) if start == b"[" else _LineEntries(path)
     while True:
         try:
             yield next(entries)
@@ -108,16 +110,16 @@ def _read_entries(path: Path, on_bad_line: OnBadLine) -> Iterator[SourceVideo]:
 class _LineEntries(Iterator[SourceVideo]):
     """Entries of a file with one a line. A class, because a generator would end at its first bad line."""
 
-    def __init__(self, path: Path, is_json: bool) -> None:
-        self._path, self._is_json = path, is_json
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._lines = jsonl.read_lines(path)
 
     def __next__(self) -> SourceVideo:
         number, line = next(self._lines)
         where = f"{self._path}:{number}"
-        if self._is_json:
-            return _parse_entry(jsonl.parse(line, where), where)
-        return _parse_text(line, where)
+        line = line.removeprefix(codecs.BOM_UTF8).strip()
+        # Each line by itself: a torn first line must not turn all others into something else.
+        return _parse_entry(jsonl.parse(line, where), where) if line.startswith(b"{") else _parse_text(line, where)
 
 
 class _ArrayEntries(Iterator[SourceVideo]):
@@ -134,9 +136,10 @@ class _ArrayEntries(Iterator[SourceVideo]):
         except StopIteration:
             self._file.close()
             raise
-        except (ijson.JSONError, EOFError, OSError) as error:
+        except (ijson.JSONError, EOFError, OSError, zlib.error) as error:
             self._items = enumerate(iter(()))
-            raise RecordError(f"{self._path}: the rest can't be read ({error})", reason="bad JSON") from error
+            what = str(error).partition("\n")[0]  # further lines quote the file
+            raise RecordError(f"{self._path}: the rest can't be read ({what})", reason="bad JSON") from error
         return _parse_entry(entry, f"{self._path}: item {number}")
 
 
@@ -164,6 +167,7 @@ def _parse_entry(entry: Any, where: str) -> SourceVideo:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{str(value)[:40]!r} is not text")
+    value.encode()  # a lone surrogate, which JSON can spell, raises here and not where it is written
     return value
 
 
@@ -174,7 +178,7 @@ def _clip(video_id: str, clip_id: str, span: Any) -> Clip:
 
 def _parse_text(line: bytes, where: str) -> SourceVideo:
     """A line of a plain list: a YouTube id or an http(s) URL (a YouTube one, or any: then the id is made from it)."""
-    text = line.decode(errors="replace").strip()
+    text = line.decode(errors="replace")
     if YOUTUBE_ID.fullmatch(text):
         return SourceVideo(text, youtube_url(text), None)
     try:
@@ -182,7 +186,7 @@ def _parse_text(line: bytes, where: str) -> SourceVideo:
     except ValueError:
         url = urlsplit("")
     if url.scheme not in ("http", "https") or not url.netloc:
-        raise RecordError(f"{where}: neither a YouTube id nor an http(s) URL", reason="bad line")
+        raise RecordError(f"{where}: neither JSON, nor a YouTube id, nor an http(s) URL", reason="bad line")
     if url.hostname in YOUTUBE_HOSTS:
         video_id = parse_qs(url.query).get("v", [url.path.rpartition("/")[2]])[0]
         if not YOUTUBE_ID.fullmatch(video_id):

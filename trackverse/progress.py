@@ -9,8 +9,6 @@ from typing import Any
 from trackverse import files, jsonl
 from trackverse.errors import RecordError
 
-SCHEMA = "trackverse/1"
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -57,7 +55,7 @@ def load(path: Path) -> Progress | None:
 def save(path: Path, progress: Progress) -> None:
     """Replace the progress file in one step: this is the instant at which a segment's tracks start to exist."""
     with files.atomic_write(path) as file:
-        file.write(jsonl.dump({"schema": SCHEMA, **asdict(progress)}).encode() + b"\n")
+        file.write(jsonl.dump({"schema": jsonl.SCHEMA, **asdict(progress)}).encode() + b"\n")
 
 
 def _rounded(start_s: float, end_s: float) -> tuple[float, float]:

@@ -15,7 +15,6 @@ import numpy as np
 
 from trackverse import boxes, jsonl
 from trackverse.errors import RecordError
-from trackverse.progress import SCHEMA
 from trackverse.types import Float64, Int64, Track
 
 NUM_TOP = 10
@@ -128,7 +127,7 @@ def to_line(record: TrackRecord) -> str:
             "top10_cls": _rounded(top.class_scores, 4),
             "top10_wcls": _rounded(top.weighted, 4),
             "mp4_filename": record.mp4_filename,
-            "schema": SCHEMA,
+            "schema": jsonl.SCHEMA,
             "detector": origin.detector,
             "vocab": origin.vocab,
             "fps": origin.fps,

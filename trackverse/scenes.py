@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SCHEMA = "trackverse/1"
 DETECTORS = ("adaptive", "content", "none")
 LONG_SIDE = 256  # px; shot changes are as plain at this size, and the detector's share of the time is small
 CLIP_NUMBER = re.compile(r"\.(\d{1,18})\.mp4$")
@@ -236,7 +235,7 @@ def num_listed(video: SourceVideo) -> int | None:
 def save(path: Path, cut: VideoScenes) -> None:
     """Write the file whose being there means that the video is cut."""
     entry = {
-        "schema": SCHEMA,
+        "schema": jsonl.SCHEMA,
         "video_id": cut.video_id,
         "url": cut.url,
         "duration": cut.duration_s,

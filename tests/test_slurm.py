@@ -1,0 +1,364 @@
+"""Stages as Slurm arrays: on a real one-node Slurm what becomes of the work, and without one what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from slurm_cluster import Cluster, wait_for
+
+from trackverse import layout, slurm
+from trackverse.errors import SetupError
+from trackverse.slurm import Settings, StageJob
+
+REPO_DIR = layout.REPO_DIR
+
+STAGE = f'''
+"""Write each video's id to a file of its own: the smallest real stage."""
+
+import multiprocessing
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, {str(REPO_DIR)!r})  # not inherited by the job: that must find the package by itself
+
+from trackverse import cli, files, layout, stage
+from trackverse.worklist import Tally, Worklist
+
+
+def work(args, rank):
+    tally = Tally()
+    todo = Worklist(
+        stage.videos(args, args.metafile, rank, tally),
+        key=lambda video: video.video_id,
+        is_done=lambda video: (args.output_dir / video.video_id).exists(),
+        claim_path=lambda video: layout.lock_path(args.output_dir / video.video_id),
+        failed_path=layout.failed_path(args.output_dir),
+        tally=tally,
+    )
+    for video in todo:
+        with todo.attempt(video):
+            restart = os.environ.get("SLURM_RESTART_COUNT", "0")
+            if args.fork:
+                child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+                child.start()
+                child.terminate()
+                child.join()
+            while args.wait and video.video_id.endswith("2") and not Path("go").exists():
+                Path(f"waiting.{{video.video_id}}.{{restart}}").touch()
+                time.sleep(0.05)
+            with files.atomic_write(args.output_dir / video.video_id) as file:
+                file.write(f"written in run {{restart}}".encode())
+    return tally
+
+
+if __name__ == "__main__":
+    parser = cli.stage_parser(__doc__)
+    parser.add_argument("--metafile", type=Path, nargs="+", required=True)
+    parser.add_argument("--output_dir", type=cli.folder, required=True)
+    parser.add_argument("--wait", action="store_true", help="at each second video, for the file `go`")
+    parser.add_argument("--fork", action="store_true")
+    sys.exit(stage.start(parser, work, what="videos", output_dir=lambda args: args.output_dir, parts="metafile"))
+'''
+SMALL = ["--cpus", "1", "--mem", "100M"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder to submit from, apart from the repository: three metafiles of two videos each and the stage script.
+    Its name has spaces and a quote in it."""
+    folder = tmp_path / "it's a folder"
+    folder.mkdir()
+    (folder / "tiny_stage.py").write_text(STAGE)
+    for part in "abc":
+        lines = [json.dumps({"video_id": f"{part}{n}", "url": None}) for n in (1, 2)]
+        (folder / f"{part}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def cluster(slurm_cluster: Cluster) -> Iterator[Cluster]:
+    """The session's cluster, with an empty queue before and after."""
+    slurm_cluster.cancel_all()
+    yield slurm_cluster
+    slurm_cluster.cancel_all()
+
+
+def run_stage(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    """The stage as a user runs it, from its folder, with relative paths."""
+    command = [sys.executable, "tiny_stage.py", "--output_dir", "out", *argv]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+def submit_stage(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    return run_stage(folder, "--slurm", *SMALL, *argv)
+
+
+def written(folder: Path) -> dict[str, str]:
+    """{video id: content} of what the stage has written."""
+    return {path.name: path.read_text() for path in (folder / "out").glob("[abc][12]")}
+
+
+def logs(folder: Path) -> str:
+    return "\n".join(path.read_text() for path in sorted((folder / "out" / "slurm_logs").glob("*/*_log.err")))
+
+
+# --- on a real cluster
+
+
+def test_two_parts_become_an_array_and_a_second_run_has_nothing_to_do(folder: Path, cluster: Cluster) -> None:
+    command = ["--metafile", "a.jsonl", "b.jsonl", "--num_workers", "2"]
+    done = submit_stage(folder, *command)
+    assert done.returncode == 0, done.stderr
+    assert "submitted 2 of 2 elements as job " in done.stdout
+    cluster.wait_until_empty()
+    assert set(written(folder)) == {"a1", "a2", "b1", "b2"}, logs(folder)
+    times = {path: path.stat().st_mtime_ns for path in (folder / "out").glob("[abc][12]")}
+
+    done = submit_stage(folder, *command)
+    assert done.returncode == 0, done.stderr
+    cluster.wait_until_empty()
+    assert logs(folder).count("0 videos done, 2 already there: nothing to do") == 2
+    assert {path: path.stat().st_mtime_ns for path in (folder / "out").glob("[abc][12]")} == times
+    assert sorted(path.name for path in (folder / "out").iterdir() if path.name.startswith(".")) == []
+    assert not list((folder / "out" / "slurm_logs").glob("[!0-9]*"))
+
+
+def test_what_is_queued_is_not_submitted_again(folder: Path, cluster: Cluster) -> None:
+    """Held jobs stay in the queue for as long as the test wants."""
+    command = [sys.executable, "tiny_stage.py", "--output_dir", "out", "--slurm", *SMALL, "--slurm_extra", "hold="]
+    both = [
+        subprocess.Popen([*command, "--metafile", "a.jsonl", "b.jsonl"], cwd=folder, stdout=-1, stderr=-1, text=True)
+        for _ in range(2)
+    ]
+    answers = sorted((*process.communicate(timeout=60), process.returncode)[::-1] for process in both)
+    assert [status for status, *_ in answers] == [0, 2], "two at once: one of them submits"
+    held = set(cluster.jobs())
+    (job_id,) = {job.partition("_")[0] for job in held}
+    assert answers[1][1] == f"error: already queued as job {job_id} (2 pending); nothing submitted\n"
+
+    done = submit_stage(folder, "--metafile", "a.jsonl", "c.jsonl", "b.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert "submitted 1 of 3 elements" in done.stdout
+    assert f"not submitted again: job {job_id} (2 pending)" in done.stdout
+    wait_for(lambda: set(cluster.jobs()) == held, lambda: f"only the held jobs stay: {cluster.jobs()}")
+    assert set(written(folder)) == {"c1", "c2"}, logs(folder)
+
+    other = run_stage(folder, "--slurm", *SMALL, "--metafile", "a.jsonl", "--output_dir", "other")
+    assert other.returncode == 0, "another output folder is other work"
+
+    (folder / "out" / "submitted.json").unlink()
+    done = submit_stage(folder, "--metafile", "c.jsonl")
+    assert done.returncode == 2
+    assert f"job {job_id} (2 pending) works on this folder" in done.stderr
+
+
+def test_an_interrupted_job_goes_on_where_it_was(folder: Path, cluster: Cluster) -> None:
+    """Element a gets the warning before a time-out (that is how submitit reads it in runs of up to ten minutes), b is
+    requeued by the administrator (SIGTERM, then SIGKILL): each in the middle of its second video."""
+    done = submit_stage(folder, "--metafile", "a.jsonl", "b.jsonl", "--wait", "--time", "5")
+    assert done.returncode == 0, done.stderr
+    job_a, job_b = sorted(cluster.jobs())
+    for video_id in ("a2", "b2"):
+        wait_for((folder / f"waiting.{video_id}.0").exists, lambda: logs(folder))
+    subprocess.run(["scancel", "--signal=USR2", job_a], check=True, timeout=20)
+    subprocess.run(["scontrol", "requeue", job_b], check=True, timeout=20)
+    for video_id in ("a2", "b2"):
+        wait_for((folder / f"waiting.{video_id}.1").exists, lambda: f"runs again: {cluster.jobs()} {logs(folder)}")
+    done = submit_stage(folder, "--metafile", "a.jsonl", "b.jsonl", "--wait")
+    assert (done.returncode, "(2 running)" in done.stderr) == (2, True), "a requeued job is still the same job"
+    (folder / "go").touch()
+    cluster.wait_until_empty()
+    expected = {"a1": "run 0", "a2": "run 1", "b1": "run 0", "b2": "run 1"}
+    assert written(folder) == {video_id: f"written in {run}" for video_id, run in expected.items()}
+
+
+def test_statuses_and_forks(folder: Path, cluster: Cluster) -> None:
+    """Part `bad` has a line that is none (status 1), part `none` is not there (status 2). All fork in the job, where
+    submitit's signal handlers, were they kept, would let the child sleep on."""
+    (folder / "bad.jsonl").write_text("{\n")
+    done = submit_stage(folder, "--metafile", "bad.jsonl", "none.jsonl", "a.jsonl", "--fork")
+    assert done.returncode == 0, done.stderr
+    job_id = min(cluster.jobs()).partition("_")[0]
+    cluster.wait_until_empty(30)
+    states = {key: state for key, state in cluster.jobs(over=True).items() if key.startswith(f"{job_id}_")}
+    assert states == {f"{job_id}_0": "COMPLETED", f"{job_id}_1": "FAILED", f"{job_id}_2": "COMPLETED"}, logs(folder)
+    assert set(written(folder)) == {"a1", "a2"}
+    assert "1 failed (1 bad JSON)" in logs(folder)
+    assert "error: none.jsonl" in logs(folder)
+    assert "Traceback" not in logs(folder)
+
+
+def test_a_single_part_is_a_plain_job_whose_settings_reach_slurm(folder: Path, cluster: Cluster) -> None:
+    settings = ["--time", "7", "--cpus", "2", "--mem", "150M", "--partition", "high", "--slurm_extra", "comment=mine"]
+    done = run_stage(folder, "--slurm", *settings, "--metafile", "a.jsonl", "--slurm_extra", "hold=")
+    assert done.returncode == 0, done.stderr
+    (job_id,) = cluster.jobs()
+    shown = subprocess.check_output(["scontrol", "show", "job", job_id], text=True, timeout=20)
+    for wanted in ("TimeLimit=00:07:00", "CPUs/Task=2", "mem=150M", "Partition=high", "Comment=mine", "Requeue=1"):
+        assert wanted in shown
+    assert "JobName=trackverse-tiny_stage-" in shown
+
+
+REFUSED = {
+    "unknown partition": (["--partition", "nowhere"], "invalid partition specified: nowhere"),
+    "memory that is no size": (["--mem", "lots"], "Invalid --mem specification"),
+    "more memory than a node has": (["--mem", "900T"], "error"),
+    "unknown option": (["--slurm_extra", "colour=red"], "unrecognized option"),
+    "the name is not the user's": (["--slurm_extra", "job-name=mine"], "--slurm_extra job_name: is set by --slurm"),
+}
+
+
+@pytest.mark.parametrize("argv, said", REFUSED.values(), ids=REFUSED.keys())
+def test_what_slurm_refuses_is_one_line(argv: list[str], said: str, folder: Path, cluster: Cluster) -> None:
+    done = submit_stage(folder, "--metafile", "a.jsonl", "b.jsonl", *argv)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert cluster.jobs() == {}
+    assert [path for path in (folder / "out").rglob("*") if path.is_file()] == []
+
+
+def test_submitting_from_within_a_job(folder: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell on a node has its job's variables, which would clash with the new job's (srun: mem-per-cpu with mem)."""
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "10")
+    assert submit_stage(folder, "--metafile", "a.jsonl").returncode == 0
+    cluster.wait_until_empty()
+    assert set(written(folder)) == {"a1", "a2"}, logs(folder)
+
+
+# --- without a cluster
+
+
+def put_tools(folder: Path, monkeypatch: pytest.MonkeyPatch, squeue: str) -> Path:
+    """Stand-ins for Slurm's tools, as a real squeue can't be made to fail at will: `squeue` is a line of shell, and
+    sbatch leaves a file behind, the path of which is given back."""
+    tools = folder / "tools"
+    tools.mkdir()
+    called = folder / "sbatch was called"
+    for name, line in {"squeue": squeue, "sbatch": f"touch {str(called)!r}", "srun": "exit 1"}.items():
+        (tools / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    return called
+
+
+UNTOLD = {
+    "squeue fails": ("echo no controller >&2; exit 1", "squeue says: no controller"),
+    "squeue fails without a word": ("exit 3", "squeue says: status 3"),
+    "squeue complains but ends well": ("echo Invalid user >&2; exit 0", "squeue says: Invalid user"),
+    "a job of ours that is not noted": ('echo "9_3|RUNNING|$NAME"', "job 9 (1 running) works on this folder"),
+}
+
+
+@pytest.mark.parametrize("squeue, said", UNTOLD.values(), ids=UNTOLD.keys())
+def test_when_the_queue_is_not_clear_nothing_is_submitted(
+    squeue: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, output_dir = tmp_path / "stage.py", tmp_path / "out"
+    monkeypatch.setenv("NAME", slurm.job_name(script, output_dir))
+    sbatch_called = put_tools(tmp_path, monkeypatch, squeue)
+    with pytest.raises(SetupError) as refusal:
+        slurm.submit(script, [["--a", "1"]], output_dir, Settings())
+    assert said in str(refusal.value)
+    assert not sbatch_called.exists()
+
+
+def test_a_broken_note_is_not_taken_for_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sbatch_called = put_tools(tmp_path, monkeypatch, "exit 0")
+    for content in ("{", "[1]", '{"name": 3}'):
+        (tmp_path / "submitted.json").write_text(content)
+        with pytest.raises(SetupError, match=r"submitted\.json: not a list of submitted jobs"):
+            slurm.submit(tmp_path / "stage.py", [[]], tmp_path, Settings())
+    assert not sbatch_called.exists()
+
+
+def test_without_slurm_one_line_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(folder / "empty"))
+    done = submit_stage(folder, "--metafile", "a.jsonl")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: no sbatch, squeue, srun on PATH") and done.stderr.count("\n") == 1
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["50%j", "back\\slash", "line\nbreak"])
+def test_folders_whose_names_slurm_would_read_as_patterns(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sbatch_called = put_tools(tmp_path, monkeypatch, "exit 0")
+    with pytest.raises(SetupError, match="can't write logs"):
+        slurm.submit(tmp_path / "stage.py", [[]], tmp_path / name, Settings())
+    assert not sbatch_called.exists()
+
+
+def test_a_dry_run_shows_the_elements_and_writes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    done = submit_stage(folder, "--metafile", "a.jsonl", "b.jsonl", "--num_chunks", "2", "--dry_run")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("would submit 4 elements as trackverse-tiny_stage-")
+    assert "cpus 1" in lines[0] and "mem 100M" in lines[0]
+    out = f"--output_dir {shlex.quote(str(folder / 'out'))}"
+    assert lines[1].startswith("  tiny_stage.py --num_chunks 2 ")
+    assert [("a.jsonl" in line, "--chunk_id 1" in line, out in line) for line in lines[1:]] == [
+        (True, False, True),
+        (True, True, True),
+        (False, False, True),
+        (False, True, True),
+    ]
+    assert not (folder / "out").exists()
+
+
+def test_the_name_goes_by_script_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    name = slurm.job_name(Path("x/cut_videos.py"), tmp_path / "out")
+    assert name == slurm.job_name(Path("y/cut_videos.py"), Path("link/../out/."))
+    assert name != slurm.job_name(Path("x/parse_tracks.py"), tmp_path / "out")
+    assert name != slurm.job_name(Path("x/cut_videos.py"), tmp_path / "out2")
+
+
+STATUSES = {
+    "falls off its end": ("pass", 0, "returned 0"),
+    "all done": ("sys.exit(0)", 0, "returned 0"),
+    "some items failed": ("sys.exit(1)", 0, "returned 1"),
+    "wrong set-up": ("sys.exit(2)", 2, ""),
+    "submitit's end of a requeued job": ("sys.exit(-1)", 255, ""),
+    "a bug": ("1 / 0", 1, ""),
+}
+
+
+@pytest.mark.parametrize("line, status, printed", STATUSES.values(), ids=STATUSES.keys())
+def test_only_wrong_setups_and_bugs_fail_a_job(line: str, status: int, printed: str, tmp_path: Path) -> None:
+    (tmp_path / "sibling.py").write_text("")
+    script = tmp_path / "stage.py"
+    script.write_text(f"import sys, sibling\nassert sys.argv == [{str(script)!r}, '--a', 'b c'], sys.argv\n{line}\n")
+    code = f"from trackverse.slurm import StageJob; print('returned', StageJob({str(script)!r}, ('--a', 'b c'))())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO_DIR, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (status, printed), done.stderr
+
+
+def test_a_signal_that_comes_while_python_starts_does_not_end_the_job() -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2); print('alive')"
+    done = subprocess.run(f"{slurm.PYTHON} -c {shlex.quote(code)}", shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+def test_a_checkpoint_is_the_same_job_again() -> None:
+    job = StageJob("stage.py", ("--a", "1"))
+    again = pickle.loads(pickle.dumps(job.checkpoint()))
+    assert (again.function, again.args, again.kwargs) == (job, (), {})
+
+
+def test_importing_the_module_is_light() -> None:
+    code = "import sys, trackverse.slurm; print(*{'submitit', 'numpy', 'cloudpickle'} & sys.modules.keys())"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=REPO_DIR, text=True).split() == []
