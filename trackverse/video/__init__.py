@@ -1,0 +1,13 @@
+"""Reading, writing and cutting video: with its sister `transcode`, the only place that knows PyAV, presentation times
+(pts) and time bases.
+
+Everybody else speaks seconds on the video's own clock: its first shown frame is at 0.0, however late its pts begin.
+A frame belongs to the stretch [start, end) that it begins in.
+"""
+
+from trackverse.video.cutting import cut_clip
+from trackverse.video.reading import decodes_at_both_ends, probe, read_frames
+from trackverse.video.source import VideoInfo
+from trackverse.video.writing import VideoWriter
+
+__all__ = ["VideoInfo", "VideoWriter", "cut_clip", "decodes_at_both_ends", "probe", "read_frames"]

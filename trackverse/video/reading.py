@@ -1,0 +1,123 @@
+"""Video in: what a file holds, and its frames as upright RGB arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+
+from trackverse.errors import VideoError
+from trackverse.types import FrameBatch, UInt8
+from trackverse.video.source import OpenVideo, VideoInfo, Window, open_video
+
+UNSPECIFIED_COLORS = 2  # AVCOL_SPC_UNSPECIFIED
+HD_HEIGHT = 720  # px; by convention untagged video of this height and more is BT.709, and smaller one BT.601
+
+
+def probe(path: Path) -> VideoInfo:
+    """What a video holds, once its first frame has decoded. Raises VideoError as `read_frames` does."""
+    with open_video(path, num_threads=1) as video:
+        return video.info()
+
+
+def decodes_at_both_ends(path: Path) -> VideoInfo:
+    """`probe`, and decode the first and the last second. Raises VideoError as `read_frames` does."""
+    info = probe(path)
+    for window in (Window(end_s=1.0), Window(start_s=max(info.duration_s - 1.0, 0.0))):
+        with open_video(path, num_threads=0) as video:
+            for _ in video.frames(window):
+                pass
+            video.check_whole()
+    return info
+
+
+def read_frames(
+    path: Path,
+    *,
+    start_s: float = 0.0,
+    end_s: float = math.inf,
+    fps: float | None = None,
+    long_side: int | None = None,
+    batch_size: int = 32,
+    num_threads: int = 0,
+) -> Iterator[FrameBatch]:
+    """The upright frames that begin in [start_s, end_s), in batches of up to `batch_size`, with their true times.
+
+    With `fps`, for each tick start_s + k / fps the frame that is on show then, each frame once at most: a slower video
+    gives all its frames. (A first frame that begins between the first two ticks stands for the first.) `long_side` px
+    bounds the longer side; nothing is enlarged. `num_threads` of the decoder; 0 is one per core.
+    A stretch past the end of the video gives no batch.
+
+    Raises VideoError with reason
+        "video missing", "unreadable file", "empty file", "not a video": before the first batch,
+        "no video stream", "unknown codec", "frame too large", "no frame decodes", "not seekable": likewise,
+        "decoder failed", "unknown pixel format": where the libraries give up,
+        "truncated video": after the frames that decode, or before the first batch if the file can't be opened.
+    """
+    window = Window(start_s, end_s, fps)
+    with open_video(path, num_threads) as video:
+        painter = Painter(video, long_side)
+        images: list[UInt8] = []
+        times_s: list[float] = []
+        for time_s, frame in _on_ticks(video, window):
+            images.append(painter.paint(frame))
+            times_s.append(time_s)
+            if len(images) == batch_size:
+                yield FrameBatch(np.stack(images), np.array(times_s))
+                images, times_s = [], []
+        if images:
+            yield FrameBatch(np.stack(images), np.array(times_s))
+        video.check_whole()
+
+
+def _on_ticks(video: OpenVideo, window: Window) -> Iterator[tuple[float, VideoFrame]]:
+    """Times and frames of the window; with a rate, those that are on show at a tick."""
+    if window.fps is None:
+        yield from video.frames(window)
+        return
+    shown: tuple[float, VideoFrame] | None = None
+    shown_tick = 0
+    for time_s, frame in video.frames(window):
+        tick = window.tick(time_s)
+        if shown is None and tick == 1:
+            tick = 0
+        if shown is not None and shown_tick < tick:
+            yield shown
+        shown, shown_tick = (time_s, frame), tick
+    if shown is not None and shown_tick < window.tick(min(window.end_s, video.read_until_s)):
+        yield shown
+
+
+class Painter:
+    """Makes decoded frames of one video into upright RGB images of one size."""
+
+    def __init__(self, video: OpenVideo, long_side: int | None = None) -> None:
+        self._path = video.path
+        self._quarter_turns = video.quarter_turns
+        scale = 1.0 if long_side is None else min(1.0, long_side / max(video.stored_hw))
+        self._height, self._width = (max(1, round(side * scale)) for side in video.stored_hw)
+        self._reformatter = VideoReformatter()
+
+    def paint(self, frame: VideoFrame) -> UInt8:
+        """The frame as (H, W, 3) uint8 RGB: scaled and converted in one step, turned afterwards when it is small."""
+        is_untagged_hd = frame.colorspace == UNSPECIFIED_COLORS and frame.height >= HD_HEIGHT
+        try:
+            rgb = self._reformatter.reformat(
+                frame,
+                width=self._width,
+                height=self._height,
+                format="rgb24",
+                src_colorspace=Colorspace.ITU709 if is_untagged_hd else None,
+                interpolation=Interpolation.BILINEAR,
+                threads=1,  # the decoder has the other cores
+            )
+        except av.FFmpegError as error:
+            message = f"{self._path}: frames of format {frame.format.name} can't be converted ({error.strerror})"
+            raise VideoError(message, reason="unknown pixel format") from error
+        image: UInt8 = np.asarray(rgb.to_ndarray(), dtype=np.uint8)
+        return np.rot90(image, self._quarter_turns)
