@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from trackverse.errors import RecordError, SetupError
+from trackverse.errors import RecordError, SetupError, TrackverseError
 from trackverse.layout import check_name
 
 log = logging.getLogger(__name__)
@@ -136,8 +136,8 @@ def to_argv(parser: Parser, args: argparse.Namespace) -> list[str]:
         value = getattr(args, action.dest, action.default)
         if action.dest in ("slurm", "dry_run", *SLURM_FLAGS) or value == action.default:
             continue
-        if isinstance(value, bool):
-            argv.append(next(flag for flag in action.option_strings if flag.startswith("--no_") != value))
+        if action.nargs == 0:
+            argv.append(action.option_strings[-1])
         else:
             values = [str(one) for one in value] if isinstance(value, list) else [str(value)]
             argv += [*action.option_strings[-1:], *values]
@@ -212,11 +212,15 @@ def progress(items: Iterable[Item], *, what: str, total: int | None = None) -> I
 
 
 def run(main: Callable[[], int]) -> int:
-    """`main`'s exit status; a set-up error is one line and status 2, Ctrl-C one line and 130."""
+    """`main`'s exit status; our own errors are one line and status 1, or 2 for a set-up error; Ctrl-C is 130."""
     try:
         return main()
-    except SetupError as error:
+    except TrackverseError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, SetupError) else 1
+    except OSError as error:  # no permission, disk full, no such folder: what the user can mend, not a bug of ours
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: what was finished is kept, the same command goes on from here", file=sys.stderr)

@@ -1,0 +1,124 @@
+"""Blur the faces in videos with deface. License plates are NOT blurred: deface doesn't look for them.
+
+./gdpr_blur_faces.sh                                     # every video of $TRACKVERSE_DB/videos_mp4
+./gdpr_blur_faces.sh --output_dir blurred a.mp4 folder   # these, under the same names in another folder
+./gdpr_blur_faces.sh --in_place folder --jobs 4          # these, replaced, four at a time
+
+Without paths, videos go to WORKDIR/videos_blurred/<first two characters of the id>/<id>.mp4. The frames' size, number,
+times and rotation stay as they were, and so does the audio. The same command again does only what is missing; any
+number of copies may run at once. Failures are listed with their reasons in failed.jsonl in the output folder. No
+detector finds every face: look at the result before you publish it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from trackverse import blur, cli, stage
+from trackverse.errors import SetupError
+from trackverse.layout import Layout, failed_path, lock_path
+from trackverse.worklist import Tally, Worklist
+
+DEFAULTS = blur.BlurConfig()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to blur; `name` is its path below the folder that was named, and how failures are known."""
+
+    name: str
+    source_path: Path
+    output_path: Path
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.stage_parser(__doc__)
+    cli.add_workdir(parser)
+    parser.add_argument("inputs", nargs="*", type=cli.folder, metavar="PATH", help="videos or folders of videos")
+    parser.add_argument("--output_dir", type=cli.folder, metavar="DIR", help="write there, under the same names")
+    parser.add_argument("--in_place", action="store_true", help="replace the videos by the blurred ones")
+    parser.add_argument("--no_audio", dest="audio", action="store_false", help="leave the audio out")
+    parser.add_argument("--keep_audio", action="store_true", help="keep the audio: done anyhow without --no_audio")
+    parser.add_argument(
+        "--face_thresh",
+        type=cli.fraction,
+        default=DEFAULTS.face_thresh,
+        metavar="SCORE",
+        help="least score of a face: lower blurs more, also what is no face",
+    )
+    parser.add_argument(
+        "--detector_size",
+        type=cli.at_least_one,
+        metavar="PIXELS",
+        help="long side of the frames for the detector only: faster, misses small faces (default: as they are)",
+    )
+    return parser
+
+
+def stage_dir(args: Namespace) -> Path:
+    """Where the list of failures goes: the output folder, or with --in_place the folder that all the videos are in."""
+    if args.in_place and args.output_dir:
+        raise SetupError("--in_place and --output_dir: only one of them")
+    if args.output_dir:
+        return Path(args.output_dir)
+    if not args.inputs:
+        return Layout(cli.workdir(args)).blurred_dir
+    if not args.in_place:
+        raise SetupError("where to? give --output_dir DIR, or --in_place to replace the videos")
+    return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in args.inputs]))
+
+
+def find_jobs(args: Namespace) -> list[Job]:
+    """All the videos of the command line, or of the work folder."""
+    target_dir = stage_dir(args)
+    jobs = []
+    for path in args.inputs or [Layout(cli.workdir(args)).videos_dir]:
+        if not path.exists():
+            raise SetupError(f"{path}: no such file or folder: download videos first, or name some")
+        root = target_dir if args.inputs and args.in_place else path if path.is_dir() else path.parent
+        for source_path in blur.find_videos(path) if path.is_dir() else [path]:
+            if args.output_dir and source_path.is_relative_to(target_dir) and path.is_dir():
+                continue  # a blurred one of an earlier run, where the output folder is inside the input folder
+            name = source_path.relative_to(root)
+            jobs.append(Job(str(name), source_path, source_path.resolve() if args.in_place else target_dir / name))
+    jobs = list(dict.fromkeys(jobs))
+    for output_path, times in Counter(job.output_path for job in jobs).items():
+        if times > 1:
+            raise SetupError(f"{output_path}: {times} of the videos would get this name: run the command for each")
+    for job in jobs:
+        if job.output_path == job.source_path and not args.in_place:
+            raise SetupError(f"{job.source_path}: would be replaced: choose another --output_dir, or give --in_place")
+    return jobs
+
+
+def work(args: Namespace, rank: int) -> Tally:
+    """Blur this worker's share of the videos."""
+    first, step = (0, 1) if args.chunk_id is None else (args.chunk_id, args.num_chunks)
+    jobs = islice(islice(find_jobs(args), first, None, step), args.limit)
+    todo = Worklist(
+        stage.share(jobs, args, rank),
+        key=lambda job: job.name,
+        is_done=lambda job: blur.is_blurred(job.output_path) if args.in_place else job.output_path.exists(),
+        claim_path=lambda job: lock_path(job.output_path),
+        failed_path=failed_path(stage_dir(args)),
+        tally=Tally(),
+        retry_failed=args.retry_failed,
+        dry_run=args.dry_run,
+    )
+    config = blur.BlurConfig(face_thresh=args.face_thresh, detector_size=args.detector_size)
+    blurrer: blur.FaceBlurrer | None = None
+    for job in cli.progress(todo, what="videos"):
+        blurrer = blurrer or blur.FaceBlurrer(config)  # its network is loaded only if there is something to do
+        with todo.attempt(job):
+            blur.blur_video(job.source_path, job.output_path, blurrer, keep_audio=args.audio)
+    return todo.tally
+
+
+if __name__ == "__main__":
+    sys.exit(stage.start(make_parser(), work, what="videos", output_dir=stage_dir))

@@ -1,0 +1,6 @@
+#!/bin/sh
+# Blur the faces in videos: `./gdpr_blur_faces.sh --help`. Runs with the Python of .venv if there is one beside this file.
+here=$(dirname -- "$(readlink -f -- "$0")")
+python=$here/.venv/bin/python
+[ -x "$python" ] || python=python3
+exec "$python" "$here/gdpr_blur_faces.py" "$@"
