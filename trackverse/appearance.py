@@ -12,7 +12,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from trackverse.errors import SetupError
+from trackverse.onnx_model import load_model
 from trackverse.types import Float32, Int64, UInt8
 from trackverse.vectors import unit
 
@@ -86,13 +86,7 @@ class EfficientNetLite0:
     dim = 1280
 
     def __init__(self, weights: Path, num_threads: int = 0) -> None:
-        import onnxruntime
-
-        if not weights.exists():
-            raise SetupError(f"{weights}: EfficientNet-Lite0 weights are missing")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        self._session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+        self._model = load_model(weights, num_threads)
 
     def __call__(self, image: UInt8, xyxy: Float32) -> Float32:
         if not len(xyxy):
@@ -100,5 +94,5 @@ class EfficientNetLite0:
         size_wh = CROP_HW[::-1]
         crops = [cv2.resize(image[crop], size_wh, interpolation=cv2.INTER_AREA) for crop in _crops(xyxy, image.shape)]
         pixels = (np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32) - 127) / 128
-        features: Float32 = self._session.run(["feat"], {"image": pixels})[0]
+        features: Float32 = self._model.run(["feat"], {"image": pixels})[0]
         return unit(features)

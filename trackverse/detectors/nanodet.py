@@ -12,7 +12,7 @@ import numpy as np
 
 from trackverse import boxes
 from trackverse.appearance import Embedder
-from trackverse.errors import SetupError
+from trackverse.onnx_model import load_model
 from trackverse.types import Detections, Float32, Int64, UInt8
 
 STRIDES = (8, 16, 32)
@@ -37,13 +37,7 @@ class NanoDet:
         nms: float,
         num_threads: int = 0,
     ) -> None:
-        import onnxruntime
-
-        if not weights.exists():
-            raise SetupError(f"{weights}: NanoDet weights are missing; they are part of the repository")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        self._session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+        self._model = load_model(weights, num_threads)
         self._conf, self._nms, self._embedder = conf, nms, embedder
         self.labels = labels
         self.embedding_dim = embedder.dim if embedder else 0
@@ -54,7 +48,7 @@ class NanoDet:
 
     def _detect(self, image: UInt8) -> Detections:
         pixels, (left, top) = _letterbox(image)
-        scores, distances = self._session.run(["scores", "dist"], {"image": pixels})
+        scores, distances = self._model.run(["scores", "dist"], {"image": pixels})
         rows = np.flatnonzero(scores[0].max(axis=1) >= self._conf)
         xyxy = _decode(distances[0], rows, pixels.shape[2:])
         xyxy = boxes.clip_to_frame(xyxy - np.array([left, top, left, top], np.float32), image.shape[:2])
