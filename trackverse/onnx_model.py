@@ -24,5 +24,5 @@ def load_model(path: Path, num_threads: int = 0) -> InferenceSession:
     options.intra_op_num_threads = num_threads
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001  onnxruntime's exceptions share no base class of their own
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
         raise SetupError(f"{path}: not a usable ONNX model ({error})") from error
