@@ -29,8 +29,12 @@ MAX_GATE = 9.21
 MAX_OVERLAP_COST = 0.9
 # ByteTrack's limit on 1 − IoU for tracks that were seen only once.
 MAX_TENTATIVE_COST = 0.7
-# How many detections the mean embedding of a clip is worth before it is trusted fully: see `_centred`.
-CENTRE_PRIOR = 20
+# With how many other objects in view half of the mean embedding is taken off: see `_centred`.
+CENTRE_PRIOR = 4
+# However rarely frames come, the next one is in time: only a step this many times as long as the shortest is a hole.
+MIN_HOLE_STEPS = 1.5
+# Frame times are rounded: 8 frames of 0.1 s must not come out as more than 0.8 s.
+ROUNDING_S = 1e-6
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class ByteTrackConfig:
 
     `track_thresh`: from this score on a detection is confident. `new_track_margin`: how much more starts a track.
     `match_thresh`: largest cost of confident pairs, `motion_weight` × (1 − IoU) + the rest × cosine distance.
-    `low_match_thresh`: largest 1 − IoU of doubtful pairs. `max_lost_s`: how long an unseen track is looked for.
+    `low_match_thresh`: largest 1 − IoU of doubtful pairs. `max_lost_s`: how long an unseen track is looked for, at
+    frame rates so low that it is less than a frame: in the next frame.
     `embedding_momentum`: share of the old appearance that a new detection leaves.
     """
 
@@ -87,27 +92,32 @@ class ByteTracker:
     def __init__(self, config: ByteTrackConfig) -> None:
         self._config = config
         self._time_s: float | None = None
+        self._shortest_step_s = np.inf  # between two frames so far
         self._kalman = KalmanState.empty()
         self._last_seen_s: Float64 = np.zeros(0)
         self._embeddings: Float32 | None = None  # (N, D) from the first frame on
         self._histories: list[_History] = []
         self._embedding_sum: Float32 | float = 0.0  # of all detections so far, for `_centred`
         self._num_embeddings = 0
+        self._num_frames_with_objects = 0
 
     def update(self, time_s: float, detections: Detections) -> list[Track]:
         """Take in the detections of a frame; returns the tracks that ended, each once.
 
         Boxes must be finite and not empty (see `tracking.usable`). Raises ValueError if time does not rise.
         """
-        if self._time_s is not None and time_s <= self._time_s:
-            raise ValueError(f"time {time_s} s does not follow {self._time_s} s")
-        ended = self._end(time_s - self._last_seen_s > self._config.max_lost_s)
-        was_seen = self._last_seen_s == self._time_s
         if self._time_s is not None:
+            if not time_s > self._time_s:
+                raise ValueError(f"time {time_s} s does not follow {self._time_s} s")
+            self._shortest_step_s = min(self._shortest_step_s, time_s - self._time_s)
             self._kalman.predict(time_s - self._time_s)
+        patience_s = max(self._config.max_lost_s, MIN_HOLE_STEPS * self._shortest_step_s)
+        ended = self._end(time_s - self._last_seen_s > patience_s + ROUNDING_S)
+        was_seen = self._last_seen_s == self._time_s
         self._time_s = time_s
         self._embedding_sum = self._embedding_sum + detections.embeddings.sum(axis=0)
         self._num_embeddings += len(detections)
+        self._num_frames_with_objects += bool(len(detections))
         self._associate(detections, was_seen)
         # A track that was seen in one frame only is not looked for: most are slips of the detector.
         return ended + self._end((self._last_seen_s < time_s) & self._is_tentative())
@@ -149,11 +159,15 @@ class ByteTracker:
         return np.where(reachable, cost, np.inf), self._config.match_thresh
 
     def _centred(self, embeddings: Float32) -> Float32:
-        """Less what all detections of the clip so far have in common: raw cosines of one scene are all alike.
+        """Less a share of what all detections of the clip so far have in common, by which all are alike.
 
-        The mean of few detections is mostly the objects themselves, so it counts in full only by and by.
+        Of n objects in view, each is 1/n of that itself, and an object alone is all of it: the share grows with the
+        mean number of other objects.
         """
-        centred: Float32 = embeddings - self._embedding_sum / np.float32(self._num_embeddings + CENTRE_PRIOR)
+        num_others = self._num_embeddings / max(self._num_frames_with_objects, 1) - 1
+        share = max(num_others, 0.0) / (max(num_others, 0.0) + CENTRE_PRIOR)
+        mean = self._embedding_sum / np.float32(max(self._num_embeddings, 1))
+        centred: Float32 = embeddings - np.float32(share) * mean
         return centred
 
     def _extend(self, rows: Int64, detections: Detections) -> None:

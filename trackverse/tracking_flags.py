@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -40,6 +40,10 @@ HELP: Mapping[str, str] = {
     "min_track_len": "shortest track to keep, in seconds",
     "min_track_area": "smallest mean box to keep, as a share of the frame; 0 keeps all",
 }
+# Scores, overlaps and shares, which go from 0 to 1. Costs may go further: a cosine distance reaches 2.
+SHARES = frozenset(
+    {"conf", "nms", "track_thresh", "low_match_thresh", "motion_weight", "embedding_momentum", "min_track_area"}
+)
 
 
 def add(parser: cli.Parser, *, frame_rate: float, filters: FilterConfig) -> None:
@@ -53,7 +57,10 @@ def add(parser: cli.Parser, *, frame_rate: float, filters: FilterConfig) -> None
             if field.name == "embedding":
                 group.add_argument("--embedding", choices=EMBEDDINGS, default=default, help=HELP[field.name])
                 continue
-            kind = cli.at_least_one if field.type == "int" else cli.not_negative
+            if field.type == "int":
+                kind: Callable[[str], float] = cli.at_least_one
+            else:
+                kind = cli.fraction if field.name in SHARES else cli.not_negative
             group.add_argument(f"--{field.name}", type=kind, default=default, help=HELP[field.name])
 
 

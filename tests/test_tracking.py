@@ -1,0 +1,371 @@
+"""Detections at the door, frames to tracks, what is kept, and tracks as MOT text and as a drawn video."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trackverse.boxes import tlwh_to_xyxy, xyxy_to_tlwh
+from trackverse.bytetrack import ByteTrackConfig, ByteTracker
+from trackverse.detectors import DetectorConfig
+from trackverse.drawing import colour_of, draw_tracks
+from trackverse.errors import VideoError
+from trackverse.export import write_mot
+from trackverse.filters import FilterConfig, why_drop
+from trackverse.records import FrameClasses, Origin, TopClasses, TrackRecord
+from trackverse.tracking import TrackingSettings, track_clip, track_frames, usable
+from trackverse.types import Clip, Detections, FrameBatch, Track, UInt8
+from trackverse.video import VideoWriter, probe, read_frames
+
+FRAME_HW = (100, 200)
+NAN, INF = np.nan, np.inf
+NOT_FINITE, OUTSIDE = "detections not finite", "detections empty or outside the frame"
+
+
+# ---- detections at the door
+
+
+def one_detection(xyxy: list[float], score: float = 0.9, logit: float = 0.8, look: float = 1.0) -> Detections:
+    rows = ([xyxy], [score], [[logit, 0.1]], [[look, 0.0]])
+    return Detections(*(np.array(row, np.float32) for row in rows))
+
+
+INSIDE = [10, 20, 50, 80]
+REFUSED = {
+    "NaN in the box": (one_detection([NAN, 20, 50, 80]), NOT_FINITE),
+    "inf in the box": (one_detection([10, 20, INF, 80]), NOT_FINITE),
+    "-inf in the box": (one_detection([-INF, 20, 50, 80]), NOT_FINITE),
+    "NaN score": (one_detection(INSIDE, score=NAN), NOT_FINITE),
+    "inf score": (one_detection(INSIDE, score=INF), NOT_FINITE),
+    "NaN class score": (one_detection(INSIDE, logit=NAN), NOT_FINITE),
+    "NaN look": (one_detection(INSIDE, look=NAN), NOT_FINITE),
+    "inf look": (one_detection(INSIDE, look=INF), NOT_FINITE),
+    "reversed left and right": (one_detection([50, 20, 10, 80]), OUTSIDE),
+    "reversed top and bottom": (one_detection([10, 80, 50, 20]), OUTSIDE),
+    "no height": (one_detection([10, 20, 50, 20]), OUTSIDE),
+    "no width": (one_detection([10, 20, 10, 80]), OUTSIDE),
+    "half a pixel wide": (one_detection([10, 20, 10.5, 80]), OUTSIDE),
+    "left of the frame": (one_detection([-50, 20, -10, 80]), OUTSIDE),
+    "right of the frame": (one_detection([200, 20, 250, 80]), OUTSIDE),
+    "below the frame": (one_detection([10, 100, 50, 180]), OUTSIDE),
+    "half a pixel in the frame": (one_detection([199.5, 20, 250, 80]), OUTSIDE),
+}
+
+
+@pytest.mark.parametrize("detection, reason", REFUSED.values(), ids=REFUSED)
+def test_refused_and_counted(detection: Detections, reason: str) -> None:
+    refused = Counter[str]()
+    kept = usable(detection, FRAME_HW, refused)
+    assert len(kept) == 0
+    assert (kept.xyxy.shape, kept.logits.shape, kept.embeddings.shape) == ((0, 4), (0, 2), (0, 2))
+    assert refused == {reason: 1}
+
+
+KEPT = {
+    "inside": (INSIDE, INSIDE),
+    "the whole frame": ([0, 0, 200, 100], [0, 0, 200, 100]),
+    "over the left and top edge": ([-10, -5, 50, 80], [0, 0, 50, 80]),
+    "over the right and bottom edge": ([150, 60, 240, 130], [150, 60, 200, 100]),
+    "a pixel in the frame": ([199, 20, 250, 80], [199, 20, 200, 80]),
+}
+
+
+@pytest.mark.parametrize("xyxy, expected", KEPT.values(), ids=KEPT)
+def test_kept_and_cut_to_the_frame(xyxy: list[float], expected: list[float]) -> None:
+    refused = Counter[str]()
+    kept = usable(one_detection(xyxy), FRAME_HW, refused)
+    np.testing.assert_array_equal(kept.xyxy, [expected])
+    assert not refused
+
+
+def test_the_good_ones_stay_whole_and_in_order_among_the_bad() -> None:
+    rng = np.random.default_rng(2)
+    xyxy = np.array([INSIDE, [NAN] * 4, [20, 20, 60, 70], [5, 5, 5, 5], [30, 20, 90, 90]], np.float32)
+    found = Detections(xyxy, *(rng.random(shape).astype(np.float32) for shape in (5, (5, 3), (5, 2))))
+    refused = Counter[str](before=1)
+    kept, rows = usable(found, FRAME_HW, refused), [0, 2, 4]
+    for name in ("xyxy", "scores", "logits", "embeddings"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(found, name)[rows])
+    assert refused == {"before": 1, NOT_FINITE: 1, OUTSIDE: 1}
+
+
+def test_no_detections_are_normal() -> None:
+    refused = Counter[str]()
+    kept = usable(Detections.empty(3, 0), FRAME_HW, refused)
+    assert (len(kept), kept.logits.shape, kept.embeddings.shape) == (0, (0, 3), (0, 0))
+    assert not refused
+
+
+# ---- frames to tracks
+
+
+@dataclass
+class Squares:
+    """Stands in for a detector where its answers must be known: it finds each image's pixels of value 255."""
+
+    name: str = "squares"
+    labels: tuple[str, ...] = ("square",)
+    embedding_dim: int = 0
+    is_broken: bool = False  # then every answer comes with a second one that no tracker could use
+
+    def __call__(self, images: UInt8) -> list[Detections]:
+        return [self._find(image) for image in images]
+
+    def _find(self, image: UInt8) -> Detections:
+        y, x = np.nonzero(image[..., 0] > 200)
+        boxes = [[x.min(), y.min(), x.max() + 1, y.max() + 1]] if len(x) else []
+        boxes += [[NAN] * 4] * self.is_broken
+        num = len(boxes)
+        xyxy = np.array(boxes, np.float32).reshape(-1, 4)
+        return Detections(
+            xyxy, np.full(num, 0.9, np.float32), np.ones((num, 1), np.float32), np.ones((num, 0), np.float32)
+        )
+
+
+def square_at(left: int, hw: tuple[int, int] = (60, 120)) -> UInt8:
+    """A white square of 20 px on black, 30 px from the top."""
+    image = np.zeros((*hw, 3), np.uint8)
+    image[30:50, left : left + 20] = 255
+    return image
+
+
+def batches(num_frames: int, batch_size: int) -> list[FrameBatch]:
+    """A square that moves on by a pixel a frame, 10 frames a second."""
+    images = np.stack([square_at(n) for n in range(num_frames)])
+    times_s = np.arange(num_frames) / 10
+    return [
+        FrameBatch(images[n : n + batch_size], times_s[n : n + batch_size]) for n in range(0, num_frames, batch_size)
+    ]
+
+
+def test_boxes_come_in_pixels_of_the_source_video_whatever_the_detector_saw() -> None:
+    refused = Counter[str]()
+    (track,) = track_frames(
+        batches(30, 7), Squares(), ByteTracker(ByteTrackConfig()), video_hw=(180, 480), refused=refused
+    )
+    # The images are 60 x 120 px: three times smaller downwards, four times across.
+    expected = [[4 * n, 90, 4 * (n + 20), 150] for n in range(30)]
+    np.testing.assert_allclose(track.xyxy, expected)
+    np.testing.assert_array_equal(track.times_s, np.arange(30) / 10)
+    assert not refused
+
+
+def test_what_a_broken_detector_answers_is_counted_and_harms_no_track() -> None:
+    refused = Counter[str]()
+    tracks = track_frames(
+        batches(30, 32), Squares(is_broken=True), ByteTracker(ByteTrackConfig()), video_hw=(60, 120), refused=refused
+    )
+    assert [len(track) for track in tracks] == [30]
+    assert refused == {NOT_FINITE: 30}
+
+
+def test_no_frames_give_no_tracks() -> None:
+    tracker, refused = ByteTracker(ByteTrackConfig()), Counter[str]()
+    assert list(track_frames([], Squares(), tracker, video_hw=FRAME_HW, refused=refused)) == []
+
+
+@pytest.fixture(scope="module")
+def square_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five seconds of one moving square, 25 frames a second, 90 x 240 px: small, so that two stages' sizes differ."""
+    path = tmp_path_factory.mktemp("videos") / "square.mp4"
+    with VideoWriter(path, frame_hw=(90, 240), fps=25) as writer:
+        for n in range(125):
+            writer.write(square_at(n, (90, 240)))
+    return path
+
+
+def settings(*, frame_rate: float = 8, min_track_len: float = 0.0, min_track_area: float = 0.0) -> TrackingSettings:
+    filters = FilterConfig(min_track_len, min_track_area)
+    return TrackingSettings("coco", frame_rate, DetectorConfig(frame_size=160), ByteTrackConfig(), filters)
+
+
+def clip_of(start_s: float, end_s: float) -> Clip:
+    return Clip("square", "square.0.mp4", start_s, end_s)
+
+
+def tracks_of(path: Path, clip: Clip, config: TrackingSettings, dropped: Counter[str]) -> list[Track]:
+    return track_clip(path, probe(path), clip, Squares(), config, dropped=dropped)
+
+
+def test_a_clip_is_tracked_on_the_clock_and_in_the_pixels_of_its_video(square_video: Path) -> None:
+    dropped = Counter[str]()
+    (track,) = tracks_of(square_video, clip_of(1.0, 4.0), settings(), dropped)
+    assert 1.0 <= track.times_s[0] < 1.04 and 3.8 < track.times_s[-1] < 4.0
+    assert len(track) == 24  # 3 s, 8 frames a second
+    frame = np.round(track.times_s * 25)
+    np.testing.assert_allclose(track.xyxy[:, 0], frame, atol=2)  # the square's left edge is at the frame's number
+    np.testing.assert_allclose(track.xyxy[:, 2] - track.xyxy[:, 0], 20, atol=3)
+    assert not dropped
+
+
+def test_dropped_tracks_are_counted_by_reason(square_video: Path) -> None:
+    dropped = Counter[str]()
+    assert tracks_of(square_video, clip_of(0.0, 2.0), settings(min_track_len=3), dropped) == []
+    assert tracks_of(square_video, clip_of(0.0, 4.0), settings(min_track_area=0.5), dropped) == []
+    assert dropped == {"tracks shorter than 3 s": 1, "tracks smaller than 0.5 of the frame": 1}
+
+
+def test_a_clip_after_the_end_of_its_video_is_an_error(square_video: Path) -> None:
+    with pytest.raises(VideoError, match=r"square\.mp4: ends before square\.0\.mp4 begins") as caught:
+        tracks_of(square_video, clip_of(5.0, 9.0), settings(), Counter())
+    assert caught.value.reason == "clip after the video's end"
+
+
+def test_a_clip_over_the_end_of_its_video_is_tracked_as_far_as_it_goes(square_video: Path) -> None:
+    (track,) = tracks_of(square_video, clip_of(4.0, 60.0), settings(), Counter())
+    assert 4.8 < track.times_s[-1] < 5.0
+
+
+# ---- what is kept
+
+
+def track_of(times_s: list[float], *areas_wh: tuple[float, float]) -> Track:
+    """A track of boxes of these sizes, the last one again and again."""
+    num = len(times_s)
+    sizes = np.array([*areas_wh, *[areas_wh[-1]] * (num - len(areas_wh))], np.float32)
+    xyxy = np.concatenate([np.zeros((num, 2), np.float32), sizes], axis=1)
+    return Track(np.array(times_s), xyxy, *(np.ones(shape, np.float32) for shape in (num, (num, 1), 0)))
+
+
+TENTHS = [float(time_s) for time_s in np.cumsum([0.1] * 31)]  # their sums are not quite 3.0 apart
+WHY_DROP = {
+    "3 s of a tenth of the frame": (track_of([0, 3], (200, 10)), None),
+    "a little shorter": (track_of([0, 2.999], (200, 100)), "shorter than 3 s"),
+    "3 s in steps of 0.1 s": (track_of(TENTHS, (200, 100)), None),
+    "3 s with a long gap": (track_of([0, 0.1, 3], (200, 100)), None),
+    "a single frame": (track_of([5], (200, 100)), "shorter than 3 s"),
+    "a little smaller": (track_of([0, 3], (200, 9.99)), "smaller than 0.1 of the frame"),
+    "small at first, large enough on average": (track_of([0, 1, 2, 3], (20, 10), (100, 100)), None),
+    "large once, too small on average": (track_of([0, 1, 2, 3], (100, 50), (20, 10)), "smaller than 0.1 of the frame"),
+    "short and small": (track_of([0, 1], (1, 1)), "shorter than 3 s"),
+}
+
+
+@pytest.mark.parametrize("track, reason", WHY_DROP.values(), ids=WHY_DROP)
+def test_why_drop(track: Track, reason: str | None) -> None:
+    assert why_drop(track, FRAME_HW, FilterConfig()) == reason
+
+
+def test_a_filter_of_zero_keeps_all() -> None:
+    assert why_drop(track_of([5], (1, 1)), FRAME_HW, FilterConfig(0, 0)) is None
+
+
+# ---- as MOT text and drawn
+
+
+def record_of(track_id: int, times_s: np.ndarray, xyxy: np.ndarray, label_id: int = 0) -> TrackRecord:
+    num = len(times_s)
+    scores, ids, ones = np.full(num, 0.75), np.full(num, label_id), np.ones(num)
+    return TrackRecord(
+        "square",
+        track_id,
+        np.asarray(times_s, np.float64),
+        xyxy_to_tlwh(np.asarray(xyxy, np.float64)),
+        TopClasses((label_id,), ("person",), np.ones((2, 1)), np.ones((2, 1))),
+        "sq/square.mp4",
+        Origin("square", "square.0.mp4", (90, 240), "squares", "coco", 8),
+        FrameClasses(scores, ids, ("person",) * num, ones),
+    )
+
+
+def test_mot_text_is_sorted_by_frame_and_counts_from_one(tmp_path: Path) -> None:
+    first = record_of(0, np.array([10.0, 10.125, 10.25]), [[1, 2, 11, 22], [2, 2, 12, 22], [3.333, 2, 13.333, 22]])
+    second = record_of(1, np.array([10.125, 10.3751]), [[5, 5, 9, 8], [6, 5, 10, 8]], label_id=2)
+    write_mot(tmp_path / "a.txt", [second, first], start_s=10.0, fps=8)
+    assert (tmp_path / "a.txt").read_text() == (
+        "1,1,1.00,2.00,10.00,20.00,0.7500,1,-1\n"
+        "2,1,2.00,2.00,10.00,20.00,0.7500,1,-1\n"
+        "2,2,5.00,5.00,4.00,3.00,0.7500,3,-1\n"
+        "3,1,3.33,2.00,10.00,20.00,0.7500,1,-1\n"
+        "4,2,6.00,5.00,4.00,3.00,0.7500,3,-1\n"
+    )
+
+
+def test_mot_text_of_no_tracks_is_an_empty_file(tmp_path: Path) -> None:
+    write_mot(tmp_path / "none.txt", [], start_s=0.0, fps=8)
+    assert (tmp_path / "none.txt").read_bytes() == b""
+
+
+def test_mot_text_reads_back_as_the_same_boxes(tmp_path: Path, square_video: Path) -> None:
+    (track,) = tracks_of(square_video, clip_of(0.0, 3.0), settings(frame_rate=25), Counter())
+    write_mot(tmp_path / "a.txt", [record_of(0, track.times_s, track.xyxy)], start_s=0.0, fps=25)
+    rows = np.loadtxt(tmp_path / "a.txt", delimiter=",")
+    np.testing.assert_array_equal(rows[:, 0], np.arange(1, 76))
+    np.testing.assert_allclose(tlwh_to_xyxy(rows[:, 2:6]), track.xyxy, atol=0.02)
+
+
+def has_colour(image: UInt8, box: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    """Whether the lower edge of a box (where no label is) is drawn in a colour; H.264 leaves thin lines half as bright.
+
+    White and black are not taken for it: the hue counts.
+    """
+    left, _, right, bottom = box.round().astype(int)
+    edge = image[bottom - 1 : bottom + 2, left + 3 : right - 3].astype(float)
+    length = np.linalg.norm(edge, axis=2)
+    likeness = edge @ np.array(colour) / np.maximum(length, 1) / np.linalg.norm(colour)
+    return bool(((likeness > 0.95) & (length > 150)).any(axis=0).mean() > 0.8)
+
+
+def test_a_drawn_video_has_the_frames_of_its_source_and_boxes_where_the_record_says(
+    tmp_path: Path, square_video: Path
+) -> None:
+    """Every third frame from 1 s to 3 s, on a clock that begins 100 s earlier; the box moves on between them."""
+    shown = np.arange(25, 76, 3)
+    # Around the square, and wider than it, so that the lines are not lost on white.
+    xyxy = np.stack([[n + 40, 20, n + 100, 70] for n in range(125)]).astype(float)
+    record = record_of(3, 100 + shown / 25, xyxy[shown])
+    drawn_path = tmp_path / "drawn.mp4"
+    draw_tracks(square_video, drawn_path, [record], start_s=100.0, video=probe(square_video))
+
+    source, drawn = probe(square_video), probe(drawn_path)
+    assert (drawn.num_frames, drawn.frame_hw, drawn.fps) == (source.num_frames, source.frame_hw, source.fps)
+    images = np.concatenate([batch.images for batch in read_frames(drawn_path)])
+    assert len(images) == 125
+    is_there = [has_colour(image, box, colour_of(3)) for image, box in zip(images, xyxy, strict=True)]
+    assert is_there == [25 <= n <= shown[-1] for n in range(125)]
+
+
+def test_nothing_is_drawn_where_an_object_is_long_unseen(tmp_path: Path, square_video: Path) -> None:
+    """Seen in the first and in the last second, not in the three between."""
+    times_s = np.concatenate([np.arange(0, 1, 0.04), np.arange(4, 4.98, 0.04)])
+    box = np.array([150.0, 20, 210, 70])
+    record = record_of(1, times_s, np.tile(box, (len(times_s), 1)))
+    draw_tracks(square_video, tmp_path / "drawn.mp4", [record], start_s=0.0, video=probe(square_video))
+    images = np.concatenate([batch.images for batch in read_frames(tmp_path / "drawn.mp4")])
+    is_there = [has_colour(image, box, colour_of(1)) for image in images]
+    assert is_there == [n < 25 or n >= 100 for n in range(125)]
+
+
+def test_drawing_no_tracks_copies_the_video(tmp_path: Path, square_video: Path) -> None:
+    draw_tracks(square_video, tmp_path / "drawn.mp4", [], start_s=0.0, video=probe(square_video))
+    before, after = (
+        np.concatenate([batch.images for batch in read_frames(path)]) for path in (square_video, tmp_path / "drawn.mp4")
+    )
+    assert np.abs(before.astype(int) - after).mean() < 2
+
+
+@pytest.mark.parametrize("frame_hw", [(48, 64), (63, 97), (1080, 1920)], ids=["small", "odd", "full HD"])
+def test_boxes_at_and_over_the_edge_draw_on_any_size(tmp_path: Path, frame_hw: tuple[int, int]) -> None:
+    """Labels wider than the frame, boxes at its corners, and a box of a few pixels."""
+    height, width = frame_hw
+    source = tmp_path / "source.mp4"
+    with VideoWriter(source, frame_hw=frame_hw, fps=5) as writer:
+        for _ in range(3):
+            writer.write(np.zeros((height, width, 3), np.uint8))
+    corners = [[0, 0, 9, 9], [width - 9, height - 9, width, height], [0, 0, width, height], [5, 5, 7, 7]]
+    records = [record_of(n, np.array([0.0, 0.2, 0.4]), [box] * 3) for n, box in enumerate(corners)]
+    video = replace(probe(source), frame_hw=probe(source).frame_hw)
+    draw_tracks(source, tmp_path / "drawn.mp4", records, start_s=0.0, video=video)
+    images = np.concatenate([batch.images for batch in read_frames(tmp_path / "drawn.mp4")])
+    assert len(images) == 3
+    assert all(image.max() > 150 for image in images)
+
+
+def test_colours_of_neighbouring_ids_differ() -> None:
+    colours = np.array([colour_of(track_id) for track_id in range(200)])
+    assert (np.abs(np.diff(colours, axis=0)).sum(axis=1) > 150).all()
+    assert colour_of(5) == colour_of(5)
