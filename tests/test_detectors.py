@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from trackverse.detectors import (
 )
 from trackverse.detectors.nanodet import NanoDet
 from trackverse.errors import SetupError
-from trackverse.layout import ASSETS_DIR
+from trackverse.layout import ASSETS_DIR, REPO_DIR
 from trackverse.types import Detections
 from trackverse.video import read_frames
 
@@ -74,8 +76,22 @@ def test_another_vocabulary_is_refused_in_words(vocab: str) -> None:
 
 
 def test_missing_weights_are_a_set_up_error(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=r"gone\.onnx: NanoDet weights are missing"):
+    with pytest.raises(SetupError, match=r"gone\.onnx: missing"):
         NanoDet(tmp_path / "gone.onnx", load_vocab("coco"), None, conf=0.3, nms=0.6)
+
+
+def test_damaged_weights_are_a_set_up_error(tmp_path: Path) -> None:
+    whole = (ASSETS_DIR / "models" / "nanodet_g_coco_fp16w.onnx").read_bytes()
+    (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SetupError, match=r"half\.onnx: not a usable ONNX model"):
+        NanoDet(tmp_path / "half.onnx", load_vocab("coco"), None, conf=0.3, nms=0.6)
+
+
+def test_using_a_model_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    """onnxruntime would keep a device id there, for its reports."""
+    code = "from trackverse.detectors import *; load_detector('coco', DetectorConfig())"
+    subprocess.run([sys.executable, "-c", code], cwd=REPO_DIR, env={"HOME": str(tmp_path)}, check=True)
+    assert list(tmp_path.rglob("*")) == []
 
 
 # ---- what it finds

@@ -49,8 +49,10 @@ SHARES = frozenset(
 def add(parser: cli.Parser, *, frame_rate: float, filters: FilterConfig) -> None:
     """The flags; `frame_rate` and `filters` are the stage's own defaults."""
     group = parser.add_argument_group("detection and association")
-    group.add_argument("--vocab", default="coco", help="the classes to look for: coco (80)")
-    group.add_argument("--frame_rate", type=cli.positive, default=frame_rate, help="frames to look at a second")
+    group.add_argument("--vocab", default="coco", metavar="NAME", help="the classes to look for: coco (80)")
+    group.add_argument(
+        "--frame_rate", type=cli.positive, default=frame_rate, metavar="X", help="frames to look at a second"
+    )
     for config in (DetectorConfig(), NANODET_TRACKING, filters):
         for field in fields(config):
             default = getattr(config, field.name)
@@ -61,7 +63,7 @@ def add(parser: cli.Parser, *, frame_rate: float, filters: FilterConfig) -> None
                 kind: Callable[[str], float] = cli.at_least_one
             else:
                 kind = cli.fraction if field.name in SHARES else cli.not_negative
-            group.add_argument(f"--{field.name}", type=kind, default=default, help=HELP[field.name])
+            group.add_argument(f"--{field.name}", type=kind, default=default, metavar="X", help=HELP[field.name])
 
 
 def settings(args: Namespace) -> TrackingSettings:
