@@ -15,7 +15,7 @@ PACKAGE_DIR = REPO_DIR / "trackverse"
 # A module imports only from rows above its own row, never sideways.
 ROWS = (
     ("errors", "types", "files"),
-    ("boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model"),
+    ("boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch"),
     ("metafile", "progress", "worklist", "video", "kalman", "association", "slurm", "cli", "records", "appearance"),
     ("download", "scenes", "quality", "transcode", "bytetrack", "detectors", "store", "filters", "drawing", "export"),
     ("tracking", "curate", "report", "blur"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.detectors import Detector, DetectorConfig, detector_id
 from trackverse.errors import VideoError
 from trackverse.filters import FilterConfig, why_drop
+from trackverse.prefetch import prefetch
 from trackverse.types import Clip, Detections, FrameBatch, Track
 from trackverse.video import VideoInfo, read_frames
 
@@ -59,15 +61,15 @@ def track_clip(
         long_side=settings.detector.frame_size,
         num_threads=num_threads,
     )
+    tracker, video_hw = ByteTracker(settings.tracker), video.frame_hw
     refused, kept = Counter[str](), []
-    for track in track_frames(
-        frames, detector, ByteTracker(settings.tracker), video_hw=video.frame_hw, refused=refused
-    ):
-        reason = why_drop(track, video.frame_hw, settings.filters)
-        if reason is None:
-            kept.append(track)
-        else:
-            refused[f"tracks {reason}"] += 1
+    with closing(prefetch(frames)) as batches:
+        for track in track_frames(batches, detector, tracker, video_hw=video_hw, refused=refused):
+            reason = why_drop(track, video_hw, settings.filters)
+            if reason is None:
+                kept.append(track)
+            else:
+                refused[f"tracks {reason}"] += 1
     # Only now, so that a clip that fails midway is not counted twice when it is tried again.
     dropped.update(refused)
     return kept

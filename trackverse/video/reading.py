@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import av
@@ -45,7 +45,7 @@ def read_frames(
     long_side: int | None = None,
     batch_size: int = 32,
     num_threads: int = 0,
-) -> Iterator[FrameBatch]:
+) -> Generator[FrameBatch, None, None]:
     """The upright frames that begin in [start_s, end_s), in batches of up to `batch_size`, with their true times.
 
     With `fps`, for each tick start_s + k / fps the frame that is on show then, each frame once at most: a slower video
