@@ -17,7 +17,7 @@ from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.tracking_flags import NANODET_TRACKING
 from trackverse.types import Detections, Track
 
-NAMES = "ABCD"
+NAMES = "ABCDEF"
 PUBLISHED = ByteTrackConfig()
 RED, GREEN, BLUE = np.eye(3)
 CONFIGS = {"published settings": PUBLISHED, "NanoDet's settings": NANODET_TRACKING}
@@ -50,10 +50,10 @@ def detections(boxes: Sequence[Box]) -> Detections:
     )
 
 
-def track(frames: Frames, config: ByteTrackConfig = PUBLISHED) -> list[Track]:
-    """The tracks of a whole clip, in the order in which they ended."""
+def track(frames: Frames, config: ByteTrackConfig = PUBLISHED, *, centre: bool = True) -> list[Track]:
+    """The tracks of a whole clip, in the order in which they ended; `centre`: with the looks centred."""
     looks = [len(box.look) for _, boxes in frames for box in boxes if box.look is not None]
-    tracker, tracks = ByteTracker(config), []
+    tracker, tracks = ByteTracker(config, centre_embeddings=centre), []
     for time_s, boxes in frames:
         found = detections(boxes) if boxes else Detections.empty(len(NAMES), looks[0] if looks else 0)
         tracks += tracker.update(time_s, found)
@@ -224,14 +224,32 @@ def test_the_end_of_the_buffer_is_inclusive_whatever_the_frame_times_round_to(fp
         assert tracks(4) == [("A", 6), ("A", 10)]
 
 
+@pytest.mark.parametrize("centre", [False, True], ids=["raw", "centred"])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_an_object_alone_in_its_clip_is_one_track_however_its_looks_flicker(config: ByteTrackConfig) -> None:
+def test_an_object_alone_in_its_clip_is_one_track_however_its_looks_flicker(
+    config: ByteTrackConfig, centre: bool
+) -> None:
     """What all detections have in common is then the object itself, and must not be taken for background."""
     rng = np.random.default_rng(3)
     look = rng.random(64)
     flicker = rng.normal(0, 0.15, (480, 64))
     frames = film(480, lambda k: Box("A", 100 + 3 * k, look=look + flicker[k]))
-    assert summary(track(frames, config)) == [("A", 480)]
+    assert summary(track(frames, config, centre=centre)) == [("A", 480)]
+
+
+def test_centring_tells_apart_what_has_most_in_common() -> None:
+    """Six objects of nearly the same look, two of which swap places unseen: their cosines are 0.9."""
+    looks = [np.eye(7)[n] + np.array([0, 0, 0, 0, 0, 0, 3.0]) for n in range(6)]
+    others = [standing(name, 300 + 100 * n, look=looks[2 + n]) for n, name in enumerate("CDEF")]
+    frames = film(
+        60,
+        lambda k: None if 30 <= k < 33 else Box("A", 100 + 4 * (k >= 33), look=looks[0]),
+        lambda k: None if 30 <= k < 33 else Box("B", 104 - 4 * (k >= 33), look=looks[1]),
+        *others,
+    )
+    unmoved = [(name, 60) for name in "CDEF"]
+    assert summary(track(frames, centre=True)) == [("A", 57), ("B", 57), *unmoved]
+    assert summary(track(frames, centre=False)) == [("AB", 57), ("AB", 57), *unmoved]
 
 
 Looks = tuple[np.ndarray | None, np.ndarray | None]
@@ -260,6 +278,7 @@ def swap_places_unseen(looks: Looks) -> Frames:
     )
 
 
+@pytest.mark.parametrize("centre", [False, True], ids=["raw", "centred"])
 @pytest.mark.parametrize(
     "frames, num_seen, config",
     [
@@ -269,8 +288,10 @@ def swap_places_unseen(looks: Looks) -> Frames:
         pytest.param(swap_places_unseen, 57, NANODET_TRACKING, id="swap places unseen, NanoDet's settings"),
     ],
 )
-def test_appearance_keeps_two_apart(frames: Callable[[Looks], Frames], num_seen: int, config: ByteTrackConfig) -> None:
-    assert summary(track(frames((RED, BLUE)), config)) == [("A", num_seen), ("B", num_seen)]
+def test_appearance_keeps_two_apart(
+    frames: Callable[[Looks], Frames], num_seen: int, config: ByteTrackConfig, centre: bool
+) -> None:
+    assert summary(track(frames((RED, BLUE)), config, centre=centre)) == [("A", num_seen), ("B", num_seen)]
     # The case is a hard one: motion alone takes each for the other.
     assert summary(track(frames((None, None)), config)) == [("AB", num_seen), ("AB", num_seen)]
 

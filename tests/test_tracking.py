@@ -110,6 +110,7 @@ class Squares:
     name: str = "squares"
     labels: tuple[str, ...] = ("square",)
     embedding_dim: int = 0
+    centre_embeddings: bool = False
     is_broken: bool = False  # then every answer comes with a second one that no tracker could use
 
     def __call__(self, images: UInt8) -> list[Detections]:

@@ -87,10 +87,15 @@ class _History:
 
 
 class ByteTracker:
-    """The tracks of one clip. Struct of arrays: row n of every array is the same live track."""
+    """The tracks of one clip. Struct of arrays: row n of every array is the same live track.
 
-    def __init__(self, config: ByteTrackConfig) -> None:
+    `centre_embeddings`: compare appearances after taking off what all objects share. For colours and for features of a
+    network that was trained to tell classes apart, which are all alike; features that tell objects apart lose by it.
+    """
+
+    def __init__(self, config: ByteTrackConfig, *, centre_embeddings: bool = False) -> None:
         self._config = config
+        self._centre_embeddings = centre_embeddings
         self._time_s: float | None = None
         self._shortest_step_s = np.inf  # between two frames so far
         self._kalman = KalmanState.empty()
@@ -159,11 +164,13 @@ class ByteTracker:
         return np.where(reachable, cost, np.inf), self._config.match_thresh
 
     def _centred(self, embeddings: Float32) -> Float32:
-        """Less a share of what all detections of the clip so far have in common, by which all are alike.
+        """With `centre_embeddings`, less a share of what all detections of the clip so far have in common.
 
         Of n objects in view, each is 1/n of that itself, and an object alone is all of it: the share grows with the
         mean number of other objects.
         """
+        if not self._centre_embeddings:
+            return embeddings
         num_others = self._num_embeddings / max(self._num_frames_with_objects, 1) - 1
         share = max(num_others, 0.0) / (max(num_others, 0.0) + CENTRE_PRIOR)
         mean = self._embedding_sum / np.float32(max(self._num_embeddings, 1))

@@ -61,7 +61,8 @@ def track_clip(
         long_side=settings.detector.frame_size,
         num_threads=num_threads,
     )
-    tracker, video_hw = ByteTracker(settings.tracker), video.frame_hw
+    tracker = ByteTracker(settings.tracker, centre_embeddings=detector.centre_embeddings)
+    video_hw = video.frame_hw
     refused, kept = Counter[str](), []
     with closing(prefetch(frames)) as batches:
         for track in track_frames(batches, detector, tracker, video_hw=video_hw, refused=refused):

@@ -23,6 +23,7 @@ class Detector(Protocol):
     name: str
     labels: tuple[str, ...]
     embedding_dim: int
+    centre_embeddings: bool  # see `ByteTracker`
 
     def __call__(self, images: UInt8) -> list[Detections]: ...
 
