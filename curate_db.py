@@ -31,7 +31,7 @@ import numpy as np
 
 from trackverse import __version__, cli, curate, files, jsonl, stage
 from trackverse.curate import TrackTable
-from trackverse.errors import SetupError
+from trackverse.errors import RecordError, SetupError
 from trackverse.layout import TracksLayout, sidecar_beside
 from trackverse.store import embeddings_of, fingerprint, summarise_all, write_subset
 from trackverse.types import Int64
@@ -73,10 +73,11 @@ def work(args: Namespace, rank: int) -> Tally:
 
     summaries = cli.progress(summarise_all(meta_paths, args.num_workers), what="track files", total=len(meta_paths))
     table = curate.make_table(summaries, failed=tally.failed, dropped=tally.dropped)
-    rows, unfilled = choose(table, args, meta_paths)
+    rows, unfilled = choose(table, args, meta_paths, tally)
     by_class = curate.count_by_class(table, rows)
     most = ", ".join(f"{number} {label}" for label, number in islice(by_class.items(), 10))
-    log.info("%d of %d tracks, %d classes: %s", len(rows), len(table), len(by_class), most)
+    num_filled = sum(number > 0 for number in by_class.values())
+    log.info("%d of %d tracks, %d of %d classes: %s", len(rows), len(table), num_filled, len(by_class), most)
     if args.dry_run:
         tally.planned = 1
         return tally
@@ -103,7 +104,10 @@ def is_there(args: Namespace, made_by: dict[str, Any]) -> bool:
     sidecar_path = sidecar_beside(args.output_file)
     if not args.output_file.exists() or not sidecar_path.exists():
         return False
-    sidecar = jsonl.read_json(sidecar_path)
+    try:
+        sidecar = dict(jsonl.read_json(sidecar_path))
+    except (RecordError, TypeError, ValueError):
+        sidecar = {}  # not one of ours, so it differs in everything
     differing = [name for name, value in made_by.items() if sidecar.get(name) != value]
     if differing and not args.overwrite:
         which = ", ".join(differing)
@@ -111,7 +115,9 @@ def is_there(args: Namespace, made_by: dict[str, Any]) -> bool:
     return not differing
 
 
-def choose(table: TrackTable, args: Namespace, meta_paths: Sequence[Path]) -> tuple[Int64, dict[str, list[int]]]:
+def choose(
+    table: TrackTable, args: Namespace, meta_paths: Sequence[Path], tally: Tally
+) -> tuple[Int64, dict[str, list[int]]]:
     """The chosen rows, and what could not be filled: [chosen, asked for] by class, by video or in all."""
     rng = np.random.default_rng(args.seed)
     if args.criterion == "random":
@@ -123,15 +129,9 @@ def choose(table: TrackTable, args: Namespace, meta_paths: Sequence[Path]) -> tu
     if args.criterion == "class_balanced":
         rows = curate.choose_class_balanced(table, args.num_samples_per_class, args.num_samples)
     else:
-        rows = curate.choose_min_redundancy(
-            table,
-            embeddings_of(meta_paths, table.files, table.track_ids),
-            args.num_samples_per_class,
-            args.num_samples,
-            max_swaps=args.max_swaps,
-            batch_size=args.batch_size,
-            rng=rng,
-        )
+        embeddings = embeddings_of(meta_paths, table.files, table.track_ids, failed=tally.failed)
+        per_class, swaps = args.num_samples_per_class, {"max_swaps": args.max_swaps, "batch_size": args.batch_size}
+        rows = curate.choose_min_redundancy(table, embeddings, per_class, args.num_samples, rng=rng, **swaps)
     return rows, curate.unfilled(curate.count_by_class(table, rows), args.num_samples_per_class)
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -24,13 +24,34 @@ SECONDS_BETWEEN_LOG_LINES = 60
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with `--output-file` read as `--output_file`, defaults in the help, and no abbreviations."""
+    """argparse with `--output-file` read as `--output_file`, no abbreviations, short errors, defaults in the help."""
 
-    def __init__(self, description: str | None, *, epilog: str | None = None) -> None:
-        super().__init__(description=description, epilog=epilog, allow_abbrev=False, formatter_class=_HelpFormatter)
+    def __init__(self, description: str | None) -> None:
+        super().__init__(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+
+    def format_help(self) -> str:
+        """The usual help, under a usage line that shows what must be given and not every flag there is."""
+        needed = [action for action in self._actions if action.required]
+        flags = [f"{action.option_strings[-1]} {_value_of(action)}" for action in needed if action.option_strings]
+        others = [
+            f"[{_value_of(action)} ...]" if action.nargs == "*" else _value_of(action)
+            for action in needed
+            if not action.option_strings
+        ]
+        command = "%(prog)s" if self.prog.startswith("python") else "python %(prog)s"
+        self.usage = " ".join([command, *flags, "[flags]", *others])
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2 and one line."""
+        self.exit(2, f"error: {message} ({self.prog} --help explains the flags)\n")
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # argparse's overloads
         return super().parse_known_args(spell_flags(sys.argv[1:] if args is None else args), namespace)
+
+
+def _value_of(action: argparse.Action) -> str:
+    return "{" + ",".join(action.choices) + "}" if action.choices else str(action.metavar)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -209,6 +230,11 @@ def progress(items: Iterable[Item], *, what: str, total: int | None = None) -> I
             log.info("%d%s %s so far", number, of_total, what)
             last_line = time.monotonic()
         yield item
+
+
+def show(line: str) -> None:
+    """One line of a command's answer, on standard output."""
+    print(line)
 
 
 def run(main: Callable[[], int]) -> int:

@@ -134,23 +134,23 @@ def choose_min_redundancy(
 def least_redundant(
     embeddings: Float32, num_samples: int, *, max_swaps: int, batch_size: int, rng: np.random.Generator
 ) -> Int64:
-    """`num_samples` of (N, D) points that are far from their nearest chosen neighbours, as row numbers.
+    """`num_samples` of (N, D) points, or all, that are far from their nearest chosen neighbours, as row numbers.
 
     First greedy k-centre (Gonzalez 1985): begin anywhere, then always take the point farthest from those taken. Then
-    the published rule's swaps: `max_swaps` times, of the closest pair the second one gives way to the best of
-    `batch_size` random points, if that is farther from all others than the pair was apart. The smallest distance never
-    shrinks.
+    swaps: `max_swaps` times, one of the closest pair gives way to the best of `batch_size` random points, if that is
+    farther from all others than the pair was apart. Which one is drawn: the later one was the best there was when it
+    was taken, so always trying that one would change nothing. The smallest distance never shrinks.
     """
-    num_points = len(embeddings)
-    if num_points <= num_samples:
-        return np.arange(num_points)
+    num_points, num_samples = len(embeddings), min(num_samples, len(embeddings))
+    if not num_samples:
+        return np.zeros(0, np.int64)
     chosen = _farthest_first(embeddings, num_samples, first=int(rng.integers(num_points)))
     is_free = np.ones(num_points, bool)
     is_free[chosen] = False
     apart = _distances(embeddings[chosen], embeddings[chosen])
     np.fill_diagonal(apart, np.inf)
-    for _ in range(max_swaps if num_samples > 1 else 0):
-        kept, leaving = np.unravel_index(apart.argmin(), apart.shape)
+    for _ in range(max_swaps if 1 < num_samples < num_points else 0):
+        kept, leaving = rng.permutation(np.array(np.unravel_index(apart.argmin(), apart.shape)))
         candidates = rng.choice(np.flatnonzero(is_free), min(batch_size, num_points - num_samples), replace=False)
         distance = _distances(embeddings[candidates], embeddings[chosen])
         distance[:, leaving] = np.inf

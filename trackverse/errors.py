@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
 
 class TrackverseError(Exception):
     """Base of all errors that end in one clear line, never in a traceback."""
@@ -30,10 +26,6 @@ class ItemError(TrackverseError):
         super().__init__(message)
         self.reason = reason
         self.retry = retry
-
-    def __reduce__(self) -> tuple[Callable[..., ItemError], tuple[Any, ...]]:
-        """So that worker processes can hand it on: the default forgets what is given by keyword."""
-        return partial(type(self), reason=self.reason, retry=self.retry), self.args
 
     def __reduce__(self) -> tuple[object, ...]:
         """Errors come back from worker processes, and pickle knows nothing of keyword arguments."""

@@ -90,12 +90,14 @@ def to_json(video: SourceVideo) -> dict[str, Any]:
 def _read_entries(path: Path, on_bad_line: OnBadLine) -> Iterator[SourceVideo]:
     try:
         with jsonl.open_bytes(path) as file:
-            start = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+            head = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
     except FileNotFoundError as error:
         raise SetupError(f"{path}: no such metafile") from error
     except (OSError, EOFError, zlib.error) as error:
         raise SetupError(f"{path}: can't be read ({error})") from error
-    entries = _ArrayEntries(path) if start == b"[" else _LineEntries(path)
+    if b"\0" in head:  # a video, say: thousands of bad lines would say less
+        raise SetupError(f"{path}: not a metafile: neither JSON nor a text of one video a line")
+    entries = _ArrayEntries(path) if head.startswith(b"[") else _LineEntries(path)
     while True:
         try:
             yield next(entries)

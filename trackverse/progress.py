@@ -36,10 +36,19 @@ class Progress:
 
 def load(path: Path) -> Progress | None:
     """The progress in a file, None if there is no file. Raises RecordError (reason "bad progress file")."""
-    try:
-        value = jsonl.read_json(path)
-    except FileNotFoundError:
-        return None
+    return _parse(jsonl.read_json(path), path) if path.exists() else None
+
+
+def load_meta_bytes(path: Path) -> int | None:
+    """How many bytes of the track file count; None, for all, if there is no progress file or one of the published
+    pipeline, which doesn't say. Raises RecordError as `load` does.
+    """
+    value = jsonl.read_json(path) if path.exists() else {}
+    is_ours = not isinstance(value, dict) or "schema" in value
+    return _parse(value, path).meta_bytes if is_ours else None
+
+
+def _parse(value: Any, path: Path) -> Progress:
     try:
         segments = tuple((float(start), float(end)) for start, end in value["segments_complete"])
         num_tracks, meta_bytes, settings = value["num_tracks"], value["meta_bytes"], value["settings"]
@@ -47,7 +56,7 @@ def load(path: Path) -> Progress | None:
             raise TypeError("num_tracks, meta_bytes or settings of the wrong type")
         if num_tracks < 0 or meta_bytes < 0:
             raise ValueError("negative count")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RecordError(f"{path}: not a progress file ({error!r})", reason="bad progress file") from error
     return Progress(segments, num_tracks, meta_bytes, settings)
 

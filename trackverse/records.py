@@ -18,6 +18,10 @@ from trackverse.errors import RecordError
 from trackverse.types import Float64, Int64, Track
 
 NUM_TOP = 10
+MAX_LABEL_CHARS = 30  # in a file name: with an id of 200 bytes it stays below the 255 that file systems take
+
+# What reading a value as something else than it is can raise (OverflowError: a whole number of hundreds of digits).
+MISFITS = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ def mp4_filename(track: Track, origin: Origin, label: str) -> str:
     """`<id[:2]>/<id>-<label>-<hash>.mp4`; the hash is of the track's ends, so that a re-run gives the same name."""
     ends = np.concatenate([track.times_s[[0, -1]].round(4), track.xyxy[[0, -1]].astype(np.float64).round(2).ravel()])
     digest = hashlib.sha256(f"{origin.clip_id} {ends.tolist()}".encode()).hexdigest()[:12]
-    return f"{origin.video_id[:2]}/{origin.video_id}-{re.sub(r'[^A-Za-z0-9]+', '_', label)}-{digest}.mp4"
+    name = re.sub(r"[^A-Za-z0-9]+", "_", label)[:MAX_LABEL_CHARS]
+    return f"{origin.video_id[:2]}/{origin.video_id}-{name}-{digest}.mp4"
 
 
 def to_line(record: TrackRecord) -> str:
@@ -151,7 +156,7 @@ def parse_record(line: bytes, where: str, video_id: str | None = None) -> TrackR
         if "top10_label_ids" in value:
             return _parse_label_ids_layout(value)
         return _parse_own_layout(value)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except MISFITS as error:
         raise RecordError(f"{where}: not a track record ({error!r})", reason="bad record") from error
 
 
@@ -180,9 +185,9 @@ def parse_summary(line: bytes, where: str, video_id: str) -> TrackSummary:
             _whole(value["tid"] if "tid" in value else value["track_id"]),
             _whole(label_ids[0]),
             _text(labels[0]),
-            None if weighted is None else float(weighted[0]),
+            None if weighted is None else float(_column(weighted)[0]),
         )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except MISFITS as error:
         raise RecordError(f"{where}: not a track record ({error!r})", reason="bad record") from error
 
 
@@ -249,11 +254,12 @@ def _parse_label_ids_layout(value: dict[str, Any]) -> TrackRecord:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not text")
+    value.encode()  # a lone surrogate, which JSON can spell, raises here and not where it is written
     return value
 
 
 def _whole(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
         raise TypeError(f"{value!r} is not a whole number")
     return value
 
@@ -261,7 +267,7 @@ def _whole(value: Any) -> int:
 def _column(value: Any) -> Float64:
     column = np.array(value, np.float64)
     if column.ndim != 1 or not len(column) or not np.isfinite(column).all():
-        raise ValueError("a per-frame list is empty, nested or not finite")
+        raise ValueError("a list of numbers is empty, nested or not finite")
     return column
 
 
@@ -280,6 +286,6 @@ def _names(label_ids: Any, labels: Any) -> tuple[tuple[int, ...], tuple[str, ...
 
 def _pair(value: Any) -> Float64:
     pair = np.array(value, np.float64)
-    if pair.ndim != 2 or len(pair) != 2:
+    if pair.ndim != 2 or len(pair) != 2 or not np.isfinite(pair).all():
         raise ValueError("class scores are not [means, deviations]")
     return pair

@@ -8,8 +8,10 @@ left behind them is cut off before the next commit.
 from __future__ import annotations
 
 import hashlib
+import logging
 import multiprocessing
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +27,8 @@ from trackverse.progress import Progress
 from trackverse.records import Origin, TrackRecord, TrackSummary, describe, parse_record, parse_summary, to_line
 from trackverse.types import Clip, Float16, Float32, Int64, Track
 
+log = logging.getLogger(__name__)
+
 
 class TrackStore:
     """The track files of a folder, written a segment at a time. The caller holds the claim on the video.
@@ -36,8 +40,13 @@ class TrackStore:
         self._layout, self._settings = layout, settings
 
     def progress(self, video_id: str) -> Progress:
-        """What is committed of a video."""
-        path = self._layout.progress_path(video_id)
+        """What is committed of a video. A track file without a progress file is not ours, and refused."""
+        path, meta_path = self._layout.progress_path(video_id), self._layout.meta_path(video_id)
+        if not path.exists() and meta_path.exists():
+            raise RecordError(
+                f"{meta_path}: has no progress file, so it can't be added to; remove it, or give another --output_dir",
+                reason="no progress file",
+            )
         progress = progress_file.load(path) or Progress(settings=self._settings)
         for name, value in self._settings.items():
             if progress.settings.get(name) != value:
@@ -57,6 +66,9 @@ class TrackStore:
         `video_hw`: the source video's size in px; `labels`: the names of the columns of the tracks' logits.
         """
         progress = self.progress(clip.video_id)
+        progress_path = self._layout.progress_path(clip.video_id)
+        if not progress_path.exists():  # first of all: without it a reader would take every line as committed
+            progress_file.save(progress_path, progress)
         origin = origin_of(clip, video_hw, self._settings)
         members = [
             jsonl.gzip_member(to_line(describe(track, progress.num_tracks + n, origin, labels)))
@@ -65,7 +77,7 @@ class TrackStore:
         self._append(self._layout.meta_path(clip.video_id), progress.meta_bytes, b"".join(members))
         self._append_embeddings(clip.video_id, progress.num_tracks, [track.embedding for track in tracks])
         progress_file.save(
-            self._layout.progress_path(clip.video_id),
+            progress_path,
             progress.plus(clip.start_s, clip.end_s, num_tracks=len(tracks), num_bytes=sum(map(len, members))),
         )
 
@@ -73,12 +85,7 @@ class TrackStore:
     def _append(path: Path, committed_bytes: int, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab") as file:
-            if file.tell() < committed_bytes:
-                raise RecordError(
-                    f"{path}: {file.tell()} bytes, but its progress file counts {committed_bytes}: the file was cut; "
-                    "remove it and its progress file to parse the video anew",
-                    reason="track file cut short",
-                )
+            _check_not_cut(path, file.tell(), committed_bytes)
             file.truncate(committed_bytes)
             file.write(data)
             file.flush()
@@ -91,9 +98,25 @@ class TrackStore:
         path = self._layout.embeddings_path(video_id)
         rows = np.stack(embeddings).astype(np.float16)
         if num_committed:
-            rows = np.concatenate([load_embeddings(path)[:num_committed], rows])
+            committed = load_embeddings(path)[:num_committed]
+            if len(committed) < num_committed:
+                raise RecordError(
+                    f"{path}: {len(committed)} rows for {num_committed} tracks: the file was cut; remove it, the track "
+                    "file and the progress file to parse the video anew",
+                    reason="bad embeddings",
+                )
+            rows = np.concatenate([committed, rows])
         with files.atomic_write(path) as file:
             np.save(file, rows)
+
+
+def _check_not_cut(path: Path, num_bytes: int, committed_bytes: int) -> None:
+    if num_bytes < committed_bytes:
+        raise RecordError(
+            f"{path}: {num_bytes} bytes, but its progress file counts {committed_bytes}: the file was cut; "
+            "remove it and its progress file to parse the video anew",
+            reason="track file cut short",
+        )
 
 
 def origin_of(clip: Clip, video_hw: tuple[int, int], settings: Mapping[str, Any]) -> Origin:
@@ -113,9 +136,16 @@ def load_embeddings(path: Path) -> Float16:
 
 
 def read_lines(meta_path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number, line) of the committed records of a track file; of all lines where there is no progress file."""
-    progress = progress_file.load(progress_beside(meta_path))
-    return jsonl.read_lines(meta_path, max_compressed_bytes=progress.meta_bytes if progress else None)
+    """(line number, line) of the committed records of a track file; of all, if no progress file of ours says which.
+
+    Raises RecordError where the rest can't be read, or was cut off.
+    """
+    try:
+        num_bytes = progress_file.load_meta_bytes(progress_beside(meta_path))
+        yield from jsonl.read_lines(meta_path, max_compressed_bytes=num_bytes)
+        _check_not_cut(meta_path, meta_path.stat().st_size, num_bytes or 0)
+    except OSError as error:
+        raise RecordError(f"{meta_path}: can't be read ({error.strerror})", reason="unreadable track file") from error
 
 
 def read_records(meta_path: Path) -> Iterator[TrackRecord]:
@@ -166,24 +196,39 @@ def write_subset(path: Path, picks: Iterable[tuple[Path, int]]) -> None:
     with files.atomic_write(path) as file:
         for meta_path, run in groupby(picks, key=lambda pick: pick[0]):
             numbers = [number for _, number in run]
-            wanted = dict.fromkeys(numbers, b"")
-            wanted.update((number, line) for number, line in read_lines(meta_path) if number in wanted)
-            if not all(wanted.values()):
-                raise RecordError(f"{meta_path}: changed while it was read", reason="track file changed", retry=True)
-            file.writelines(jsonl.gzip_member(wanted[number].decode()) for number in numbers)
+            lines = _pick_lines(meta_path, set(numbers))
+            file.writelines(jsonl.gzip_member(lines[number].decode()) for number in numbers)
 
 
-def embeddings_of(meta_paths: Sequence[Path], file_numbers: Int64, track_ids: Int64) -> Float32:
+def _pick_lines(meta_path: Path, numbers: set[int]) -> dict[int, bytes]:
+    lines = {}
+    for number, line in read_lines(meta_path):
+        if number in numbers:
+            lines[number] = line
+            if len(lines) == len(numbers):  # what comes after them may be torn
+                return lines
+    raise RecordError(f"{meta_path}: changed while it was read", reason="track file changed", retry=True)
+
+
+def embeddings_of(
+    meta_paths: Sequence[Path], file_numbers: Int64, track_ids: Int64, *, failed: Counter[str]
+) -> Float32:
     """(N, D) embeddings of tracks, each given by the number of its file and its id; NaN where a track has none.
 
-    Raises SetupError if no track has one, or if they were made by different embedders.
+    A file that can't be read is told and counted in `failed`. Raises SetupError if no track has an embedding, or if
+    they were made by different embedders.
     """
     found: Float32 | None = None
     for number in np.unique(file_numbers):
         path = embeddings_beside(meta_paths[number])
         if not path.exists():
             continue
-        rows = load_embeddings(path).astype(np.float32)
+        try:
+            rows = load_embeddings(path).astype(np.float32)
+        except RecordError as error:
+            failed[error.reason] += 1
+            log.warning("%s", error)
+            continue
         if found is None:
             found = np.full((len(track_ids), rows.shape[1]), np.nan, np.float32)
         if rows.shape[1] != found.shape[1]:
@@ -199,7 +244,9 @@ def fingerprint(meta_paths: Sequence[Path]) -> str:
     """A hash that changes when a track file comes, goes or grows."""
     digest = hashlib.sha256()
     for path in meta_paths:
-        progress = progress_file.load(progress_beside(path))
-        num_bytes = progress.meta_bytes if progress else path.stat().st_size
-        digest.update(f"{path.name} {num_bytes}\n".encode())
+        try:
+            num_bytes = progress_file.load_meta_bytes(progress_beside(path))
+        except RecordError:  # `summarise` tells of it
+            num_bytes = None
+        digest.update(f"{path.name} {path.lstat().st_size if num_bytes is None else num_bytes}\n".encode())
     return digest.hexdigest()

@@ -121,8 +121,13 @@ class Worklist(Generic[Item]):
                 return
 
     def _is_pending(self, item: Item) -> bool:
-        if self._is_done(item):
-            self.tally.already += 1
+        try:
+            if self._is_done(item):
+                self.tally.already += 1
+                return False
+        except ItemError as error:  # not noted: it is seen again at every look, until somebody mends it
+            self.tally.failed[error.reason] += 1
+            log.warning("%s: %s", self._key(item), error)
             return False
         failure = self._failures.get(self._key(item))
         if failure and not failure.retry and self._retry_failed not in ("all", failure.reason):

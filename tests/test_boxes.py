@@ -1,0 +1,105 @@
+"""Box arithmetic against worked examples and a slow, plain oracle."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from trackverse import boxes
+
+WHOLE_BOXES = hnp.arrays(
+    np.float64, st.tuples(st.integers(0, 7), st.just(4)), elements=st.integers(-10, 30).map(float)
+)  # of whole pixels, so that an oracle can count them; some of them reversed
+GOOD_BOXES = WHOLE_BOXES.map(lambda xyxy: np.concatenate([xyxy[:, :2], xyxy[:, :2] + np.abs(xyxy[:, 2:]) + 1], axis=1))
+
+
+@given(GOOD_BOXES)
+def test_conversions_come_back_to_where_they_began(xyxy: np.ndarray) -> None:
+    before = xyxy.copy()
+    np.testing.assert_allclose(boxes.tlwh_to_xyxy(boxes.xyxy_to_tlwh(xyxy)), xyxy)
+    np.testing.assert_allclose(boxes.xyah_to_xyxy(boxes.xyxy_to_xyah(xyxy)), xyxy, atol=1e-9)
+    np.testing.assert_array_equal(xyxy, before)  # nothing is done to the caller's array
+
+
+def test_the_three_formats_of_one_box() -> None:
+    xyxy = np.array([[10.0, 20.0, 40.0, 80.0]])
+    assert boxes.xyxy_to_tlwh(xyxy).tolist() == [[10, 20, 30, 60]]
+    assert boxes.xyxy_to_xyah(xyxy).tolist() == [[25, 50, 0.5, 60]]
+    assert boxes.area(xyxy).tolist() == [1800]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_precision_is_kept_and_none_is_normal(dtype: type) -> None:
+    none, two = np.zeros((0, 4), dtype), np.array([[0, 0, 2, 2], [1, 1, 3, 3]], dtype)
+    for convert in (boxes.xyxy_to_tlwh, boxes.tlwh_to_xyxy, boxes.xyxy_to_xyah, boxes.xyah_to_xyxy):
+        assert convert(none).shape == (0, 4)
+        assert convert(two).dtype == dtype
+    assert boxes.iou(none, two).shape == (0, 2)
+    assert boxes.iou(two, none).shape == (2, 0)
+    assert boxes.iou(two, two).dtype == dtype
+    assert boxes.nms(none.astype(np.float32), np.zeros(0, np.float32), 0.5).shape == (0,)
+
+
+IOUS = {
+    "the same box": ((0, 0, 4, 4), (0, 0, 4, 4), 1),
+    "half beside": ((0, 0, 4, 4), (2, 0, 6, 4), 1 / 3),
+    "one within the other": ((0, 0, 4, 4), (1, 1, 3, 3), 1 / 4),
+    "side by side, touching": ((0, 0, 4, 4), (4, 0, 8, 4), 0),
+    "far away": ((0, 0, 4, 4), (9, 9, 12, 12), 0),
+    "apart in y alone": ((0, 0, 4, 4), (0, 9, 4, 12), 0),
+    "an empty box with itself": ((2, 2, 2, 2), (2, 2, 2, 2), 0),
+    "an empty box within a box": ((0, 0, 4, 4), (2, 2, 2, 2), 0),
+    "a reversed box": ((0, 0, 4, 4), (3, 3, 1, 1), 0),
+}
+
+
+@pytest.mark.parametrize(("a", "b", "score"), IOUS.values(), ids=IOUS)
+def test_iou(a: tuple[float, ...], b: tuple[float, ...], score: float) -> None:
+    assert boxes.iou(np.array([a], np.float64), np.array([b], np.float64)).item() == pytest.approx(score)
+    assert boxes.iou(np.array([b], np.float64), np.array([a], np.float64)).item() == pytest.approx(score)
+
+
+@given(WHOLE_BOXES, WHOLE_BOXES)
+def test_iou_counts_the_pixels_that_two_boxes_share(a: np.ndarray, b: np.ndarray) -> None:
+    def pixels(box: np.ndarray) -> set[tuple[int, int]]:
+        left, top, right, bottom = map(int, box)
+        return set(itertools.product(range(left, right), range(top, bottom)))
+
+    shared = [[len(pixels(one) & pixels(other)) for other in b] for one in a]
+    together = [[len(pixels(one) | pixels(other)) for other in b] for one in a]
+    expected = np.array(shared).reshape(len(a), len(b)) / np.maximum(np.array(together).reshape(len(a), len(b)), 1)
+    np.testing.assert_allclose(boxes.iou(a, b), expected)
+    assert boxes.area(a).tolist() == [len(pixels(box)) for box in a]
+
+
+def test_boxes_are_cut_to_the_frame() -> None:
+    xyxy = np.array([[-5.0, -5.0, 700.0, 400.0], [10.0, 20.0, 30.0, 40.0], [650.0, 10.0, 700.0, 20.0]])
+    expected = [[0, 0, 640, 360], [10, 20, 30, 40], [640, 10, 640, 20]]
+    assert boxes.clip_to_frame(xyxy, (360, 640)).tolist() == expected
+
+
+# ---- non-maximum suppression
+
+
+@given(GOOD_BOXES, st.data())
+def test_nms_keeps_a_box_unless_a_better_kept_one_covers_it(xyxy: np.ndarray, data: st.DataObject) -> None:
+    scores = np.array(data.draw(st.lists(st.sampled_from([0.1, 0.5, 0.9]), min_size=len(xyxy), max_size=len(xyxy))))
+    max_iou = data.draw(st.sampled_from([0.0, 0.3, 0.7, 1.0]))
+    overlaps = boxes.iou(xyxy, xyxy)
+    kept: list[int] = []
+    for row in sorted(range(len(xyxy)), key=lambda row: (-scores[row], row)):
+        if all(overlaps[row, other] <= max_iou for other in kept):
+            kept.append(row)
+    assert boxes.nms(xyxy, scores, max_iou).tolist() == kept
+
+
+def test_what_a_dropped_box_covered_may_stay() -> None:
+    """A chain: the middle one goes with the first, so nothing is left that covers the third."""
+    chain = np.array([[0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]], np.float32)
+    assert boxes.nms(chain, np.array([0.9, 0.8, 0.7], np.float32), 0.3).tolist() == [0, 2]
+    assert boxes.nms(chain, np.array([0.7, 0.9, 0.8], np.float32), 0.3).tolist() == [1]

@@ -1,0 +1,533 @@
+"""Track files: every segment's tracks exactly once, whatever kills the writer and whenever."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import itertools
+import json
+import os
+import resource
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_tracks import LABELS, SETTINGS, VIDEO_HW, clip, fill_store, make_track
+
+import parse_tracks
+from trackverse import jsonl, store, tracking_flags
+from trackverse.errors import RecordError, SetupError
+from trackverse.layout import TracksLayout
+from trackverse.store import TrackStore
+from trackverse.types import Clip, Track
+
+VIDEO_ID = "-Mi8x8o55Ns"
+NUM_TRACKS = (2, 0, 1)  # of each segment; one of them is empty
+SEGMENTS: list[tuple[Clip, list[Track]]] = [
+    (clip(VIDEO_ID, n), [make_track(10 * n + k, start_s=10.0 * n) for k in range(num_tracks)])
+    for n, num_tracks in enumerate(NUM_TRACKS)
+]
+ALL_TRACKS = [track for _, tracks in SEGMENTS for track in tracks]
+
+
+def commit_what_is_missing(folder: Path, segments: list[tuple[Clip, list[Track]]] = SEGMENTS) -> None:
+    """What a stage does on every run."""
+    track_store = TrackStore(TracksLayout(folder), SETTINGS)
+    for one, tracks in segments:
+        if not track_store.has(one):
+            track_store.commit(one, tracks, VIDEO_HW, LABELS)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def committed(folder: Path) -> list[int]:
+    """The ids of the records that a reader sees."""
+    meta_path = TracksLayout(folder).meta_path(VIDEO_ID)
+    return [record.track_id for record in store.read_records(meta_path)] if meta_path.exists() else []
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    commit_what_is_missing(folder)
+    return files_of(folder)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> TracksLayout:
+    """A folder with all segments committed."""
+    commit_what_is_missing(tmp_path)
+    return TracksLayout(tmp_path)
+
+
+# ---- commit, open again, read
+
+
+def test_every_track_is_there_once_in_order_with_its_embedding(layout: TracksLayout) -> None:
+    records = list(store.read_records(layout.meta_path(VIDEO_ID)))
+    assert [record.track_id for record in records] == list(range(sum(NUM_TRACKS)))
+    assert [record.origin and record.origin.clip_id for record in records] == [
+        one.clip_id for one, tracks in SEGMENTS for _ in tracks
+    ]
+    for record, track in zip(records, ALL_TRACKS, strict=True):
+        np.testing.assert_allclose(record.times_s, track.times_s, atol=1e-4)
+    rows = store.load_embeddings(layout.embeddings_path(VIDEO_ID))
+    assert rows.dtype == np.float16
+    np.testing.assert_array_equal(rows, np.stack([track.embedding for track in ALL_TRACKS]).astype(np.float16))
+
+
+def test_the_documented_files(layout: TracksLayout, tmp_path: Path) -> None:
+    assert set(files_of(tmp_path)) == {
+        f"-M/{VIDEO_ID}-{end}" for end in ("meta.jsonl.gzip", "progress.json", "embeddings.npy")
+    }
+    progress = json.loads(layout.progress_path(VIDEO_ID).read_text())
+    assert progress["segments_complete"] == [[one.start_s, one.end_s] for one, _ in SEGMENTS]
+    assert progress["num_tracks"] == len(ALL_TRACKS)
+    lines = gzip.decompress(layout.meta_path(VIDEO_ID).read_bytes()).splitlines()  # any gzip reader will do
+    assert [json.loads(line)["track_id"] for line in lines] == list(range(len(ALL_TRACKS)))
+    assert np.load(layout.embeddings_path(VIDEO_ID)).shape == (len(ALL_TRACKS), 8)
+
+
+def test_a_store_that_is_opened_again_knows_what_it_has(layout: TracksLayout, tmp_path: Path) -> None:
+    again = TrackStore(layout, SETTINGS)
+    assert all(again.has(one) for one, _ in SEGMENTS)  # the empty one too
+    assert not again.has(clip(VIDEO_ID, 99))
+    assert not again.has(clip("another one", 0))
+    before = files_of(tmp_path)
+    commit_what_is_missing(tmp_path)
+    assert files_of(tmp_path) == before
+
+
+def test_a_video_of_empty_segments_only(tmp_path: Path) -> None:
+    commit_what_is_missing(tmp_path, [(one, []) for one, _ in SEGMENTS])
+    layout = TracksLayout(tmp_path)
+    assert all(TrackStore(layout, SETTINGS).has(one) for one, _ in SEGMENTS)
+    assert list(store.read_records(layout.meta_path(VIDEO_ID))) == []
+    assert store.summarise(layout.meta_path(VIDEO_ID)) == ([], [])
+    assert not layout.embeddings_path(VIDEO_ID).exists()
+
+
+def test_tracks_without_appearance_have_no_embeddings_file(tmp_path: Path) -> None:
+    bare = [(one, [replace(track, embedding=np.zeros(0, np.float32)) for track in tracks]) for one, tracks in SEGMENTS]
+    commit_what_is_missing(tmp_path, bare)
+    assert committed(tmp_path) == list(range(len(ALL_TRACKS)))
+    assert not TracksLayout(tmp_path).embeddings_path(VIDEO_ID).exists()
+
+
+# ---- killed at any instant
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Run `work` in a process of its own; its exit status, below 0 for the signal that killed it."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            work()
+            status = 0
+        os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def strike_at(number: int, strike: Callable[[], None], when: str) -> None:
+    """From now on the `number`-th call, from 0, of what makes writes last calls `strike` before or after its work."""
+    counter = itertools.count()
+
+    def watched(call: Callable[..., None]) -> Callable[..., None]:
+        def wrapper(*args: Any) -> None:
+            is_it = next(counter) == number
+            if is_it and when == "before":
+                strike()
+            call(*args)
+            if is_it and when == "after":
+                strike()
+
+        return wrapper
+
+    os.fsync, os.replace = watched(os.fsync), watched(os.replace)
+
+
+def kill_myself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def check_and_finish(folder: Path, undisturbed: dict[str, bytes]) -> int:
+    """After a kill: readers see whole segments only; a re-run completes the files. The number of segments seen."""
+    ids = committed(folder)
+    ends = list(itertools.accumulate(NUM_TRACKS, initial=0))
+    assert ids == list(range(len(ids)))
+    assert len(ids) in ends
+    commit_what_is_missing(folder)
+    assert files_of(folder) == undisturbed
+    return ends.index(len(ids))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_at_every_step_a_re_run_leaves_every_track_once(
+    tmp_path: Path, undisturbed: dict[str, bytes], when: str
+) -> None:
+    """A real kill -9 of a real process at each flush and each rename of three commits, one after the other."""
+    seen = set()
+    for number in itertools.count():
+        folder = tmp_path / str(number)
+
+        def work(folder: Path = folder, number: int = number) -> None:
+            strike_at(number, kill_myself, when)
+            commit_what_is_missing(folder)
+
+        status = in_child(work)
+        seen.add(check_and_finish(folder, undisturbed))
+        if status == 0:  # there is no such step any more
+            break
+        assert status == -signal.SIGKILL
+    assert number == 3 + 2 * 7 + 4  # the first progress file, two commits with embeddings and one without
+    assert seen == {0, 1, 3}  # as counted by tracks, the empty segment can't be told from the one before
+
+
+def test_killed_twice_a_re_run_leaves_every_track_once(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """The second kill meets what the first one left behind."""
+    for first, second in itertools.product(range(10), (0, 4)):
+        folder = tmp_path / f"{first} {second}"
+        for number in (first, second):
+
+            def work(folder: Path = folder, number: int = number) -> None:
+                strike_at(number, kill_myself, "before")
+                commit_what_is_missing(folder)
+
+            assert in_child(work) == -signal.SIGKILL
+        check_and_finish(folder, undisturbed)
+
+
+def limit_files_to(num_bytes: int) -> None:
+    """From now on this process can't write beyond that in any file; the kernel writes up to there."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, resource.RLIM_INFINITY))
+
+
+def track_file_sizes(undisturbed: dict[str, bytes]) -> Iterator[int]:
+    """Sizes at which a track file can be stopped in the middle of a write, but none of the small files beside it."""
+    sizes = {name: len(content) for name, content in undisturbed.items()}
+    track_file = max(sizes, key=lambda name: sizes[name])
+    assert track_file.endswith("-meta.jsonl.gzip")
+    smallest = max(size for name, size in sizes.items() if name != track_file)
+    return iter(np.linspace(smallest + 1, sizes[track_file] - 1, 6, dtype=int).tolist())
+
+
+def test_killed_in_the_middle_of_a_write(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """The kernel itself kills at a byte of the track file (SIGXFSZ), so that half a record is on the disk."""
+    for num_bytes in track_file_sizes(undisturbed):
+        folder = tmp_path / str(num_bytes)
+
+        def work(folder: Path = folder, num_bytes: int = num_bytes) -> None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            limit_files_to(num_bytes)
+            commit_what_is_missing(folder)
+
+        assert in_child(work) == -signal.SIGXFSZ
+        assert len(files_of(folder)[f"-M/{VIDEO_ID}-meta.jsonl.gzip"]) == num_bytes
+        check_and_finish(folder, undisturbed)
+
+
+def test_a_full_disk_is_an_error_and_costs_nothing(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """The same write without the kill: the process lives on, and goes on when there is room again."""
+    for num_bytes in track_file_sizes(undisturbed):
+        folder = tmp_path / str(num_bytes)
+
+        def work(folder: Path = folder, num_bytes: int = num_bytes) -> None:
+            limit_files_to(num_bytes)
+            with pytest.raises(OSError, match="File too large"):
+                commit_what_is_missing(folder)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            commit_what_is_missing(folder)
+
+        assert in_child(work) == 0
+        assert files_of(folder) == undisturbed
+
+
+# ---- what is behind the committed part
+
+TAILS = {
+    "half a record": jsonl.gzip_member("x" * 99)[:-10],
+    "a whole record": jsonl.gzip_member('{"track_id": 6}'),
+    "no gzip": b"\0" * 1000,
+}
+
+
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+def test_an_uncommitted_tail_is_not_read_and_cut_off_before_the_next_commit(
+    layout: TracksLayout, tmp_path: Path, tail: bytes
+) -> None:
+    meta_path = layout.meta_path(VIDEO_ID)
+    whole = meta_path.read_bytes()
+    meta_path.write_bytes(whole + tail)
+    rows = store.load_embeddings(layout.embeddings_path(VIDEO_ID))
+    np.save(layout.embeddings_path(VIDEO_ID), np.concatenate([rows, rows]))
+
+    assert committed(tmp_path) == list(range(len(ALL_TRACKS)))
+    summaries, errors = store.summarise(meta_path)
+    assert (len(summaries), errors) == (len(ALL_TRACKS), [])
+
+    TrackStore(layout, SETTINGS).commit(clip(VIDEO_ID, 50), [make_track(99)], VIDEO_HW, LABELS)
+    assert committed(tmp_path) == list(range(len(ALL_TRACKS) + 1))
+    assert meta_path.read_bytes().startswith(whole)
+    after = store.load_embeddings(layout.embeddings_path(VIDEO_ID))
+    np.testing.assert_array_equal(after, np.concatenate([rows, make_track(99).embedding[None].astype(np.float16)]))
+
+
+# ---- files that somebody cut
+
+
+def commit_one_more(layout: TracksLayout) -> None:
+    TrackStore(layout, SETTINGS).commit(clip(VIDEO_ID, 50), [make_track(99)], VIDEO_HW, LABELS)
+
+
+@pytest.mark.parametrize("num_bytes", [1, 10_000_000], ids=["by a byte", "to nothing"])
+def test_a_track_file_cut_short_is_refused_and_left_alone(layout: TracksLayout, tmp_path: Path, num_bytes: int) -> None:
+    meta_path = layout.meta_path(VIDEO_ID)
+    meta_path.write_bytes(meta_path.read_bytes()[:-num_bytes])
+    before = files_of(tmp_path)
+    with pytest.raises(RecordError, match=r"-meta\.jsonl\.gzip: \d+ bytes, but its progress file counts") as caught:
+        commit_one_more(layout)
+    assert caught.value.reason == "track file cut short"
+    assert files_of(tmp_path) == before
+
+
+def test_a_track_file_cut_between_two_records_is_told_by_its_readers(layout: TracksLayout) -> None:
+    """Nothing in the file itself says so: it is a good gzip file of fewer lines."""
+    meta_path = layout.meta_path(VIDEO_ID)
+    lines = gzip.decompress(meta_path.read_bytes()).decode().splitlines()
+    meta_path.write_bytes(b"".join(map(jsonl.gzip_member, lines[:-1])))
+    summaries, errors = store.summarise(meta_path)
+    assert [summary.track_id for summary, _ in summaries] == list(range(len(ALL_TRACKS) - 1))
+    assert [error.reason for error in errors] == ["track file cut short"]
+
+
+def cut_rows(path: Path) -> None:
+    np.save(path, np.load(path)[:-1])
+
+
+def cut_bytes(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize("damage", [cut_rows, cut_bytes, Path.unlink], ids=["by a row", "by some bytes", "altogether"])
+def test_embeddings_cut_short_are_refused_before_rows_and_tracks_part(
+    layout: TracksLayout, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(layout.embeddings_path(VIDEO_ID))
+    with pytest.raises(RecordError, match=r"-embeddings\.npy") as caught:
+        commit_one_more(layout)
+    assert caught.value.reason == "bad embeddings"
+    assert committed(tmp_path) == list(range(len(ALL_TRACKS)))
+    assert not TrackStore(layout, SETTINGS).has(clip(VIDEO_ID, 50))
+
+
+# ---- other settings
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "another detector": {"detector": "detic sha256:4567"},
+    "another vocabulary": {"vocab": "lvis"},
+    "another frame rate": {"fps": 8.0},
+    "a setting that the files don't know": {"match_thresh": 0.45},
+}
+
+
+@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
+def test_a_folder_made_with_other_settings_is_refused(
+    layout: TracksLayout, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    before = files_of(tmp_path)
+    other = TrackStore(layout, SETTINGS | change)
+    ((name, value),) = change.items()
+    for use in (other.has, lambda one: other.commit(one, [make_track(1)], VIDEO_HW, LABELS)):
+        with pytest.raises(SetupError, match=f"made with {name} = .*, asked for {value!r}; give another --output_dir"):
+            use(clip(VIDEO_ID, 50))
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("progress", "said"),
+    [(None, "has no progress file"), ('{"segments_complete": [[0, 10]], "num_tracks": 2}', "not a progress file")],
+    ids=["no progress file", "the published one"],
+)
+def test_a_track_file_that_is_not_ours_is_refused_and_never_overwritten(
+    layout: TracksLayout, tmp_path: Path, progress: str | None, said: str
+) -> None:
+    layout.progress_path(VIDEO_ID).unlink()
+    if progress is not None:
+        layout.progress_path(VIDEO_ID).write_text(progress)
+    before = files_of(tmp_path)
+    for use in (commit_one_more, lambda layout: TrackStore(layout, SETTINGS).has(SEGMENTS[0][0])):
+        with pytest.raises(RecordError, match=said):
+            use(layout)
+    assert files_of(tmp_path) == before
+
+
+def test_the_settings_of_the_real_stage_survive_their_file(tmp_path: Path) -> None:
+    """A tuple would come back as a list, and every second run would be refused."""
+    args = parse_tracks.make_parser().parse_args(["--clips_metafile", "a", "--output_dir", "b"])
+    settings = tracking_flags.settings(args).as_dict()
+    for _ in range(2):
+        TrackStore(TracksLayout(tmp_path), settings).has(clip(VIDEO_ID, 0))
+        if not TrackStore(TracksLayout(tmp_path), settings).has(clip(VIDEO_ID, 0)):
+            TrackStore(TracksLayout(tmp_path), settings).commit(clip(VIDEO_ID, 0), [make_track(1)], VIDEO_HW, LABELS)
+    assert committed(tmp_path) == [0]
+
+
+# ---- reading many files
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> TracksLayout:
+    """Four videos: a (tracks 0 to 3), b (0 and 1), c (none at all) and d (0)."""
+    return fill_store(tmp_path / "tracks", {"video-a": [0, 1, 2, 3], "video-b": [1, 1], "video-c": [], "video-d": [2]})
+
+
+def test_summaries_say_where_the_record_is(folder: TracksLayout) -> None:
+    summaries, errors = store.summarise(folder.meta_path("video-a"))
+    assert not errors
+    assert [(s.video_id, s.track_id, s.label_id, line) for s, line in summaries] == [
+        ("video-a", n, n, n + 1) for n in range(4)
+    ]
+
+
+def break_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.with_name("gone"))
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "torn": (cut_bytes, "torn gzip"),
+    "a link to nowhere": (break_link, "unreadable track file"),
+    "a folder": (make_folder, "unreadable track file"),
+    "something else": (lambda path: path.write_bytes(os.urandom(10) + b"\n" * 10_000), "bad JSON"),
+}
+
+
+@pytest.mark.parametrize(("damage", "reason"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_file_that_cannot_be_read_is_an_error_to_count(
+    folder: TracksLayout, damage: Callable[[Path], object], reason: str
+) -> None:
+    damage(folder.meta_path("video-b"))
+    _, errors = store.summarise(folder.meta_path("video-b"))
+    assert reason in [error.reason for error in errors]
+    assert all("video-b-meta.jsonl.gzip" in str(error) for error in errors)
+    store.fingerprint(folder.meta_paths())  # does not mind
+
+
+@pytest.mark.parametrize("content", ["", "null", "{", '{"schema": "trackverse/1"}'])
+def test_a_bad_progress_file_makes_its_track_file_unreadable(folder: TracksLayout, content: str) -> None:
+    folder.progress_path("video-b").write_text(content)
+    summaries, errors = store.summarise(folder.meta_path("video-b"))
+    assert not summaries
+    (error,) = errors
+    assert "video-b-progress.json" in str(error)
+    store.fingerprint(folder.meta_paths())
+
+
+@pytest.mark.parametrize(
+    "content", [None, '{"segments_complete": [[0, 1]], "num_tracks": 1}'], ids=["none", "published"]
+)
+def test_without_a_progress_file_of_ours_all_lines_are_read(folder: TracksLayout, content: str | None) -> None:
+    folder.progress_path("video-a").unlink()
+    if content is not None:
+        folder.progress_path("video-a").write_text(content)
+    summaries, errors = store.summarise(folder.meta_path("video-a"))
+    assert (len(summaries), errors) == (4, [])
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_summarise_all_keeps_the_order_and_brings_errors_back(folder: TracksLayout, num_workers: int) -> None:
+    """Also from other processes, where an error has to be pickled on its way."""
+    cut_bytes(folder.meta_path("video-b"))
+    found = list(store.summarise_all(folder.meta_paths(), num_workers))
+    assert [len(summaries) for summaries, _ in found] == [4, 1, 0, 1]
+    assert [[error.reason for error in errors] for _, errors in found] == [[], ["torn gzip"], [], []]
+
+
+def test_a_subset_is_the_picked_lines_byte_for_byte(folder: TracksLayout, tmp_path: Path) -> None:
+    a, b, _, d = folder.meta_paths()
+    path = tmp_path / "new" / "subset.jsonl.gzip"
+    store.write_subset(path, [(d, 1), (a, 4), (a, 2), (b, 1), (a, 1)])
+    lines = {one: gzip.decompress(one.read_bytes()).splitlines() for one in (a, b, d)}
+    expected = [lines[d][0], lines[a][3], lines[a][1], lines[b][0], lines[a][0]]
+    assert gzip.decompress(path.read_bytes()).splitlines() == expected
+
+
+def test_the_lines_before_a_tear_can_be_picked(folder: TracksLayout, tmp_path: Path) -> None:
+    a = folder.meta_path("video-a")
+    first = gzip.decompress(a.read_bytes()).splitlines()[0]
+    cut_bytes(a)
+    store.write_subset(tmp_path / "subset", [(a, 1)])
+    assert gzip.decompress((tmp_path / "subset").read_bytes()).splitlines() == [first]
+
+
+def test_no_subset_is_written_of_lines_that_are_not_there_any_more(folder: TracksLayout, tmp_path: Path) -> None:
+    a = folder.meta_path("video-a")
+    with pytest.raises(RecordError, match="changed while it was read") as caught:
+        store.write_subset(tmp_path / "subset", [(a, 1), (a, 5)])
+    assert caught.value.retry
+    assert not (tmp_path / "subset").exists()
+
+
+def test_embeddings_are_found_by_file_and_track(folder: TracksLayout) -> None:
+    paths = folder.meta_paths()
+    folder.embeddings_path("video-d").unlink()
+    failed: Counter[str] = Counter()
+    found = store.embeddings_of(paths, np.array([1, 0, 3, 0]), np.array([1, 3, 0, 99]), failed=failed)
+    of_b, of_a = (store.load_embeddings(folder.embeddings_path(video_id)) for video_id in ("video-b", "video-a"))
+    np.testing.assert_array_equal(found[0], of_b[1].astype(np.float32))
+    np.testing.assert_array_equal(found[1], of_a[3].astype(np.float32))
+    assert np.isnan(found[2:]).all()  # no file, and no such row
+    assert not failed
+
+
+def test_embeddings_that_cannot_be_read_are_counted_and_the_others_found(folder: TracksLayout) -> None:
+    cut_bytes(folder.embeddings_path("video-a"))
+    failed: Counter[str] = Counter()
+    found = store.embeddings_of(folder.meta_paths(), np.array([0, 1]), np.array([0, 0]), failed=failed)
+    assert np.isnan(found).any(axis=1).tolist() == [True, False]
+    assert failed == Counter({"bad embeddings": 1})
+
+
+def test_embeddings_of_two_embedders_are_not_compared(folder: TracksLayout) -> None:
+    np.save(folder.embeddings_path("video-b"), np.ones((2, 5), np.float16))
+    with pytest.raises(SetupError, match="5 numbers a track, other files have 8"):
+        store.embeddings_of(folder.meta_paths(), np.array([0, 1]), np.array([0, 0]), failed=Counter())
+
+
+def test_without_any_embeddings_it_says_what_makes_them(folder: TracksLayout) -> None:
+    for path in folder.output_dir.rglob("*.npy"):
+        path.unlink()
+    with pytest.raises(SetupError, match=r"parse_tracks\.py stores them"):
+        store.embeddings_of(folder.meta_paths(), np.array([0, 1]), np.array([0, 0]), failed=Counter())
+
+
+def test_the_fingerprint_changes_with_the_tracks_and_with_nothing_else(folder: TracksLayout) -> None:
+    before = store.fingerprint(folder.meta_paths())
+    with open(folder.meta_path("video-a"), "ab") as file:
+        file.write(b"a commit that never happened")
+    assert store.fingerprint(folder.meta_paths()) == before
+    assert store.fingerprint(folder.meta_paths()[1:]) != before
+    TrackStore(folder, SETTINGS).commit(clip("video-a", 7), [make_track(7)], VIDEO_HW, LABELS)
+    assert store.fingerprint(folder.meta_paths()) != before
+
+
+def test_a_file_written_at_once_is_read_like_a_committed_one(layout: TracksLayout, tmp_path: Path) -> None:
+    records = list(store.read_records(layout.meta_path(VIDEO_ID)))
+    path = tmp_path / "clip.jsonl.gzip"
+    store.write_records(path, records[:2])
+    assert [record.track_id for record in store.read_records(path)] == [0, 1]
