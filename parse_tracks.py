@@ -22,7 +22,6 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 from trackverse import cli, stage, tracking_flags
-from trackverse.detectors import check_vocab, load_detector
 from trackverse.filters import FilterConfig
 from trackverse.layout import Layout, TracksLayout, failed_path, lock_path
 from trackverse.store import TrackStore
@@ -50,7 +49,7 @@ def work(args: Namespace, rank: int) -> Tally:
     layout, tracks_layout = Layout(cli.workdir(args)), TracksLayout(args.output_dir)
     store = TrackStore(tracks_layout, settings.as_dict())
     threads = tracking_flags.threads_of_a_worker(args.num_workers)
-    detector = functools.cache(lambda: load_detector(settings.vocab, settings.detector, threads))
+    detector = functools.cache(lambda: tracking_flags.load(args, settings))
 
     tally = Tally()
     todo = Worklist(
@@ -91,6 +90,6 @@ if __name__ == "__main__":
             what="clips",
             parts="clips_metafile",
             output_dir=lambda args: args.output_dir,
-            check=lambda args: check_vocab(args.vocab),
+            check=tracking_flags.settings,
         )
     )

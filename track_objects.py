@@ -19,7 +19,6 @@ from dataclasses import replace
 from itertools import islice
 
 from trackverse import cli, scenes, stage, tracking_flags
-from trackverse.detectors import check_vocab, load_detector
 from trackverse.drawing import draw_tracks
 from trackverse.errors import SetupError
 from trackverse.export import write_mot
@@ -47,7 +46,7 @@ def work(args: Namespace, rank: int) -> Tally:
     settings = tracking_flags.settings(args)
     layout = Layout(cli.workdir(args))
     threads = tracking_flags.threads_of_a_worker(args.num_workers)
-    detector = functools.cache(lambda: load_detector(settings.vocab, settings.detector, threads))
+    detector = functools.cache(lambda: tracking_flags.load(args, settings))
 
     def outputs(clip: Clip) -> ObjectTracksLayout:
         return ObjectTracksLayout(layout.object_tracks_video_dir(clip.video_id), clip.clip_id)
@@ -91,7 +90,7 @@ def my_clips(args: Namespace, layout: Layout, rank: int) -> Iterator[Clip]:
 
 def check(args: Namespace) -> None:
     """What must hold before anything starts."""
-    check_vocab(args.vocab)
+    tracking_flags.settings(args)
     layout = Layout(cli.workdir(args))
     if not layout.clips_dir.is_dir():
         raise SetupError(f"{layout.clips_dir}: no clips there; run cut_videos.py on this work folder first")

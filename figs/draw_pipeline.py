@@ -8,34 +8,27 @@ Every picture is computed here by the library itself, from assets/demo/street.mp
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-REPO_DIR = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPO_DIR))
+from trackverse import video
+from trackverse.blur import BlurConfig, FaceBlurrer
+from trackverse.detectors import DEFAULTS, choose_detector, load_detector
+from trackverse.drawing import colour_of
+from trackverse.filters import FilterConfig
+from trackverse.layout import ASSETS_DIR, REPO_DIR
+from trackverse.tracking import TrackingSettings, track_clip
+from trackverse.tracking_flags import NANODET_TRACKING
+from trackverse.types import Clip, Track, UInt8
 
-from trackverse import video  # noqa: E402
-from trackverse.blur import BlurConfig, FaceBlurrer  # noqa: E402
-from trackverse.detectors import DetectorConfig, load_detector  # noqa: E402
-from trackverse.drawing import colour_of  # noqa: E402
-from trackverse.filters import FilterConfig  # noqa: E402
-from trackverse.tracking import TrackingSettings, track_clip  # noqa: E402
-from trackverse.tracking_flags import NANODET_TRACKING  # noqa: E402
-from trackverse.types import Clip, Track, UInt8  # noqa: E402
-
-VIDEO_PATH = REPO_DIR / "assets" / "demo" / "street.mp4"
+VIDEO_PATH = ASSETS_DIR / "demo" / "street.mp4"
 FIGURE_PATH = REPO_DIR / "figs" / "pipeline.png"
 
 DPI = 200
@@ -71,9 +64,9 @@ def crop(image: UInt8, tlwh: Sequence[float], scale: int = 1) -> UInt8:
 
 def find_tracks() -> list[Track]:
     """The demo's tracks as parse_tracks.py finds them, small ones too."""
-    config = DetectorConfig()
-    detector = load_detector("coco", config)
-    settings = TrackingSettings("coco", 16.0, config, NANODET_TRACKING, FilterConfig(min_track_area=0.0))
+    choice, config = choose_detector("nanodet", None, None), DEFAULTS["nanodet"]
+    detector = load_detector(choice, config)
+    settings = TrackingSettings(choice, 16.0, config, NANODET_TRACKING, FilterConfig(min_track_area=0.0))
     info = video.probe(VIDEO_PATH)
     clip = Clip("street", "street.0.mp4", 0.0, info.duration_s)
     return track_clip(VIDEO_PATH, info, clip, detector, settings, dropped=Counter())

@@ -209,6 +209,9 @@ def test_a_bug_keeps_its_traceback() -> None:
 
 
 SETUP_ERRORS = {
+    "an unknown flag": ("download_videos.py --metafile {file} --no-such-flag", "--no_such_flag"),
+    "a flag that is missing": ("download_videos.py", "--metafile"),
+    "a value out of bounds": ("download_videos.py --metafile {file} --num-workers 0", "0 is not 1 or more"),
     "no work folder": ("download_videos.py --metafile {file}", "give --workdir DIR, or export TRACKVERSE_DB=DIR"),
     "no such metafile": ("download_videos.py --workdir {dir} --metafile {dir}/none", "none: no such metafile"),
     "a chunk that is not there": (

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,13 +16,16 @@ import pytest
 from trackverse import boxes
 from trackverse.appearance import ColourStripes, Embedder
 from trackverse.detectors import (
+    DEFAULTS,
     EMBEDDINGS,
-    DetectorConfig,
-    detector_id,
+    OWN_EMBEDDING,
+    choose_detector,
     load_detector,
-    load_vocab,
 )
+from trackverse.detectors.batching import FittingBatches
 from trackverse.detectors.nanodet import NanoDet
+from trackverse.detectors.protocol import Detector
+from trackverse.detectors.vocabulary import load_labels
 from trackverse.errors import SetupError
 from trackverse.layout import ASSETS_DIR, REPO_DIR
 from trackverse.types import Detections
@@ -32,12 +37,19 @@ MODELS = {
     "efficientnet_lite0_fp16w.onnx": "e2987e069bc23f9a",
 }
 PERSON = 0
+NANODET = choose_detector("nanodet", None, None)
+CONFIG = DEFAULTS["nanodet"]
+
+
+def nanodet(**changes: object) -> Detector:
+    """NanoDet with its defaults, or other ones."""
+    return load_detector(NANODET, replace(CONFIG, **changes), num_threads=2)
 
 
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray:
     """Eleven frames of the street as the stages read them: 360 x 480 px, ten a second. Six people, some half hidden."""
-    size = DetectorConfig().frame_size
+    size = CONFIG.frame_size
     batch = next(read_frames(STREET, start_s=5.0, end_s=6.05, long_side=size, batch_size=11, num_threads=1))
     assert batch.images.shape == (11, 360, 480, 3)
     return batch.images
@@ -45,7 +57,7 @@ def frames() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def detector() -> NanoDet:
-    loaded = load_detector("coco", DetectorConfig(), num_threads=2)
+    loaded = nanodet()
     assert isinstance(loaded, NanoDet)
     return loaded
 
@@ -60,36 +72,149 @@ def test_the_weights_are_those_that_were_measured(name: str, digest: str) -> Non
 
 
 def test_every_record_names_the_weights_it_was_made_with() -> None:
-    assert detector_id("coco").startswith(f"nanodet-g sha256:{MODELS['nanodet_g_coco_fp16w.onnx']}")
+    assert NANODET.id.startswith(f"nanodet-g sha256:{MODELS['nanodet_g_coco_fp16w.onnx']}")
 
 
 def test_the_vocabulary_is_coco_in_its_order() -> None:
-    labels = load_vocab("coco")
+    labels = load_labels("coco")
     assert len(labels) == len(set(labels)) == 80
     assert (labels[0], labels[2], labels[5], labels[7], labels[79]) == ("person", "car", "bus", "truck", "toothbrush")
 
 
-@pytest.mark.parametrize("vocab", ["lvis", "in1k_coco", "no such"])
-def test_another_vocabulary_is_refused_in_words(vocab: str) -> None:
-    with pytest.raises(SetupError, match=f"--vocab {vocab} needs .*Detic"):
-        load_detector(vocab, DetectorConfig())
+CHOICES = {
+    "nothing asked: NanoDet": ((None, None, None), ("nanodet", "coco")),
+    "COCO's classes: NanoDet": ((None, "coco", None), ("nanodet", "coco")),
+    "weights given: Detic, with its own vocabulary": ((None, None, "w.pth"), ("detic", "lvis")),
+    "weights and COCO's classes: Detic": ((None, "coco", "w.pth"), ("detic", "coco")),
+    "a vocabulary of one's own: Detic": ((None, "mine.txt", "w.pth"), ("detic", "mine.txt")),
+    "Detic by name": (("detic", None, "w.pth"), ("detic", "lvis")),
+}
+
+
+@pytest.mark.parametrize("asked, chosen", CHOICES.values(), ids=CHOICES)
+def test_the_detector_that_fits(
+    asked: tuple[str | None, ...], chosen: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("w.pth").write_bytes(b"weights")
+    Path("mine.txt").write_text("kettle\nteapot\n")
+    name, vocab, weights = asked
+    choice = choose_detector(name, vocab, Path(weights) if weights else None)
+    assert (choice.name, choice.vocab) == chosen
+    assert choice.id.split(" sha256:")[0] == {"nanodet": "nanodet-g"}.get(chosen[0], chosen[0])
+
+
+WRONG_CHOICES = {
+    "LVIS without Detic's weights": ((None, "lvis", None, None), "needs Detic: python -m trackverse.weights get detic"),
+    "Detic without its weights": (("detic", None, None, None), "needs Detic: python -m trackverse.weights get detic"),
+    "no such vocabulary": ((None, "nosuch", None, None), "vocabulary nosuch: neither one of"),
+    "NanoDet with another vocabulary": (("nanodet", "lvis", None, None), "NanoDet knows the classes of --vocab coco"),
+    "NanoDet with weights": (("nanodet", None, "w.pth", None), "--weights doesn't go with NanoDet"),
+    "weights that aren't there": (("detic", None, "gone.pth", None), "gone.pth: no such file"),
+    "a config for Detic": (("detic", None, "w.pth", "c.yaml"), "--config goes with --detector detectron2"),
+    "detectron2 without a config": (("detectron2", None, "w.pth", None), "needs --config FILE and --weights FILE"),
+}
+
+
+@pytest.mark.parametrize("asked, said", WRONG_CHOICES.values(), ids=WRONG_CHOICES)
+def test_a_choice_that_can_t_work_is_refused_in_words(
+    asked: tuple[str | None, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRACKVERSE_WEIGHTS", str(tmp_path))
+    Path("w.pth").write_bytes(b"weights")
+    Path("c.yaml").write_text("")
+    name, vocab, weights, config = asked
+    with pytest.raises(SetupError, match=re.escape(said)):
+        choose_detector(name, vocab, Path(weights) if weights else None, config=Path(config) if config else None)
+
+
+def test_detectron2_is_only_needed_when_it_is_asked_for(tmp_path: Path) -> None:
+    """detectron2 has no wheels, so the adapter's missing library is all that can be tried here."""
+    for name in ("model.pth", "model.yaml"):
+        (tmp_path / name).write_bytes(b"")
+    choice = choose_detector("detectron2", None, tmp_path / "model.pth", config=tmp_path / "model.yaml")
+    with pytest.raises(SetupError, match="--detector detectron2 needs detectron2"):
+        load_detector(choice, DEFAULTS["detectron2"])
+
+
+@pytest.mark.parametrize("name", ["nanodet", "detectron2"])
+def test_only_detic_has_features_of_its_own(name: str, tmp_path: Path) -> None:
+    choice = replace(NANODET, name=name, config=tmp_path / "model.yaml")
+    with pytest.raises(SetupError, match="--embedding detector goes with Detic"):
+        load_detector(choice, replace(CONFIG, embedding=OWN_EMBEDDING))
+
+
+class Small:
+    """Stands in for a detector on a GPU, of which there is none here: fails as torch does beyond `capacity` frames."""
+
+    name, labels, embedding_dim, centre_embeddings = "small", ("thing",), 0, False
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.sizes: list[int] = []
+
+    def __call__(self, images: np.ndarray) -> list[Detections]:
+        self.sizes.append(len(images))
+        if len(images) > self.capacity:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return [Detections.empty(1, 0)] * len(images)
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 3, 5, 20, 63, 64, 1000])
+def test_the_batch_that_fits_is_found_in_a_few_tries(capacity: int) -> None:
+    small = Small(capacity)
+    detector = FittingBatches(small, 64)
+    frames = np.zeros((200, 2, 2, 3), np.uint8)
+    assert len(detector(frames)) == 200
+    num_failed = sum(size > capacity for size in small.sizes)
+    assert num_failed <= 7
+    for _ in range(10):
+        detector(frames)
+    assert max(small.sizes[-3:]) == min(capacity, 64)
+    assert sum(size > capacity for size in small.sizes) <= 7
+
+
+def test_memory_that_others_take_later_is_no_loop_without_end() -> None:
+    small = Small(64)
+    detector = FittingBatches(small, 64)
+    frames = np.zeros((128, 2, 2, 3), np.uint8)
+    assert len(detector(frames)) == 128
+    small.capacity = 3
+    assert len(detector(frames)) == 128
+    assert len(small.sizes) < 200
+
+
+def test_not_even_one_frame_fits() -> None:
+    with pytest.raises(SetupError, match="out of memory with a single frame"):
+        FittingBatches(Small(0), 8)(np.zeros((3, 2, 2, 3), np.uint8))
+
+
+def test_other_errors_of_a_detector_go_on_up() -> None:
+    class Broken(Small):
+        def __call__(self, images: np.ndarray) -> list[Detections]:
+            raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        FittingBatches(Broken(1), 8)(np.zeros((3, 2, 2, 3), np.uint8))
 
 
 def test_missing_weights_are_a_set_up_error(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"gone\.onnx: missing"):
-        NanoDet(tmp_path / "gone.onnx", load_vocab("coco"), None, conf=0.3, nms=0.6)
+        NanoDet(tmp_path / "gone.onnx", load_labels("coco"), None, conf=0.3, nms=0.6)
 
 
 def test_damaged_weights_are_a_set_up_error(tmp_path: Path) -> None:
     whole = (ASSETS_DIR / "models" / "nanodet_g_coco_fp16w.onnx").read_bytes()
     (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SetupError, match=r"half\.onnx: not a usable ONNX model"):
-        NanoDet(tmp_path / "half.onnx", load_vocab("coco"), None, conf=0.3, nms=0.6)
+        NanoDet(tmp_path / "half.onnx", load_labels("coco"), None, conf=0.3, nms=0.6)
 
 
 def test_using_a_model_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
     """onnxruntime would keep a device id there, for its reports."""
-    code = "from trackverse.detectors import *; load_detector('coco', DetectorConfig())"
+    code = "from trackverse.detectors import *; choice = choose_detector('nanodet', None, None)"
+    code += "; load_detector(choice, DEFAULTS['nanodet'])"
     subprocess.run([sys.executable, "-c", code], cwd=REPO_DIR, env={"HOME": str(tmp_path)}, check=True)
     assert list(tmp_path.rglob("*")) == []
 
@@ -194,7 +319,7 @@ def test_scores_are_eighty_probabilities_of_which_the_best_counts(detector: Nano
         assert found.logits.shape == (len(found), 80)
         assert ((found.logits >= 0) & (found.logits <= 1)).all()
         np.testing.assert_array_equal(found.scores, found.logits.max(axis=1))
-        assert (found.scores >= DetectorConfig().conf).all()
+        assert (found.scores >= CONFIG.conf).all()
         assert {a.dtype for a in (found.xyxy, found.scores, found.logits, found.embeddings)} == {np.dtype(np.float32)}
 
 
@@ -203,11 +328,11 @@ def test_no_object_is_found_twice(detector: NanoDet, frames: np.ndarray) -> None
         overlap = boxes.iou(found.xyxy, found.xyxy) - np.eye(len(found), dtype=np.float32)
         assert overlap.max() <= 0.75
         labels = found.logits.argmax(axis=1)
-        assert overlap[labels[:, None] == labels[None]].max() <= DetectorConfig().nms
+        assert overlap[labels[:, None] == labels[None]].max() <= CONFIG.nms
 
 
 def test_a_higher_least_score_only_leaves_out(frames: np.ndarray) -> None:
-    low, high = (load_detector("coco", DetectorConfig(conf=conf), 2)(frames[:1])[0] for conf in (0.3, 0.6))
+    low, high = (nanodet(conf=conf)(frames[:1])[0] for conf in (0.3, 0.6))
     assert 0 < len(high) < len(low)
     kept = low.select(low.scores >= 0.6)
     np.testing.assert_array_equal(high.xyxy, kept.xyxy)
@@ -239,7 +364,7 @@ def test_no_images_are_normal(detector: NanoDet) -> None:
 @pytest.mark.parametrize("name, dim", [("hsv_stripes", 168), ("efficientnet_lite0", 1280), ("none", 0)])
 def test_embeddings_have_unit_length(frames: np.ndarray, name: str, dim: int) -> None:
     assert name in EMBEDDINGS
-    detector = load_detector("coco", DetectorConfig(embedding=name), 2)
+    detector = nanodet(embedding=name)
     (found,) = detector(frames[:1])
     assert detector.embedding_dim == dim
     assert found.embeddings.shape == (len(found), dim) and len(found) >= 4
@@ -252,7 +377,7 @@ def test_embeddings_have_unit_length(frames: np.ndarray, name: str, dim: int) ->
 @pytest.mark.parametrize("name", ["hsv_stripes", "efficientnet_lite0"])
 def test_a_person_one_second_later_looks_more_like_themselves_than_like_others(frames: np.ndarray, name: str) -> None:
     """Who is who a second later is told by the frames in between, in which boxes overlap from one to the next."""
-    detector = load_detector("coco", DetectorConfig(embedding=name), 2)
+    detector = nanodet(embedding=name)
     shown = [people(found, 0.3) for found in detector(frames)]
     rows = np.arange(len(shown[0]))
     follow = rows
@@ -300,7 +425,7 @@ _EMBEDDERS: dict[str, Embedder] = {}
 def embedder(name: str) -> Embedder:
     """The embedder of that name, loaded once."""
     if name not in _EMBEDDERS:
-        detector = load_detector("coco", DetectorConfig(embedding=name), 2)
+        detector = nanodet(embedding=name)
         assert isinstance(detector, NanoDet) and detector._embedder is not None
         _EMBEDDERS[name] = detector._embedder
     return _EMBEDDERS[name]

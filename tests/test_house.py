@@ -15,10 +15,11 @@ PACKAGE_DIR = REPO_DIR / "trackverse"
 # A module imports only from rows above its own row, never sideways.
 ROWS = (
     ("errors", "types", "files"),
-    ("boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch"),
+    ("boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch"),
     ("metafile", "progress", "worklist", "video", "kalman", "association", "slurm", "cli", "records", "appearance"),
-    ("download", "scenes", "quality", "transcode", "bytetrack", "detectors", "store", "filters", "drawing", "export"),
-    ("tracking", "curate", "report", "blur"),
+    ("download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export", "weights"),
+    ("detectors", "blur"),
+    ("tracking", "curate", "report"),
     ("stage", "tracking_flags"),
 )
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}

@@ -286,6 +286,10 @@ def test_a_file_that_cannot_be_opened_is_a_setup_error(tmp_path: Path) -> None:
         read(tmp_path / "none.jsonl")
     with pytest.raises(SetupError, match="can't be read"):
         read(tmp_path)
+    video = tmp_path / "video.mp4"
+    video.write_bytes(b"\0\0\0\x20ftypisom" + bytes(5000))
+    with pytest.raises(SetupError, match=r"video\.mp4: not a metafile"):
+        read(video)
     path = tmp_path / "damaged.gz"
     path.write_bytes(gzip.compress(as_lines([HDVILA]))[:40] + b"\xff" * 40)
     with pytest.raises(SetupError, match=r"damaged\.gz: can't be read"):

@@ -11,7 +11,7 @@ import pytest
 
 from trackverse.boxes import tlwh_to_xyxy, xyxy_to_tlwh
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
-from trackverse.detectors import DetectorConfig
+from trackverse.detectors import DEFAULTS, choose_detector
 from trackverse.drawing import colour_of, draw_tracks
 from trackverse.errors import VideoError
 from trackverse.export import write_mot
@@ -181,7 +181,13 @@ def square_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(*, frame_rate: float = 8, min_track_len: float = 0.0, min_track_area: float = 0.0) -> TrackingSettings:
     filters = FilterConfig(min_track_len, min_track_area)
-    return TrackingSettings("coco", frame_rate, DetectorConfig(frame_size=160), ByteTrackConfig(), filters)
+    return TrackingSettings(
+        choose_detector("nanodet", None, None),
+        frame_rate,
+        replace(DEFAULTS["nanodet"], frame_size=160),
+        ByteTrackConfig(),
+        filters,
+    )
 
 
 def clip_of(start_s: float, end_s: float) -> Clip:

@@ -188,6 +188,11 @@ def at_least_one(text: str) -> int:
     return number
 
 
+def number_or_auto(text: str) -> int | None:
+    """A whole number from 1, or "auto", which is None."""
+    return None if text == "auto" else at_least_one(text)
+
+
 def fraction(text: str) -> float:
     """A number from 0 to 1."""
     number = float(text)

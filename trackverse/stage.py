@@ -34,7 +34,7 @@ def start(
     output_dir: Callable[[Namespace], Path],
     parts: str | None = None,
     spread: bool = True,
-    check: Callable[[Namespace], None] | None = None,
+    check: Callable[[Namespace], object] | None = None,
     finish: Callable[[Namespace], None] | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:

@@ -13,7 +13,8 @@ import numpy as np
 
 from trackverse import boxes
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
-from trackverse.detectors import Detector, DetectorConfig, detector_id
+from trackverse.detectors import Choice, DetectorConfig
+from trackverse.detectors.protocol import Detector
 from trackverse.errors import VideoError
 from trackverse.filters import FilterConfig, why_drop
 from trackverse.prefetch import prefetch
@@ -25,7 +26,7 @@ from trackverse.video import VideoInfo, read_frames
 class TrackingSettings:
     """Everything that decides which tracks come out. `frame_rate`: frames looked at a second."""
 
-    vocab: str
+    choice: Choice
     frame_rate: float
     detector: DetectorConfig
     tracker: ByteTrackConfig
@@ -34,7 +35,8 @@ class TrackingSettings:
     def as_dict(self) -> dict[str, Any]:
         """Flat and JSON-able, for progress files: two runs with equal ones give equal records."""
         parts = asdict(self.detector) | asdict(self.tracker) | asdict(self.filters)
-        return {"detector": detector_id(self.vocab), "vocab": self.vocab, "fps": self.frame_rate, **parts}
+        chosen = {"detector": self.choice.id, "vocab": self.choice.vocab_id, "dtype": self.choice.dtype}
+        return chosen | {"fps": self.frame_rate} | parts
 
 
 def track_clip(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 from trackverse import cli
 from trackverse.bytetrack import ByteTrackConfig
-from trackverse.detectors import EMBEDDINGS, DetectorConfig
+from trackverse.detectors import DEFAULTS, DETECTORS, EMBEDDINGS, DetectorConfig, choose_detector, load_detector
+from trackverse.detectors.protocol import Detector
 from trackverse.filters import FilterConfig
 from trackverse.tracking import TrackingSettings
 
@@ -24,12 +25,18 @@ NANODET_TRACKING = ByteTrackConfig(
     max_lost_s=2.0,
     embedding_momentum=0.9,
 )
+TRACKING_DEFAULTS: Mapping[str, ByteTrackConfig] = {
+    "nanodet": NANODET_TRACKING,
+    "detic": ByteTrackConfig(),
+    "detectron2": ByteTrackConfig(),
+}
+Config = TypeVar("Config", DetectorConfig, ByteTrackConfig, FilterConfig)
 
 HELP: Mapping[str, str] = {
     "frame_size": "long side in px of the frames that the detector sees",
     "conf": "least score of a detection",
     "nms": "largest IoU of two detections of one class",
-    "embedding": "what tells objects apart: colours, a small network, or overlap alone",
+    "embedding": "what tells objects apart: the detector's features, colours, a small network, or overlap alone",
     "track_thresh": "from this score on, a detection is confident",
     "new_track_margin": "how far above --track_thresh a detection must be to start a track",
     "match_thresh": "largest cost (motion and appearance) of giving a track a confident detection",
@@ -47,33 +54,67 @@ SHARES = frozenset(
 
 
 def add(parser: cli.Parser, *, frame_rate: float, filters: FilterConfig) -> None:
-    """The flags; `frame_rate` and `filters` are the stage's own defaults."""
-    group = parser.add_argument_group("detection and association")
-    group.add_argument("--vocab", default="coco", metavar="NAME", help="the classes to look for: coco (80)")
-    group.add_argument(
-        "--frame_rate", type=cli.positive, default=frame_rate, metavar="X", help="frames to look at a second"
-    )
-    for config in (DetectorConfig(), NANODET_TRACKING, filters):
-        for field in fields(config):
-            default = getattr(config, field.name)
+    """The flags; `frame_rate` and `filters` are the stage's own defaults, the others those of the detector."""
+    group = parser.add_argument_group("which detector")
+    add = group.add_argument
+    text = "classes: coco (NanoDet, Detic); lvis, in1k_coco or a text file of one a line (Detic)"
+    add("--vocab", metavar="NAME", help=text)
+    text = "default: NanoDet, or Detic if --weights or --vocab ask for it"
+    add("--detector", choices=DETECTORS, help=text)
+    text = "of Detic or detectron2; python -m trackverse.weights gets Detic's"
+    add("--weights", type=cli.folder, metavar="FILE", help=text)
+    add("--config", type=cli.folder, metavar="FILE", help="the model's, for detectron2")
+    add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1; auto takes a GPU if there is one")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of Detic's numbers")
+    text = "frames at once for Detic, fewer when memory runs out (default: auto)"
+    add("--batch_size", type=cli.number_or_auto, metavar="N", help=text)
+
+    add = parser.add_argument_group("detection and association").add_argument
+    add("--frame_rate", type=cli.positive, default=frame_rate, metavar="X", help="frames to look at a second")
+    for defaults in (DEFAULTS, TRACKING_DEFAULTS, dict.fromkeys(DEFAULTS, filters)):
+        for field in fields(defaults["nanodet"]):
+            shown = f"{HELP[field.name]} ({_default_text(defaults, field.name)})"
             if field.name == "embedding":
-                group.add_argument("--embedding", choices=EMBEDDINGS, default=default, help=HELP[field.name])
+                add("--embedding", choices=EMBEDDINGS, help=shown)
                 continue
             if field.type == "int":
                 kind: Callable[[str], float] = cli.at_least_one
             else:
                 kind = cli.fraction if field.name in SHARES else cli.not_negative
-            group.add_argument(f"--{field.name}", type=kind, default=default, metavar="X", help=HELP[field.name])
+            add(f"--{field.name}", type=kind, metavar="X", help=shown)
+    parser.set_defaults(filter_defaults=filters)
+
+
+def _default_text(defaults: Mapping[str, Any], name: str) -> str:
+    nanodet, detic = (getattr(defaults[detector], name) for detector in ("nanodet", "detic"))
+    return f"default: {nanodet}" if nanodet == detic else f"default: {nanodet} with NanoDet, {detic} with Detic"
 
 
 def settings(args: Namespace) -> TrackingSettings:
-    """The settings that the flags stand for."""
+    """The settings that the flags stand for. Raises SetupError if they don't go together."""
+    choice = choose_detector(args.detector, args.vocab, args.weights, config=args.config, dtype=args.dtype)
 
-    def given(config: type[Any]) -> Any:
-        return config(**{field.name: getattr(args, field.name) for field in fields(config)})
+    def given(defaults: Config) -> Config:
+        flags = {field.name: getattr(args, field.name) for field in fields(defaults)}
+        return replace(defaults, **{name: value for name, value in flags.items() if value is not None})
 
     return TrackingSettings(
-        args.vocab, args.frame_rate, given(DetectorConfig), given(ByteTrackConfig), given(FilterConfig)
+        choice,
+        args.frame_rate,
+        given(DEFAULTS[choice.name]),
+        given(TRACKING_DEFAULTS[choice.name]),
+        given(args.filter_defaults),
+    )
+
+
+def load(args: Namespace, settings: TrackingSettings) -> Detector:
+    """The detector of these settings, on the device and with the share of the cores that the flags say."""
+    return load_detector(
+        settings.choice,
+        settings.detector,
+        device=args.device,
+        batch_size=args.batch_size,
+        num_threads=threads_of_a_worker(args.num_workers),
     )
 
 

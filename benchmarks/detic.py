@@ -1,0 +1,98 @@
+"""What Detic costs a frame, and which part of it.
+
+    python benchmarks/detic.py
+    python benchmarks/detic.py --kinds swinb --threads 1
+
+A photo of 600 x 400 px at --frame_size 480 (a network input of 480 x 320), 1203 classes, weights made up by the rule of
+the tests: a network's cost does not depend on what it has learnt, save that confident weights propose 256 boxes always.
+Measured are the CPU time of this process and the time on the clock, the best of interleaved rounds. Threads that wait
+for each other count as busy: on a machine that does other work, --threads 1 gives the truest CPU time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from detic_weights import made_up_checkpoint, made_up_vocabulary
+
+from trackverse.detectors.detic import load_detic
+from trackverse.detectors.detic.detector import DTYPES, Detic
+from trackverse.detectors.detic.preprocess import network_hw, network_input, resize
+
+FRAME = skimage.data.coffee()
+FRAME_SIZE = 480
+BATCH_SIZES = (1, 4)
+NUM_CLASSES = 1203
+PARTS = ("backbone", "proposals", "heads", "whole")
+
+
+class Stopwatch:
+    """The least CPU time and clock time of each part, in seconds a frame."""
+
+    def __init__(self) -> None:
+        self.best: dict[tuple[object, ...], tuple[float, float]] = {}
+
+    def measure(self, key: tuple[object, ...], num_frames: int, work: Callable[[], object]) -> object:
+        cpu, clock = time.process_time(), time.perf_counter()
+        result = work()
+        spent = (time.process_time() - cpu) / num_frames, (time.perf_counter() - clock) / num_frames
+        known = self.best.get(key, spent)
+        self.best[key] = min(known[0], spent[0]), min(known[1], spent[1])
+        return result
+
+
+def run(detector: Detic, frames: np.ndarray, watch: Stopwatch, key: tuple[object, ...]) -> None:
+    """One pass part by part, and one as users have it, with resizing and suppression."""
+    small = [resize(frame, network_hw(frame.shape[:2], FRAME_SIZE, FRAME_SIZE)) for frame in frames]
+    sizes = [image.shape[:2] for image in small]
+    vocabulary, count = torch.from_numpy(made_up_vocabulary(NUM_CLASSES)), len(frames)
+    network, pixels = detector.network, network_input(small, torch.device("cpu"))
+    with torch.inference_mode():
+        pyramid = watch.measure((*key, "backbone"), count, lambda: network.features(pixels))
+        proposals = watch.measure((*key, "proposals"), count, lambda: network.proposals(pyramid))
+        watch.measure((*key, "heads"), count, lambda: network.heads(pyramid, proposals, sizes, vocabulary, 0.1))
+    watch.measure((*key, "whole"), count, lambda: detector(frames))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinds", nargs="+", choices=("r18", "swinb"), default=["r18", "swinb"], help="backbones")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="that torch may use")
+    parser.add_argument("--rounds", type=int, default=3, help="passes by each setting, of which the best counts")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    watch = Stopwatch()
+    print(
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}; CPU s / clock s a frame, backbone with pyramid"
+    )
+    print(f"{'':<24}" + "".join(f"{part:>14}" for part in PARTS))
+    for kind in args.kinds:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{kind}.pth"
+            torch.save(made_up_checkpoint(kind), path)
+            detectors = {
+                dtype: load_detic(path, made_up_vocabulary(NUM_CLASSES), dtype=dtype, frame_size=FRAME_SIZE)
+                for dtype in DTYPES
+            }
+        settings = [(dtype, batch_size) for dtype in detectors for batch_size in BATCH_SIZES]
+        for _ in range(1 + args.rounds):  # the first warms up; being slow, it never counts
+            for dtype, batch_size in settings:
+                run(detectors[dtype], np.stack([FRAME] * batch_size), watch, (kind, dtype, batch_size))
+        for dtype, batch_size in settings:
+            spent = [watch.best[kind, dtype, batch_size, part] for part in PARTS]
+            row = "".join(f"{cpu:>7.2f} /{clock:>5.2f}" for cpu, clock in spent)
+            print(f"{kind:<6} {dtype:<9} batch {batch_size}{row}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Where torch computes."""
+
+from __future__ import annotations
+
+import torch
+
+from trackverse.errors import SetupError
+
+
+def usable_device(name: str, num_threads: int = 0) -> str:
+    """The name itself, with "auto" resolved, tried out. Sets the number of threads on the CPU unless it is 0."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
+        raise SetupError(f"device {name} can't be used: {str(e).splitlines()[0]}") from e
+    if name == "cpu" and num_threads:
+        torch.set_num_threads(num_threads)
+    return name
