@@ -69,7 +69,7 @@ def find_tracks() -> list[Track]:
     settings = TrackingSettings(choice, 16.0, config, NANODET_TRACKING, FilterConfig(min_track_area=0.0))
     info = video.probe(VIDEO_PATH)
     clip = Clip("street", "street.0.mp4", 0.0, info.duration_s)
-    return track_clip(VIDEO_PATH, info, clip, detector, settings, dropped=Counter())
+    return list(track_clip(VIDEO_PATH, info, clip, detector, settings, dropped=Counter()))
 
 
 def draw_frame(axes: Axes) -> None:

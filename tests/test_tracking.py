@@ -195,7 +195,7 @@ def clip_of(start_s: float, end_s: float) -> Clip:
 
 
 def tracks_of(path: Path, clip: Clip, config: TrackingSettings, dropped: Counter[str]) -> list[Track]:
-    return track_clip(path, probe(path), clip, Squares(), config, dropped=dropped)
+    return list(track_clip(path, probe(path), clip, Squares(), config, dropped=dropped))
 
 
 def test_a_clip_is_tracked_on_the_clock_and_in_the_pixels_of_its_video(square_video: Path) -> None:

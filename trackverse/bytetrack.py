@@ -68,11 +68,11 @@ class _History:
     embedding_sum: Float32 | float = 0.0
 
     def add(self, time_s: float, detections: Detections, n: int) -> None:
-        """One more frame: row `n` of its detections."""
+        """One more frame: row `n` of its detections. Copied, since a view would keep the whole frame's arrays alive."""
         self.times_s.append(time_s)
-        self.xyxy.append(detections.xyxy[n])
+        self.xyxy.append(detections.xyxy[n].copy())
         self.scores.append(float(detections.scores[n]))
-        self.logits.append(detections.logits[n])
+        self.logits.append(detections.logits[n].copy())
         self.embedding_sum = self.embedding_sum + detections.embeddings[n]
 
     def track(self) -> Track:
@@ -206,7 +206,10 @@ class ByteTracker:
         """Take tracks out of the live ones and return them."""
         if not ended.any():
             return []
-        tracks = [self._histories[row].track() for row in np.flatnonzero(ended)]
+        tracks = []
+        for row in np.flatnonzero(ended):
+            tracks.append(self._histories[row].track())
+            self._histories[row] = _History()  # so that its copy in the track is the only one
         self._kalman = self._kalman.select(~ended)
         self._last_seen_s = self._last_seen_s[~ended]
         if self._embeddings is not None:

@@ -60,25 +60,26 @@ class TrackStore:
         """Whether the clip's tracks are committed."""
         return self.progress(clip.video_id).has(clip.start_s, clip.end_s)
 
-    def commit(self, clip: Clip, tracks: Sequence[Track], video_hw: tuple[int, int], labels: Sequence[str]) -> None:
+    def commit(self, clip: Clip, tracks: Iterable[Track], video_hw: tuple[int, int], labels: Sequence[str]) -> None:
         """Add a clip's tracks and mark it as complete, in one step that a kill can't split.
 
+        Of `tracks`, one at a time is held in memory, and nothing is written before the last one.
         `video_hw`: the source video's size in px; `labels`: the names of the columns of the tracks' logits.
         """
         progress = self.progress(clip.video_id)
+        origin = origin_of(clip, video_hw, self._settings)
+        members, embeddings = [], []
+        for number, track in enumerate(tracks, start=progress.num_tracks):
+            members.append(jsonl.gzip_member(to_line(describe(track, number, origin, labels))))
+            embeddings.append(track.embedding)
         progress_path = self._layout.progress_path(clip.video_id)
         if not progress_path.exists():  # first of all: without it a reader would take every line as committed
             progress_file.save(progress_path, progress)
-        origin = origin_of(clip, video_hw, self._settings)
-        members = [
-            jsonl.gzip_member(to_line(describe(track, progress.num_tracks + n, origin, labels)))
-            for n, track in enumerate(tracks)
-        ]
         self._append(self._layout.meta_path(clip.video_id), progress.meta_bytes, b"".join(members))
-        self._append_embeddings(clip.video_id, progress.num_tracks, [track.embedding for track in tracks])
+        self._append_embeddings(clip.video_id, progress.num_tracks, embeddings)
         progress_file.save(
             progress_path,
-            progress.plus(clip.start_s, clip.end_s, num_tracks=len(tracks), num_bytes=sum(map(len, members))),
+            progress.plus(clip.start_s, clip.end_s, num_tracks=len(members), num_bytes=sum(map(len, members))),
         )
 
     @staticmethod

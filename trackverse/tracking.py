@@ -48,8 +48,9 @@ def track_clip(
     *,
     dropped: Counter[str],
     num_threads: int = 0,
-) -> list[Track]:
-    """The tracks of a clip of the video at `path` that are worth keeping; the others are counted in `dropped`.
+) -> Iterator[Track]:
+    """The tracks of a clip of the video at `path` that are worth keeping, as they end: their class scores take much
+    memory. The others are counted in `dropped`, once all is done.
 
     Raises VideoError (reason "clip after the video's end", or as `read_frames` says).
     """
@@ -65,17 +66,16 @@ def track_clip(
     )
     tracker = ByteTracker(settings.tracker, centre_embeddings=detector.centre_embeddings)
     video_hw = video.frame_hw
-    refused, kept = Counter[str](), []
+    refused = Counter[str]()
     with closing(prefetch(frames)) as batches:
         for track in track_frames(batches, detector, tracker, video_hw=video_hw, refused=refused):
             reason = why_drop(track, video_hw, settings.filters)
             if reason is None:
-                kept.append(track)
+                yield track
             else:
                 refused[f"tracks {reason}"] += 1
     # Only now, so that a clip that fails midway is not counted twice when it is tried again.
     dropped.update(refused)
-    return kept
 
 
 def track_frames(
