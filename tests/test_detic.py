@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,11 +55,12 @@ def r18_weights() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def r18_path(r18_weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def r18_path(r18_weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A checkpoint as it is published: weights under "model", beside what else the training left."""
     path = tmp_path_factory.mktemp("detic") / "r18.pth"
     torch.save({"model": r18_weights | hollow(LEFT_OVER), "iteration": 90000}, path)
-    return path
+    yield path
+    path.unlink()  # a quarter of a gigabyte, which pytest would keep
 
 
 @pytest.fixture(scope="module")
@@ -399,8 +400,10 @@ def test_what_the_training_left_over_is_no_matter_and_strangers_are_named(
 def test_numbers_that_overflow_stop_the_work(r18_weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     """Finite weights, each of them, whose sums are not."""
     name = "backbone.fpn_output4.weight"
-    torch.save(r18_weights | {name: torch.full_like(r18_weights[name], 3e38)}, tmp_path / "huge.pth")
-    detector = load_detic(tmp_path / "huge.pth", made_up_vocabulary())
+    path = tmp_path / "huge.pth"
+    torch.save(r18_weights | {name: torch.full_like(r18_weights[name], 3e38)}, path)
+    detector = load_detic(path, made_up_vocabulary())
+    path.unlink()
     with pytest.raises(SetupError, match=r"huge\.pth: the network's numbers are not finite"):
         detector(COFFEE[None])
 

@@ -164,6 +164,18 @@ def test_a_dry_run_counts_and_writes_nothing(desk: Desk) -> None:
     assert {path: path.read_bytes() for path in desk.output_dir.iterdir()} == before
 
 
+def test_what_must_be_there_is_asked_for_before_anything_is_written_and_only_if_there_is_work(desk: Desk) -> None:
+    def prepare() -> None:
+        raise SetupError("no weights")
+
+    with pytest.raises(SetupError):
+        desk.run("ab", prepare=prepare)
+    assert not desk.output_dir.exists()
+    desk.run("ab")
+    assert desk.run("ab", prepare=prepare) == ([], Tally(already=2))
+    assert desk.run("abc", prepare=prepare, dry_run=True) == ([], Tally(already=2, planned=1))
+
+
 def test_an_item_whose_files_cannot_be_read_fails_and_is_not_overwritten(desk: Desk) -> None:
     def is_done(item: str) -> bool:
         if item == "b":

@@ -80,7 +80,8 @@ class Worklist(Generic[Item]):
     `key` names an item in the list of failures; `tally` counts what becomes of the items; `is_done` looks at the disk;
     `claim_path` gives the lock file (neighbouring items with the same one are done under one claim, by one process, in
     order). Items that failed for good in an earlier run are passed over unless `retry_failed` is "all" or their reason.
-    An item that another process holds is looked at again at the end.
+    An item that another process holds is looked at again at the end. `prepare` is called before an item is claimed: to
+    load a model, say, when it is certain to be needed, and before anything is written.
     """
 
     def __init__(
@@ -94,9 +95,11 @@ class Worklist(Generic[Item]):
         tally: Tally,
         retry_failed: str | None = None,
         dry_run: bool = False,
+        prepare: Callable[[], object] = lambda: None,
     ) -> None:
         self._items, self._key, self._is_done, self._claim_path = items, key, is_done, claim_path
         self._failed_path, self._retry_failed, self._dry_run = failed_path, retry_failed, dry_run
+        self._prepare = prepare
         self._failures = load_failures(failed_path)
         self.tally = tally
 
@@ -107,6 +110,7 @@ class Worklist(Generic[Item]):
             if self._dry_run:
                 self.tally.planned += len(pending)
             elif pending:
+                self._prepare()
                 with files.claim(claim_path) as claimed:
                     if not claimed:
                         busy.append(pending)

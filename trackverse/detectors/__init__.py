@@ -11,7 +11,7 @@ from trackverse import weights
 from trackverse.appearance import ColourStripes, EfficientNetLite0, Embedder
 from trackverse.detectors.batching import FittingBatches
 from trackverse.detectors.protocol import Detector
-from trackverse.detectors.vocabulary import BUILT_IN, load_labels, load_vocabulary
+from trackverse.detectors.vocabulary import BUILT_IN, load_labels
 from trackverse.errors import SetupError
 from trackverse.fetch import file_sha256
 from trackverse.layout import ASSETS_DIR
@@ -152,7 +152,7 @@ def load_detector(
     device = pick_device(device, num_threads)
     detector = load_detic(
         choice.weights,
-        load_vocabulary(choice.vocab),
+        choice.vocab,
         device,
         choice.dtype,
         config.frame_size,

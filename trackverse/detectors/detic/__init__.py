@@ -1,4 +1,4 @@
-"""Detic (Zhou et al. 2022, "Detecting Twenty-thousand Classes using Image-level Supervision") on torch alone.
+"""Detic (Zhou et al. 2022, "Detecting Twenty-thousand Classes using Image-level Supervision"), written for torch.
 
 Finds boxes of any vocabulary that CLIP text vectors are given for. The files follow the papers: `swin` or `resnet` see,
 `fpn` makes a pyramid of it, `centernet` proposes boxes, `cascade` classifies and moves them.
@@ -7,10 +7,11 @@ Finds boxes of any vocabulary that CLIP text vectors are given for. The files fo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trackverse.detectors.vocabulary import Vocabulary, load_vocabulary
 from trackverse.errors import SetupError
 from trackverse.types import Float32
 
@@ -18,18 +19,9 @@ if TYPE_CHECKING:
     from trackverse.detectors.detic.detector import Detic
 
 
-class Vocabulary(Protocol):
-    """C class names and their CLIP text vectors as the columns of `matrix` (512, C)."""
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-    @property
-    def matrix(self) -> Float32: ...
-
-
 def load_detic(
     weights: Path | str,
-    vocab: Vocabulary | Float32,
+    vocab: str | Path | Vocabulary | Float32,
     device: str = "cpu",
     dtype: str = "float32",
     frame_size: int | tuple[int, int] = 480,
@@ -40,7 +32,8 @@ def load_detic(
 ) -> Detic:
     """Detic with the weights of a .pth or .safetensors file, Swin-B or ResNet-18.
 
-    `vocab`: a Vocabulary, or its matrix (512, C) alone, whose labels are then "class 0", "class 1", …
+    `vocab`: a built-in name or a text file of one class a line, as `load_vocabulary` takes them; or a Vocabulary; or a
+    matrix (512, C) alone, whose labels are then "class 0", "class 1", …
     `frame_size`: (least short side, largest long side) px that frames are resized to; one number stands for both.
     `dtype`: "float32", or "bfloat16" for speed where the processor has it. `conf`, `nms`: see Detic.
     Without embeddings their array has no columns. Raises SetupError if torch is not installed, or weights, vocabulary
@@ -49,15 +42,15 @@ def load_detic(
     _need_torch()
     from trackverse.detectors.detic.detector import Detic
 
+    if isinstance(vocab, str | Path):
+        vocab = load_vocabulary(str(vocab))
     if isinstance(vocab, np.ndarray):
-        labels, matrix = tuple(f"class {number}" for number in range(vocab.shape[-1])), vocab
-    else:
-        labels, matrix = vocab.labels, vocab.matrix
+        vocab = Vocabulary(tuple(f"class {number}" for number in range(vocab.shape[-1])), vocab)
     sides = (frame_size, frame_size) if isinstance(frame_size, int) else frame_size
     return Detic(
         Path(weights),
-        labels,
-        matrix,
+        vocab.labels,
+        vocab.matrix,
         device=device,
         dtype=dtype,
         frame_size=sides,

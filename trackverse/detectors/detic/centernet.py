@@ -62,7 +62,7 @@ class ProposalHead(nn.Module):
         """The best cells of one level: boxes (T, K, 4) in network pixels and probabilities (T, K)."""
         tower = self.bbox_tower(features).to(self.agn_hm.weight.dtype)
         probs = finite(self.agn_hm(tower)).sigmoid().flatten(1)
-        distances = functional.relu(self.scales[number](finite(self.bbox_pred(tower)))) * STRIDES[number]
+        distances = finite(functional.relu(self.scales[number](self.bbox_pred(tower))) * STRIDES[number])
         probs, cells = probs.topk(min(MAX_PER_LEVEL, probs.shape[1]), dim=1)
         distances = distances.flatten(2).transpose(1, 2).gather(1, cells[..., None].expand(-1, -1, 4))
         width, stride = features.shape[3], STRIDES[number]

@@ -30,7 +30,8 @@ class Detic:
     and the largest of its long one, in px, to which frames are resized.
     """
 
-    centre_embeddings = True  # they were trained to tell classes apart: those of one class are much alike
+    # The published thresholds are for raw features; on drawn crowds with features like these, centring lost identities.
+    centre_embeddings = False
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ def _unit_columns(matrix: Float32, labels: tuple[str, ...]) -> Tensor:
         raise SetupError(
             f"a vocabulary of {len(labels)} labels needs a matrix of ({TEXT_DIM}, {len(labels)}), not {matrix.shape}"
         )
-    vectors = torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32))
+    vectors = torch.tensor(matrix, dtype=torch.float32)
     if not vectors.isfinite().all():
         raise SetupError("the vocabulary's matrix has values that are not finite")
     return functional.normalize(vectors, dim=0)
