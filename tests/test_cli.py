@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import io
 import logging
 import os
+import pty
+import re
 import shlex
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -336,3 +340,42 @@ def test_a_stage_ends_with_its_summary_and_status(
 ) -> None:
     assert run_stage(["--num_workers", "1"], tally, tmp_path) == status
     assert tally.summary("clips") in capsys.readouterr().err
+
+
+# ---- progress
+
+COUNT_TO_FIVE = """
+import logging, sys, time
+from trackverse import cli
+cli.SECONDS_BETWEEN_LOG_LINES = float(sys.argv[1])
+cli.set_up_logging(verbose=False)
+for number in cli.progress(range(5), what="videos", total=5):
+    time.sleep(0.06)
+    if number == 2:
+        logging.getLogger("trackverse.test").warning("a line of its own")
+"""
+
+
+def test_on_a_terminal_there_is_a_bar_and_log_lines_stand_above_it() -> None:
+    terminal, other_end = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    child = subprocess.Popen([sys.executable, "-c", COUNT_TO_FIVE, "0"], cwd=REPO_DIR, stderr=other_end)
+    os.close(other_end)
+    shown = b""
+    with contextlib.suppress(OSError):  # a terminal whose other end is closed
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    os.close(terminal)
+    assert child.wait() == 0
+    text = shown.decode()
+    assert "5/5" in text and "videos/s" in text
+    assert re.search(r"(^|[\r\n])[^\r\n|]*a line of its own\r?\n", text)
+    assert "so far" not in text
+
+
+@pytest.mark.parametrize("seconds_between, num_lines", [("0.1", 2), ("60", 0)])
+def test_in_a_log_there_are_sparse_lines(seconds_between: str, num_lines: int) -> None:
+    command = [sys.executable, "-c", COUNT_TO_FIVE, seconds_between]
+    said = subprocess.run(command, cwd=REPO_DIR, capture_output=True, text=True, check=True).stderr
+    assert len(re.findall(r"\d of 5 videos so far", said)) == num_lines
+    assert "\r" not in said and "5/5" not in said

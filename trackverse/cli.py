@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from trackverse.errors import RecordError, SetupError, TrackverseError
 from trackverse.layout import check_name
@@ -224,9 +226,10 @@ def set_up_logging(verbose: bool) -> None:
 
 
 def progress(items: Iterable[Item], *, what: str, total: int | None = None) -> Iterator[Item]:
-    """The items, with a progress bar on a terminal and one line a minute in a log."""
-    if sys.stderr.isatty():
-        yield from tqdm(items, total=total, unit=f" {what}", dynamic_ncols=True)
+    """The items, with a progress bar on a terminal and one line a minute in a log, and from side-by-side workers."""
+    if sys.stderr.isatty() and multiprocessing.parent_process() is None:
+        with logging_redirect_tqdm():  # log lines above the bar, not through it
+            yield from tqdm(items, total=total, unit=f" {what}", dynamic_ncols=True)
         return
     of_total = f" of {total}" if total is not None else ""
     last_line = time.monotonic()
