@@ -19,7 +19,8 @@ from collections import Counter
 from pathlib import Path
 
 from trackverse import tracking
-from trackverse.detectors import DEFAULTS, Choice, choose_detector, load_detector
+from trackverse.detectors import CPU_BATCH_SIZE, DEFAULTS, Choice, choose_detector, load_detector
+from trackverse.detectors.batching import FittingBatches
 from trackverse.detectors.protocol import Detector
 from trackverse.filters import FilterConfig
 from trackverse.layout import ASSETS_DIR, REPO_DIR, TracksLayout
@@ -66,12 +67,14 @@ def track_street(detector: Timed, choice: Choice, end_s: float) -> tuple[float, 
 def load_made_up_detic(folder: Path) -> tuple[Choice, Detector]:
     """Detic R18 for COCO's 80 classes, with the weights and the vocabulary of the tests."""
     sys.path.insert(0, str(REPO_DIR / "tests"))
-    from detic_weights import made_up, save_checkpoint
+    import torch
+    from detic_weights import made_up_checkpoint, made_up_vocabulary
 
     from trackverse.detectors.detic import load_detic
 
-    path = save_checkpoint(folder, "r18")
-    return Choice("detic", "coco", path), load_detic(path, made_up("vocabulary", (512, 80)))
+    path = folder / "r18.pth"
+    torch.save({"model": made_up_checkpoint("r18")}, path)
+    return Choice("detic", "coco", path), FittingBatches(load_detic(path, made_up_vocabulary(80)), CPU_BATCH_SIZE)
 
 
 def main() -> None:
