@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import itertools
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -125,16 +125,18 @@ def test_tracks_without_appearance_have_no_embeddings_file(tmp_path: Path) -> No
 # ---- killed at any instant
 
 
-def in_child(work: Callable[[], None]) -> int:
+# Not forked from the tests' own process: threads of libraries that other tests use would leave locks behind.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["test_store"])
+
+
+def in_child(work: Callable[..., None], *args: object) -> int:
     """Run `work` in a process of its own; its exit status, below 0 for the signal that killed it."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        with contextlib.suppress(BaseException):
-            work()
-            status = 0
-        os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    child = FORKS.Process(target=work, args=args)
+    child.start()
+    child.join()
+    assert child.exitcode is not None
+    return child.exitcode
 
 
 def strike_at(number: int, strike: Callable[[], None], when: str) -> None:
@@ -159,6 +161,12 @@ def kill_myself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def commit_and_be_killed(folder: Path, number: int, when: str) -> None:
+    """At the `number`-th step."""
+    strike_at(number, kill_myself, when)
+    commit_what_is_missing(folder)
+
+
 def check_and_finish(folder: Path, undisturbed: dict[str, bytes]) -> int:
     """After a kill: readers see whole segments only; a re-run completes the files. The number of segments seen."""
     ids = committed(folder)
@@ -178,12 +186,7 @@ def test_killed_at_every_step_a_re_run_leaves_every_track_once(
     seen = set()
     for number in itertools.count():
         folder = tmp_path / str(number)
-
-        def work(folder: Path = folder, number: int = number) -> None:
-            strike_at(number, kill_myself, when)
-            commit_what_is_missing(folder)
-
-        status = in_child(work)
+        status = in_child(commit_and_be_killed, folder, number, when)
         seen.add(check_and_finish(folder, undisturbed))
         if status == 0:  # there is no such step any more
             break
@@ -197,12 +200,7 @@ def test_killed_twice_a_re_run_leaves_every_track_once(tmp_path: Path, undisturb
     for first, second in itertools.product(range(10), (0, 4)):
         folder = tmp_path / f"{first} {second}"
         for number in (first, second):
-
-            def work(folder: Path = folder, number: int = number) -> None:
-                strike_at(number, kill_myself, "before")
-                commit_what_is_missing(folder)
-
-            assert in_child(work) == -signal.SIGKILL
+            assert in_child(commit_and_be_killed, folder, number, "before") == -signal.SIGKILL
         check_and_finish(folder, undisturbed)
 
 
@@ -210,6 +208,22 @@ def limit_files_to(num_bytes: int) -> None:
     """From now on this process can't write beyond that in any file; the kernel writes up to there."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, resource.RLIM_INFINITY))
+
+
+def commit_and_be_stopped(folder: Path, num_bytes: int) -> None:
+    """Within the write that goes beyond `num_bytes`."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    limit_files_to(num_bytes)
+    commit_what_is_missing(folder)
+
+
+def commit_on_a_full_disk(folder: Path, num_bytes: int) -> None:
+    """In vain at first, then with room again."""
+    limit_files_to(num_bytes)
+    with pytest.raises(OSError, match="File too large"):
+        commit_what_is_missing(folder)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    commit_what_is_missing(folder)
 
 
 def track_file_sizes(undisturbed: dict[str, bytes]) -> Iterator[int]:
@@ -225,13 +239,7 @@ def test_killed_in_the_middle_of_a_write(tmp_path: Path, undisturbed: dict[str, 
     """The kernel itself kills at a byte of the track file (SIGXFSZ), so that half a record is on the disk."""
     for num_bytes in track_file_sizes(undisturbed):
         folder = tmp_path / str(num_bytes)
-
-        def work(folder: Path = folder, num_bytes: int = num_bytes) -> None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-            limit_files_to(num_bytes)
-            commit_what_is_missing(folder)
-
-        assert in_child(work) == -signal.SIGXFSZ
+        assert in_child(commit_and_be_stopped, folder, num_bytes) == -signal.SIGXFSZ
         assert len(files_of(folder)[f"-M/{VIDEO_ID}-meta.jsonl.gzip"]) == num_bytes
         check_and_finish(folder, undisturbed)
 
@@ -240,15 +248,7 @@ def test_a_full_disk_is_an_error_and_costs_nothing(tmp_path: Path, undisturbed: 
     """The same write without the kill: the process lives on, and goes on when there is room again."""
     for num_bytes in track_file_sizes(undisturbed):
         folder = tmp_path / str(num_bytes)
-
-        def work(folder: Path = folder, num_bytes: int = num_bytes) -> None:
-            limit_files_to(num_bytes)
-            with pytest.raises(OSError, match="File too large"):
-                commit_what_is_missing(folder)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            commit_what_is_missing(folder)
-
-        assert in_child(work) == 0
+        assert in_child(commit_on_a_full_disk, folder, num_bytes) == 0
         assert files_of(folder) == undisturbed
 
 
