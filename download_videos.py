@@ -1,15 +1,21 @@
 """Download the videos of a metafile: 720p, original frame rate, an MP4 each and a JSON file that says where it is from.
 
 python download_videos.py --workdir data/hdvila-100m --metafile assets/hdvila/hdvila100m_metadata.json
-python download_videos.py --workdir data/hdvila-100m --metafile ids.txt --num_workers 2 --sleep 20
+python download_videos.py --workdir data/hdvila-100m --metafile ids.txt --num_workers 4 --max_per_hour 300
 python download_videos.py --workdir data/hdvila-100m --metafile part0.jsonl part1.jsonl --cookies cookies.txt --slurm
-python download_videos.py --workdir data/hdvila-100m --metafile ids.txt --retry_failed "geo-blocked" --proxy socks5://host:1080
+python download_videos.py --workdir data/hdvila-100m --metafile ids.txt --retry_failed geo-blocked --proxy socks5://host:1080
 
 Videos go to WORKDIR/videos_mp4/<first two characters of the id>/<id>.mp4. The same command again fetches only what is
-missing; any number of copies may run at once. Failures and their reasons are listed in WORKDIR/videos_mp4/failed.jsonl:
-broken connections are tried again by the next run, videos that are gone only with --retry_failed. When the site refuses
-more requests, the worker stops and says so. Processes behind one IP address share what the site gives that address, so
-more of them need a longer --sleep.
+missing; any number of copies may run at once. Failures are listed in WORKDIR/videos_mp4/failed.jsonl with their class:
+
+transient    a broken connection, a server's error: tried again by the next runs, until it has failed in 5 in a row
+conditional  geo-blocked, age, members only, login, upcoming: tried again with --retry_failed conditional, when somebody
+             else, somewhere else or later might get it
+permanent    removed, private, DRM, 404: tried again with --retry_failed permanent
+
+--retry_failed also takes a reason of failed.jsonl, or nothing for all. When the site refuses us and not the video (rate
+limit, bot check, many 403 in a row), the worker stops with status 1 and the video is not marked. Processes behind one
+IP address share what the site gives that address: --max_per_hour holds for all that work on one folder.
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ from argparse import Namespace
 from trackverse import cli, download, stage
 from trackverse.download import DownloadConfig
 from trackverse.layout import Layout, failed_path, lock_path
+from trackverse.pacing import Pace
 from trackverse.refusals import SuspectStreak
 from trackverse.worklist import Tally, Worklist
 
@@ -52,6 +59,13 @@ def make_parser() -> cli.Parser:
         metavar="SECONDS",
         help=f"pause between videos (default: {download.YOUTUBE_PAUSE_S:g} for YouTube, else 0)",
     )
+    parser.add_argument(
+        "--max_per_hour",
+        type=cli.at_least_one,
+        metavar="N",
+        help="start at most N videos an hour, all workers and copies over this work folder together "
+        "(default: no limit; YouTube gives a guest about 300)",
+    )
     parser.add_argument("--retries", type=int, default=DEFAULTS.retries, metavar="N", help="of a broken request")
     parser.add_argument("--proxy", metavar="URL", help="http, socks4 or socks5 proxy (default: the environment's)")
     parser.add_argument(
@@ -67,7 +81,7 @@ def work(args: Namespace, rank: int) -> Tally:
     """Download this worker's share of the videos."""
     layout = Layout(cli.workdir(args))
     tally = Tally()
-    streak = SuspectStreak()
+    streak, pace = SuspectStreak(), Pace(layout.last_start_path, args.max_per_hour)
     todo = Worklist(
         stage.videos(args, args.metafile, rank, tally),
         key=lambda video: video.video_id,
@@ -76,6 +90,7 @@ def work(args: Namespace, rank: int) -> Tally:
         failed_path=failed_path(layout.videos_dir),
         tally=tally,
         retry_failed=args.retry_failed,
+        max_tries=download.MAX_TRIES,
         dry_run=args.dry_run,
     )
     with download.private_cookies(args.cookies) as cookies_path:
@@ -91,7 +106,8 @@ def work(args: Namespace, rank: int) -> Tally:
         for number, video in enumerate(cli.progress(todo, what="videos")):
             if number:
                 time.sleep(download.pause_s(video, config))
-            with todo.attempt(video), streak.watch():
+            pace.wait()
+            with todo.attempt(video), streak.watch(video.video_id):
                 video_path, provenance_path = layout.video_path(video.video_id), layout.provenance_path(video.video_id)
                 download.fetch(video, video_path, provenance_path, config)
     return tally

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -126,16 +128,25 @@ def run(layout: Layout, capsys: pytest.CaptureFixture[str]) -> Run:
     return run_stage
 
 
-def start_copy(layout: Layout, metafile: Path, *, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+def start_copy(
+    layout: Layout, metafile: Path, *flags: str, before: Callable[[], None] | None = None
+) -> subprocess.Popen[str]:
     """The script in a process of its own, in which `before` is called first."""
-    argv = [sys.executable, str(REPO_DIR / "download_videos.py"), *command(layout, metafile)]
+    argv = [sys.executable, str(REPO_DIR / "download_videos.py"), *command(layout, metafile, *flags)]
     return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, preexec_fn=before)
+
+
+CLASS_OF = {"gone": "permanent", "geo": "conditional", "cut": "transient"}
+
+
+def noted(layout: Layout) -> list[dict[str, Any]]:
+    """The lines of the list of failures."""
+    return [json.loads(line) for line in (layout.videos_dir / "failed.jsonl").read_text().splitlines()]
 
 
 def failures(layout: Layout) -> dict[str, tuple[str, bool]]:
     """{video id: (reason, retry)} as noted last."""
-    lines = (layout.videos_dir / "failed.jsonl").read_text().splitlines()
-    return {entry["key"]: (entry["reason"], entry.get("retry")) for entry in map(json.loads, lines)}
+    return {entry["key"]: (entry["reason"], entry.get("retry")) for entry in noted(layout)}
 
 
 def left_in(layout: Layout) -> list[str]:
@@ -210,6 +221,19 @@ def test_two_copies_at_once_fetch_each_video_once(layout: Layout, server: LocalS
     assert server.requests["whole.mp4"] == 6 * 2  # yt-dlp asks once for the kind of file and once for the file
 
 
+def test_copies_and_workers_keep_to_one_pace(layout: Layout, server: LocalServer) -> None:
+    """Three workers in two copies, a second between any two videos: six take 5 s from the first start to the last, but
+    1 s if each worker kept to a pace of its own. (How long it takes from a start to its request, the load decides.)"""
+    metafile = write_metafile(layout, {f"video{n}": server.url(f"whole.mp4?{n}") for n in range(6)})
+    pace = ("--max_per_hour", "3600")
+    copies = [start_copy(layout, metafile, *pace), start_copy(layout, metafile, *pace, "--num_workers", "2")]
+    said = [copy.communicate(timeout=60)[1] for copy in copies]
+    assert [copy.returncode for copy in copies] == [0, 0], said
+    asked = sorted(server.first_asked.values())
+    assert len(asked) == 6 and asked[-1] - asked[0] > 2.5
+    assert [name for name in left_in(layout) if not name.startswith("video")] == ["last_start.txt"]
+
+
 def test_after_a_kill_the_download_goes_on_where_it_was(layout: Layout, server: LocalServer, run: Run) -> None:
     metafile = write_metafile(layout, {"video": server.url("whole.mp4")})
     server.behaviours["whole.mp4"] = Behaviour(stall_after=20_000)
@@ -253,13 +277,56 @@ def test_what_is_gone_is_asked_for_again_only_on_request(
 
 
 @pytest.mark.parametrize(
+    ("again", "asked", "failed_before"),
+    [
+        ((), {"cut"}, {"gone", "geo"}),
+        (("--retry_failed", "conditional"), {"cut", "geo"}, {"gone"}),
+        (("--retry_failed", "permanent"), {"cut", "gone"}, {"geo"}),
+        (("--retry_failed", "geo-blocked"), {"cut", "geo"}, {"gone"}),
+        (("--retry_failed",), {"cut", "geo", "gone"}, set()),
+    ],
+    ids=["unasked", "a class", "another class", "a reason", "all"],
+)
+def test_what_is_tried_again_by_its_class(
+    layout: Layout, server: LocalServer, run: Run, again: tuple[str, ...], asked: set[str], failed_before: set[str]
+) -> None:
+    statuses = {"gone": 404, "geo": 451, "cut": 503}
+    server.behaviours.update({name: Behaviour(status=status) for name, status in statuses.items()})
+    metafile = write_metafile(layout, {name: server.url(name) for name in statuses} | {"ok": server.url("whole.mp4")})
+    assert run(metafile)[0] == 1
+    kinds = {entry["key"]: (entry["kind"], bool(entry["message"]), bool(entry["at"])) for entry in noted(layout)}
+    assert kinds == {name: (kind, True, True) for name, kind in CLASS_OF.items()}
+    server.requests.clear()
+    _, said = run(metafile, *again)
+    assert set(server.requests) == asked
+    rows = [line.split()[1:] for line in said.splitlines() if line[9:].startswith(tuple(CLASS_OF.values()))]
+    assert {row[0]: row[-2:] for row in rows} == {
+        kind: ["0", "1"] if name in failed_before else ["1", "0"] for name, kind in CLASS_OF.items()
+    }
+
+
+def test_what_might_pass_is_tried_in_so_many_runs_and_no_more(layout: Layout, server: LocalServer, run: Run) -> None:
+    server.behaviours["whole.mp4"] = Behaviour(status=503)
+    metafile = write_metafile(layout, {"video": server.url("whole.mp4")})
+    for _ in range(download.MAX_TRIES):
+        assert "1 failed (1 server error (5xx))" in run(metafile)[1]
+    asked = server.requests.total()
+    status, said = run(metafile)
+    assert status == 1 and "1 failed before (1 server error (5xx)): --retry_failed tries again" in said
+    assert server.requests.total() == asked
+    server.behaviours.clear()
+    assert run(metafile, "--retry_failed", "transient")[0] == 0
+    assert layout.video_path("video").exists()
+
+
+@pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
-        (Behaviour(status=500), "transient"),
-        (Behaviour(status=503), "transient"),
+        (Behaviour(status=500), "server error (5xx)"),
+        (Behaviour(status=503), "server error (5xx)"),
         (Behaviour(status=403), "forbidden (403)"),
-        (Behaviour(cut_after=20_000), "transient"),
-        (Behaviour(cut_after=0), "transient"),
+        (Behaviour(cut_after=20_000), "broken connection"),
+        (Behaviour(cut_after=0), "broken connection"),
         (Behaviour(cut_after=20_000, length=False), "truncated video"),
     ],
     ids=["500", "503", "403", "ends early", "empty", "ends early, size not said"],
@@ -284,6 +351,89 @@ def test_a_connection_that_breaks_once_is_mended_within_the_run(layout: Layout, 
     assert layout.video_path("video").read_bytes() == (server.folder / "whole.mp4").read_bytes()
 
 
+# What the server does to a request, and the class and reason that the video is to get.
+FAULTS = {
+    "403": (Behaviour(status=403), ("transient", "forbidden (403)")),
+    "404": (Behaviour(status=404), ("permanent", "not found (404)")),
+    "410": (Behaviour(status=410), ("permanent", "gone (410)")),
+    "451": (Behaviour(status=451), ("conditional", "geo-blocked")),
+    "500": (Behaviour(status=500), ("transient", "server error (5xx)")),
+    "503": (Behaviour(status=503), ("transient", "server error (5xx)")),
+    "cut": (Behaviour(cut_after=20_000), ("transient", "broken connection")),
+    "cut, size not said": (Behaviour(cut_after=20_000, length=False), ("transient", "truncated video")),
+}
+
+
+RESUMABLE = (refusals.BROKEN_CONNECTION, refusals.SERVER_ERROR)
+
+
+class FaultyWeb:
+    """Treats 30 % of all requests badly, and remembers what it did to each video (which is the query of its URL)."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[str | None]] = {}
+
+    def fault_of(self, path_and_query: str) -> Behaviour | None:
+        """The same for the same request of a video, in whatever order the videos are asked for."""
+        video_id = path_and_query.partition("?")[2]
+        answers = self.answers.setdefault(video_id, [])
+        rng = np.random.default_rng([zlib.crc32(video_id.encode()), len(answers)])
+        answers.append(str(rng.choice(list(FAULTS))) if rng.random() < 0.3 else None)
+        return FAULTS[answers[-1]][0] if answers[-1] else None
+
+    def expected(self) -> dict[str, tuple[str, str]]:
+        """{video id: (class, reason)} of those that must have failed: the last answer is what decides. (The first of
+        two is only looked into: where it is merely short, yt-dlp goes on.)"""
+        return {video_id: FAULTS[last][1] for video_id, (*_, last) in self.answers.items() if last}
+
+
+def standing(layout: Layout) -> dict[str, tuple[str, str]]:
+    """{video id: (class, reason)} of the failures that stand."""
+    last = {entry["key"]: entry for entry in noted(layout)}
+    return {key: (entry["kind"], entry["reason"]) for key, entry in last.items() if entry["reason"]}
+
+
+def test_every_video_of_a_faulty_web_is_classified_right(layout: Layout, server: LocalServer, run: Run) -> None:
+    """TRACKVERSE_FAULTY_VIDEOS=200 makes it a longer run, of a minute or two."""
+    video_ids = [f"v{n:03}" for n in range(int(os.environ.get("TRACKVERSE_FAULTY_VIDEOS", "40")))]
+    metafile = write_metafile(layout, {video_id: server.url(f"whole.mp4?{video_id}") for video_id in video_ids})
+    web = FaultyWeb()
+    server.fault_of = web.fault_of
+    assert run(metafile, "--num_workers", "4")[0] == 1
+    failed = web.expected()
+    assert set(web.answers) == set(video_ids) and {kind for kind, _ in failed.values()} == set(CLASS_OF.values())
+    assert standing(layout) == failed
+
+    def check_files() -> None:
+        """Every video is whole, or there is nothing of it but what a broken connection left to go on from."""
+        whole = (server.folder / "whole.mp4").read_bytes()
+        there = {path.stem for path in layout.videos_dir.glob("*/*.mp4") if path.read_bytes() == whole}
+        resumable = {key for key, (_, reason) in failed.items() if reason in RESUMABLE}
+        assert there == set(video_ids) - set(failed)
+        names = {str(path.relative_to(layout.videos_dir)) for path in layout.videos_dir.rglob("*") if path.is_file()}
+        wanted = {f"{i[:2]}/{i}{ending}" for i in there for ending in (".mp4", ".json")} | {"failed.jsonl"}
+        assert wanted <= names
+        assert {Path(name).parts[1] for name in names - wanted} <= {f".{key}.tmp" for key in resumable}
+
+    check_files()
+    # The web is well again: each run asks only for what it should.
+    for flags, due in [
+        ((), {"transient"}),
+        (("--retry_failed", "conditional"), {"conditional"}),
+        (("--retry_failed", "gone (410)"), {"gone (410)"}),
+        (("--retry_failed",), {"permanent"}),
+        (("--retry_failed",), set()),
+    ]:
+        asked: set[str] = set()
+        server.fault_of = lambda path_and_query, asked=asked: asked.add(path_and_query.partition("?")[2])
+        run(metafile, *flags)
+        assert asked == {key for key, why in failed.items() if due & set(why)}, flags
+        failed = {key: why for key, why in failed.items() if key not in asked}
+        assert standing(layout) == failed
+        check_files()
+    assert len(left_in(layout)) == 2 * len(video_ids) + 1
+
+
 def test_too_many_requests_stop_the_worker_and_mark_nothing(layout: Layout, server: LocalServer, run: Run) -> None:
     server.behaviours["whole.mp4"] = Behaviour(status=429)
     code, said = run(write_metafile(layout, {"one": server.url("whole.mp4"), "two": server.url("vp9.webm")}))
@@ -299,6 +449,7 @@ def test_many_suspect_failures_in_a_row_stop_the_worker(layout: Layout, server: 
     code, said = run(write_metafile(layout, {f"v{n}": server.url("whole.mp4") for n in range(most + 2)}))
     assert code == 1 and f"{most} videos in a row failed (forbidden (403))" in said
     assert server.requests["whole.mp4"] == most
+    assert {entry["reason"] for entry in noted(layout)[-most:]} == {None}  # the fault was not theirs: none is marked
 
 
 def test_what_has_no_picture_is_not_asked_for_again(layout: Layout, server: LocalServer, run: Run) -> None:
@@ -468,8 +619,8 @@ MESSAGES = [
     ("Premieres in 3 hours", "upcoming", False),
     ("This live event will begin in 2 days.", "upcoming", False),
     ("Unable to download webpage: HTTP Error 404: Not Found", "not found (404)", False),
-    ("Unable to download webpage: HTTP Error 503: Service Unavailable", "transient", True),
-    ("Unable to download webpage: The read operation timed out", "transient", True),
+    ("Unable to download webpage: HTTP Error 503: Service Unavailable", "server error (5xx)", True),
+    ("Unable to download webpage: The read operation timed out", "broken connection", True),
     ("Requested format is not available. Use --list-formats for a list of available formats", "no formats", True),
     ("No video formats found!", "no formats", True),
     ("Unable to download webpage: HTTP Error 403: Forbidden", "forbidden (403)", True),
@@ -496,10 +647,10 @@ def test_messages_that_are_about_the_video(text: str, reason: str, retry: bool) 
 @pytest.mark.parametrize(
     ("error", "reason", "retry"),
     [
-        (as_ytdlp_raises(None, "Got error: 9 bytes read, 5 more expected. Giving up after 3"), "transient", True),
-        (as_ytdlp_raises(None, "Did not get any data blocks"), "transient", True),
-        (as_ytdlp_raises(TransportError("whatever the network says")), "transient", True),
-        (as_ytdlp_raises(ExtractorError("no page", cause=TransportError("strange"))), "transient", True),
+        (as_ytdlp_raises(None, "Got error: 9 bytes read, 5 more expected. Giving up"), "broken connection", True),
+        (as_ytdlp_raises(None, "Did not get any data blocks"), "broken connection", True),
+        (as_ytdlp_raises(TransportError("whatever the network says")), "broken connection", True),
+        (as_ytdlp_raises(ExtractorError("no page", cause=TransportError("strange"))), "broken connection", True),
         (as_ytdlp_raises(GeoRestrictedError("not available from your location")), "geo-blocked", False),
         (as_ytdlp_raises(HTTPError(SimpleNamespace(status=418, reason="Teapot"))), "refused by the site", False),
         (as_ytdlp_raises(ExtractorError("Unable to extract title")), "extractor failed", True),

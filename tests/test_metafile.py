@@ -422,6 +422,29 @@ def test_chunks_share_everything_out_once(tmp_path: Path, num_chunks: int) -> No
     assert max(map(len, chunks)) - min(map(len, chunks)) <= 1
 
 
+@pytest.mark.parametrize("num_chunks", [1, 2, 3, 5])
+def test_a_chunk_parses_its_own_lines_and_all_chunks_have_all(tmp_path: Path, num_chunks: int) -> None:
+    """Lines that begin with an id and are torn behind it, neighbours of one video, and an id that a later key changes:
+    what a line is, only parsing tells, but whose it is, its beginning."""
+    path = tmp_path / "hdvila.jsonl"
+    span = ["00:00:01.000", "00:00:02.000"]
+    videos = [(f"video-{n:05}", c) for n in range(8) for c in range(1 + n % 2)]
+    lines = [jsonl.dump({"video_id": v, "clip": [{"clip_id": f"{v}.{c}", "span": span}]}) for v, c in videos]
+    lines.insert(3, '{"video_id": "torn-line-0"')
+    lines.insert(8, '{"video_id": "bad-span-00", "clip": [{"clip_id": "x.1", "span": ["now", "then"]}]}')
+    lines.append('{"video_id": "first-id-00", "video_id": "second-id-0"}')
+    path.write_text("\n".join(lines))
+    errors: list[RecordError] = []
+    chunks = [
+        list(metafile.read_metafiles([path], errors.append, chunk_id=k, num_chunks=num_chunks))
+        for k in range(num_chunks)
+    ]
+    found = sorted((video.video_id, len(video.clips or ())) for video in chain.from_iterable(chunks))
+    assert found == [("second-id-0", 0), *((f"video-{n:05}", 1 + n % 2) for n in range(8))]
+    assert sorted(str(error).split(":")[1] for error in errors) == ["4", "9"]  # each told once, by its chunk
+    assert max(map(len, chunks)) - min(map(len, chunks)) <= 2  # bad lines take up places
+
+
 def test_limit_counts_the_videos_of_a_chunk(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     ids = [f"video-{n:05}" for n in range(9)]

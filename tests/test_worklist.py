@@ -124,6 +124,68 @@ def test_what_fails_again_is_counted_as_failed_now(desk: Desk) -> None:
     assert load_failures(desk.failed_path)["x"].reason == "transient"
 
 
+def far(name: str) -> ItemError:
+    return ItemError(f"{name}: geo-blocked", reason="geo-blocked", kind="conditional")
+
+
+def timed_out(name: str) -> ItemError:
+    return ItemError(f"{name}: timed out", reason="timeout", retry=True, kind="transient")
+
+
+def test_a_class_picks_all_its_reasons_and_is_told_in_the_table(desk: Desk) -> None:
+    desk.run("xyz", {"x": far, "y": gone, "z": timed_out})
+    entry = json.loads(desk.failed_path.read_text().splitlines()[0])
+    assert (entry["reason"], entry["kind"]) == ("geo-blocked", "conditional")
+    again, tally = desk.run("xyz", {"x": far, "z": timed_out}, retry_failed="conditional")
+    assert again == ["x", "z"]
+    assert [line.split() for line in tally.table()] == [
+        ["class", "reason", "now", "before"],
+        ["done", "0", "0"],
+        ["-", "removed", "0", "1"],
+        ["conditional", "geo-blocked", "1", "0"],
+        ["transient", "timeout", "1", "0"],
+    ]
+
+
+def test_a_stage_without_classes_has_no_table(desk: Desk) -> None:
+    assert desk.run("xy", {"y": gone})[1].table() == []
+
+
+def test_what_may_be_better_now_is_tried_in_so_many_runs_in_a_row(desk: Desk) -> None:
+    for _ in range(3):
+        assert desk.run("x", {"x": timed_out}, max_tries=3)[0] == ["x"]
+    again, tally = desk.run("x", max_tries=3)
+    assert again == [] and tally.failed_before == Counter({"timeout": 1}) and tally.exit_status == 1
+    assert load_failures(desk.failed_path)["x"].tries == 3
+    assert desk.run("x", max_tries=3, retry_failed="transient") == (["x"], Tally(done=1))
+
+
+def test_another_failure_in_between_starts_the_count_anew(desk: Desk) -> None:
+    for error in (timed_out, timed_out, far, timed_out):
+        desk.run("x", {"x": error}, max_tries=3, retry_failed="all")
+    assert load_failures(desk.failed_path)["x"].tries == 1
+
+
+def test_who_stops_may_take_back_failures_of_this_run(desk: Desk) -> None:
+    """x failed for good in an earlier run and y never: both stand afterwards as they stood before."""
+    desk.run("x", {"x": gone})
+    before = load_failures(desk.failed_path)
+
+    def blocked(name: str) -> StopWorkError:
+        return StopWorkError("blocked", unmark=["x", "y"])
+
+    desk.run("xyz", {"x": timed_out, "y": timed_out, "z": blocked}, retry_failed="all")
+    assert load_failures(desk.failed_path) == before
+
+
+@pytest.mark.parametrize("tries", ["many", None, [1]])
+def test_a_failure_whose_tries_are_no_number_is_passed_over(desk: Desk, tries: Any) -> None:
+    desk.run("x", {"x": gone})
+    entry = json.loads(desk.failed_path.read_text()) | {"key": "y", "tries": tries}
+    desk.failed_path.write_text(json.dumps(entry))
+    assert load_failures(desk.failed_path) == {}
+
+
 def test_the_last_word_on_an_item_counts(desk: Desk) -> None:
     desk.run("x", {"x": gone})
     desk.run("x", retry_failed="all")
@@ -258,8 +320,8 @@ def test_summary(tally: Tally, line: str, exit_status: int) -> None:
 
 def test_workers_counts_add_up() -> None:
     total = Tally(done=1, failed=Counter(a=1), stopped="first")
-    total.add(Tally(2, 3, 4, 5, Counter(a=1, b=1), Counter(c=1), Counter(d=1), "second"))
-    assert total == Tally(3, 3, 4, 5, Counter(a=2, b=1), Counter(c=1), Counter(d=1), "first")
+    total.add(Tally(2, 3, 4, 5, Counter(a=1, b=1), Counter(c=1), Counter(d=1), "second", {"a": "transient"}))
+    assert total == Tally(3, 3, 4, 5, Counter(a=2, b=1), Counter(c=1), Counter(d=1), "first", {"a": "transient"})
 
 
 # ---- several processes

@@ -95,7 +95,8 @@ def stage_parser(docstring: str | None, *, itemwise: bool = True) -> Parser:
             nargs="?",
             const="all",
             metavar="REASON",
-            help="try items again that failed in an earlier run: all, or those with this reason (as in failed.jsonl)",
+            help="try items again that failed in an earlier run: all, or those with this reason, or of this class "
+            "(as in failed.jsonl)",
         )
         common.add_argument("--num_chunks", type=at_least_one, default=1, metavar="N", help="split the list in N")
         common.add_argument("--chunk_id", type=int, metavar="K", help="do only chunk K, from 0 (default: all chunks)")

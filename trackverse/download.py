@@ -31,7 +31,7 @@ from yt_dlp.utils import DownloadError, ExtractorError, UnavailableVideoError
 
 from trackverse import files, jsonl, refusals, video
 from trackverse.errors import ItemError, SetupError, TrackverseError, VideoError
-from trackverse.refusals import INSTALL_HINT
+from trackverse.refusals import CONDITIONAL, INSTALL_HINT, PERMANENT, TRANSIENT
 from trackverse.types import SourceVideo
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 YOUTUBE_DOMAINS = ("youtube.com", "youtu.be", "youtube-nocookie.com")
 YOUTUBE_PAUSE_S = 10.0  # a guest gets about 300 videos an hour (yt-dlp's wiki, "Extractors")
 MAX_PAUSE_S = 86_400
+MAX_TRIES = 5  # runs in a row in which a video fails for what might have passed
 PROXY_SCHEMES = ("http", "socks4", "socks4a", "socks5", "socks5h")
 FILE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT} | {
     errno.ENOTDIR,
@@ -92,10 +93,11 @@ def fetch(source: SourceVideo, video_path: Path, provenance_path: Path, config: 
             found = _check_whole(mp4_path, info)
         except VideoError as error:
             _remove(partial_dir)
-            retry = error.reason not in NEVER_WHOLE
-            raise ItemError(f"{error}", reason=error.reason, retry=retry) from error
+            kind = PERMANENT if error.reason in NEVER_WHOLE else TRANSIENT
+            raise refusals.failure(f"{error}", error.reason, kind) from error
         except ItemError as error:
-            if error.reason != refusals.TRANSIENT:  # only after a broken connection is what came worth keeping
+            # Only after a broken connection is what came worth keeping.
+            if error.reason not in (refusals.BROKEN_CONNECTION, refusals.SERVER_ERROR):
                 _remove(partial_dir)
             raise
         with files.atomic_write(provenance_path) as file:
@@ -168,7 +170,7 @@ def _check_url(source: SourceVideo) -> str:
     except ValueError:
         is_web = False
     if not source.url or not is_web:
-        raise ItemError(f"{(source.url or 'no URL')[:200]!r} is not an http(s) URL", reason="bad URL")
+        raise refusals.failure(f"{(source.url or 'no URL')[:200]!r} is not an http(s) URL", "bad URL", PERMANENT)
     return source.url
 
 
@@ -185,7 +187,7 @@ def _download(url: str, partial_dir: Path, config: DownloadConfig) -> tuple[dict
     except Exception as error:
         raise translate(error, messages.warnings) from error
     if not info or not info.get("requested_downloads"):
-        raise ItemError(f"{url}: has no video, or a list of them", reason="not one video")
+        raise refusals.failure(f"{url}: has no video, or a list of them", "not one video", PERMANENT)
     return info, Path(info["requested_downloads"][0]["filepath"])
 
 
@@ -222,9 +224,10 @@ def options(config: DownloadConfig) -> dict[str, Any]:
 def _refuse_lists_and_streams(info: Any, *, incomplete: bool) -> None:
     """yt-dlp's match filter: raises ItemError for what is not one finished video."""
     if info.get("playlist_index") is not None:
-        raise ItemError(f"{info.get('playlist') or 'the page'}: a list of videos, not one", reason="not one video")
+        what = info.get("playlist") or "the page"
+        raise refusals.failure(f"{what}: a list of videos, not one", "not one video", PERMANENT)
     if info.get("is_live") or info.get("live_status") in ("is_live", "is_upcoming"):
-        raise ItemError("is live, or not yet on", reason="upcoming")
+        raise refusals.failure("is live, or not yet on", "upcoming", CONDITIONAL)
 
 
 class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
@@ -327,16 +330,16 @@ def translate(error: Exception, warnings: Sequence[str]) -> TrackverseError:
     text = " ".join(str(error).removeprefix("ERROR: ").split())
     line = re.split(r" \(caused by|; please report this issue", text)[0]
     if isinstance(cause, _PrivateAddressError):
-        return ItemError(line, reason="private address")
+        return refusals.failure(line, "private address", CONDITIONAL)
     if isinstance(cause, OSError) and cause.errno in FILE_ERRNOS:
         return SetupError(f"yt-dlp can't write: {line}")
     if known := refusals.translate(text, line, warnings):
         return known
     if cause is None or isinstance(cause, TransportError) or isinstance(getattr(cause, "cause", None), TransportError):
-        return ItemError(line, reason=refusals.TRANSIENT, retry=True)
+        return refusals.failure(line, refusals.BROKEN_CONNECTION, TRANSIENT)
     if isinstance(cause, RequestError) or (isinstance(cause, ExtractorError) and cause.expected):
-        return ItemError(line, reason="refused by the site")
-    return ItemError(f"{type(cause).__name__}: {line}", reason=refusals.EXTRACTOR_FAILED, retry=True)
+        return refusals.failure(line, "refused by the site", PERMANENT)
+    return refusals.failure(f"{type(cause).__name__}: {line}", refusals.EXTRACTOR_FAILED, TRANSIENT)
 
 
 # --- what came of it -------------------------------------------------------------------------------------------------
@@ -358,7 +361,7 @@ def _as_mp4(path: Path, *, keep_audio: bool) -> Path:
         said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         if refusals.SETUP.search(done.stderr):
             raise SetupError(f"{mp4_path}: can't be written ({said})")
-        raise ItemError(f"can't be copied into an MP4 ({said})", reason="does not fit MP4")
+        raise refusals.failure(f"can't be copied into an MP4 ({said})", "does not fit MP4", PERMANENT)
     return mp4_path
 
 

@@ -45,6 +45,11 @@ class Layout:
         return self.workdir / "videos_mp4"
 
     @property
+    def last_start_path(self) -> Path:
+        """When a download was started last, by which all copies over this folder keep to one pace."""
+        return self.videos_dir / "last_start.txt"
+
+    @property
     def blurred_dir(self) -> Path:
         return self.workdir / "videos_blurred"
 

@@ -63,6 +63,8 @@ def start(
         tally = _run_workers(work, args) if spread else work(args, 0)
         if finish and not args.dry_run:
             finish(args)
+        for line in tally.table():
+            log.info("%s", line)
         log.info("%s", tally.summary(what))
         return tally.exit_status
 

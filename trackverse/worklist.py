@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -38,6 +39,7 @@ class Tally:
     failed_before: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     stopped: str | None = None
+    kinds: dict[str, str] = field(default_factory=dict)  # the class of each reason, in stages that have classes
 
     def add(self, other: Tally) -> None:
         """Add another worker's counts."""
@@ -49,6 +51,7 @@ class Tally:
         self.failed_before.update(other.failed_before)
         self.dropped.update(other.dropped)
         self.stopped = self.stopped or other.stopped
+        self.kinds.update(other.kinds)
 
     @property
     def exit_status(self) -> int:
@@ -69,6 +72,18 @@ class Tally:
         nothing = not (self.done or self.planned or self.failed or self.stopped)
         return ", ".join(parts) + (": nothing to do" if nothing and not self.elsewhere else "")
 
+    def table(self) -> list[str]:
+        """The failures by class and reason, a line each under a heading; empty in a stage that has no classes."""
+        if not self.kinds:
+            return []
+        reasons = sorted(self.failed | self.failed_before, key=lambda reason: (self.kinds.get(reason, "-"), reason))
+        rows = [("class", "reason", "now", "before"), ("done", "", str(self.done + self.elsewhere), str(self.already))]
+        rows += [
+            (self.kinds.get(reason, "-"), reason, str(self.failed[reason]), str(self.failed_before[reason]))
+            for reason in reasons
+        ]
+        return [f"{kind:<12} {reason:<22} {now:>8} {before:>8}" for kind, reason, now, before in rows]
+
 
 def _by_reason(what: str, reasons: Counter[str]) -> str:
     return f"{reasons.total()} {what} ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common())})"
@@ -79,9 +94,10 @@ class Worklist(Generic[Item]):
 
     `key` names an item in the list of failures; `tally` counts what becomes of the items; `is_done` looks at the disk;
     `claim_path` gives the lock file (neighbouring items with the same one are done under one claim, by one process, in
-    order). Items that failed for good in an earlier run are passed over unless `retry_failed` is "all" or their reason.
-    An item that another process holds is looked at again at the end. `prepare` is called before an item is claimed: to
-    load a model, say, when it is certain to be needed, and before anything is written.
+    order). Items that failed for good in an earlier run, or in `max_tries` runs in a row for what might have passed,
+    are passed over unless `retry_failed` is "all", their reason or its class. An item that another process holds is
+    looked at again at the end. `prepare` is called before an item is claimed: to load a model, say, when it is certain
+    to be needed, and before anything is written.
     """
 
     def __init__(
@@ -94,12 +110,13 @@ class Worklist(Generic[Item]):
         failed_path: Path,
         tally: Tally,
         retry_failed: str | None = None,
+        max_tries: int | None = None,
         dry_run: bool = False,
         prepare: Callable[[], object] = lambda: None,
     ) -> None:
         self._items, self._key, self._is_done, self._claim_path = items, key, is_done, claim_path
         self._failed_path, self._retry_failed, self._dry_run = failed_path, retry_failed, dry_run
-        self._prepare = prepare
+        self._max_tries, self._prepare = max_tries, prepare
         self._failures = load_failures(failed_path)
         self.tally = tally
 
@@ -134,10 +151,20 @@ class Worklist(Generic[Item]):
             log.warning("%s: %s", self._key(item), error)
             return False
         failure = self._failures.get(self._key(item))
-        if failure and not failure.retry and self._retry_failed not in ("all", failure.reason):
-            self.tally.failed_before[failure.reason] += 1
+        if failure and not self._is_due(failure):
+            self._count(self.tally.failed_before, failure)
             return False
         return True
+
+    def _is_due(self, failure: Failure) -> bool:
+        if self._retry_failed is not None and self._retry_failed in ("all", failure.reason, failure.kind):
+            return True
+        return failure.retry and (self._max_tries is None or failure.tries < self._max_tries)
+
+    def _count(self, counter: Counter[str], failure: Failure | ItemError) -> None:
+        counter[failure.reason] += 1
+        if failure.kind is not None:
+            self.tally.kinds[failure.reason] = failure.kind
 
     def _under_claim(self, pending: list[Item], failures: dict[str, Failure]) -> Iterator[Item]:
         """What is still to do: another process may have done, or failed, items between our look and our claim."""
@@ -146,7 +173,7 @@ class Worklist(Generic[Item]):
             if self._is_done(item):
                 self.tally.elsewhere += 1
             elif failure and failure != self._failures.get(self._key(item)):
-                self.tally.failed[failure.reason] += 1
+                self._count(self.tally.failed, failure)
             else:
                 yield item
             if self.tally.stopped:
@@ -161,10 +188,14 @@ class Worklist(Generic[Item]):
         except StopWorkError as error:
             self.tally.stopped = str(error)
             log.error("%s: %s", key, error)
+            for unmarked in error.unmark:
+                self._note(unmarked, self._failures.get(unmarked))
         except ItemError as error:
-            self.tally.failed[error.reason] += 1
+            self._count(self.tally.failed, error)
             log.warning("%s: %s", key, error)
-            self._note(key, Failure(error.reason, str(error), error.retry))
+            before = self._failures.get(key)
+            tries = 1 + (before.tries if before and before.retry and error.retry else 0)
+            self._note(key, Failure(error.reason, str(error), error.retry, error.kind, tries))
         else:
             self.tally.done += 1
             if key in self._failures:
@@ -172,17 +203,40 @@ class Worklist(Generic[Item]):
 
     def _note(self, key: str, failure: Failure | None) -> None:
         entry: dict[str, object] = {"key": key, "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
-        entry |= vars(failure) if failure else {"reason": None}
+        entry |= failure.to_json() if failure else {"reason": None}
         files.append_line(self._failed_path, jsonl.dump(entry))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an item failed; `retry` says that the next run tries it again unasked."""
+    """Why an item failed; `retry` says that the next run tries it again unasked.
+
+    `kind`: the class of the reason, in stages that have classes. `tries`: how many runs in a row it failed in for what
+    might have passed.
+    """
 
     reason: str
     message: str
     retry: bool
+    kind: str | None = None
+    tries: int = 1
+
+    def to_json(self) -> dict[str, object]:
+        """Its part of the line in the list of failures; without a class and a first try, which go without saying."""
+        return {key: value for key, value in asdict(self).items() if (key, value) not in (("kind", None), ("tries", 1))}
+
+    @classmethod
+    def from_json(cls, entry: dict[str, object]) -> Failure:
+        """Raises KeyError, TypeError or ValueError if the entry is not one. Reasons and classes, of which there are
+        few, are shared between failures, of which there may be a million."""
+        kind = entry.get("kind")
+        return cls(
+            sys.intern(str(entry["reason"])),
+            str(entry["message"]),
+            bool(entry["retry"]),
+            None if kind is None else sys.intern(str(kind)),
+            int(str(entry.get("tries", 1))),
+        )
 
 
 def load_failures(path: Path) -> dict[str, Failure]:
@@ -196,7 +250,7 @@ def load_failures(path: Path) -> dict[str, Failure]:
             if entry["reason"] is None:
                 failures.pop(entry["key"], None)
             else:
-                failures[entry["key"]] = Failure(str(entry["reason"]), str(entry["message"]), bool(entry["retry"]))
-        except (RecordError, KeyError, TypeError) as error:
+                failures[entry["key"]] = Failure.from_json(entry)
+        except (RecordError, KeyError, TypeError, ValueError) as error:
             log.warning("%s:%d: passed over, not a failure entry (%s)", path, number, error)
     return failures
