@@ -20,15 +20,15 @@ from __future__ import annotations
 import logging
 import sys
 from argparse import Namespace
-from functools import partial
 from typing import Literal
 
 from trackverse import cli, scenes, stage
 from trackverse.layout import Layout, failed_path, lock_path
-from trackverse.quality import default_filters, judge_clip
+from trackverse.quality import default_filters
 from trackverse.scenes import CutConfig, VideoScenes
+from trackverse.segments import find_segments
 from trackverse.types import SourceVideo
-from trackverse.video import cut_clip
+from trackverse.video import cut_clips
 from trackverse.worklist import Tally, Worklist
 
 log = logging.getLogger("trackverse.cut_videos")
@@ -95,7 +95,7 @@ def work(args: Namespace, rank: int) -> Tally:
     for video in cli.progress(todo, what="videos"):
         with todo.attempt(video):
             path = layout.video_path(video.video_id)
-            cut = scenes.find_segments(video, path, config, partial(judge_clip, path, filters), clip_mode=clip_mode)
+            cut = find_segments(video, path, config, filters, clip_mode=clip_mode)
             if clip_mode:
                 write_clips(cut, layout, clip_mode)
             scenes.save(layout.scenes_path(video.video_id), cut)  # last: from now on the video is done
@@ -109,9 +109,8 @@ def work(args: Namespace, rank: int) -> Tally:
 def write_clips(cut: VideoScenes, layout: Layout, mode: Literal["copy", "encode"]) -> None:
     """The kept clips as files, and no others: what an earlier cut kept and this one doesn't is removed."""
     paths = {layout.clip_path(cut.video_id, clip.clip_id): clip for clip in cut.kept}
-    for path, clip in paths.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cut_clip(layout.video_path(cut.video_id), path, clip.start_s, clip.end_s, mode=mode)
+    spans = {path: (clip.start_s, clip.end_s) for path, clip in paths.items()}
+    cut_clips(layout.video_path(cut.video_id), spans, mode=mode)
     clips_dir = layout.clips_video_dir(cut.video_id)
     for path in set(clips_dir.glob("*.mp4")) - paths.keys():
         path.unlink()

@@ -17,11 +17,13 @@ import cv2
 import numpy as np
 import pytest
 
-from trackverse import metafile, scenes
+from trackverse import metafile, quality, scenes
 from trackverse.errors import RecordError, VideoError
 from trackverse.layout import Layout
-from trackverse.scenes import CutConfig, Segment, VideoScenes, balance, find_cuts, plan_segments, why_drop_length
-from trackverse.types import Clip, FrameBatch, SourceVideo
+from trackverse.quality import ScoreFilter, default_filters, judge_clip, judge_frames
+from trackverse.scenes import CutConfig, CutFinder, Segment, VideoScenes, balance, plan_segments, why_drop_length
+from trackverse.segments import JudgingOnTheWay, detect_scenes, find_segments
+from trackverse.types import Clip, SourceVideo
 from trackverse.video import probe, read_frames
 
 REPO_DIR = Path(__file__).parent.parent
@@ -139,23 +141,77 @@ def num_frames(path: Path) -> int:
 
 @pytest.mark.parametrize("detector", ["adaptive", "content"])
 def test_cuts_are_found_at_the_frame(shots_video: Path, detector: str) -> None:
-    found = scenes.detect_scenes(shots_video, probe(shots_video), detector)
+    found = detect_scenes(shots_video, probe(shots_video), detector)
     assert [start_s for start_s, _ in found] == [floor_ms(start) for start in STARTS.values()]
     assert [end_s for _, end_s in found[:-1]] == [start_s for start_s, _ in found[1:]]
     assert found[-1][1] == floor_ms(NUM_FRAMES)
 
 
 def test_without_a_detector_the_video_is_one_scene(shots_video: Path) -> None:
-    assert scenes.detect_scenes(shots_video, probe(shots_video), "none") == [(0.0, floor_ms(NUM_FRAMES))]
+    assert detect_scenes(shots_video, probe(shots_video), "none") == [(0.0, floor_ms(NUM_FRAMES))]
 
 
 def test_cuts_are_at_frame_times_however_uneven_they_are() -> None:
-    """Frames of a video of variable frame rate, in batches of uneven size; the cut is at frame 40."""
+    """Frames of a video of variable frame rate; the cut is at frame 40."""
     times_s = np.cumsum(np.random.default_rng(0).uniform(0.01, 0.09, 80))
-    images = np.concatenate([np.repeat(landscape(seed)[None, :, :64], 40, axis=0) for seed in (1, 2)])
-    batches = [FrameBatch(images[a:b], times_s[a:b]) for a, b in ((0, 7), (7, 41), (41, 41), (41, 80))]
-    assert find_cuts(batches, "adaptive") == [times_s[40]]
-    assert find_cuts([], "adaptive") == []
+    finder = CutFinder("adaptive")
+    found = [finder.see(landscape(1 if n < 40 else 2)[:, :64], time_s) for n, time_s in enumerate(times_s.tolist())]
+    assert [cut_s for cuts in [*found, finder.rest()] for cut_s in cuts] == [times_s[40]]
+    assert CutFinder("adaptive").rest() == []
+
+
+# ---- judged on the way
+
+
+LISTS = {
+    "the scenes": None,
+    "spans within scenes": [(0.5, 3.2), (7.6, 10.0), (11.9, 15.4)],
+    "a span over all cuts": [(0.0, 15.5)],
+    "spans that overlap": [(0.2, 3.0), (1.4, 3.3), (0.2, 2.0)],
+    "a span between two samples": [(0.6, 0.9)],
+    "a span past the end, a reversed and an empty one": [(12.0, 99.0), (5.0, 3.0), (5.0, 5.0)],
+}
+
+
+@pytest.mark.parametrize("case", LISTS)
+def test_segments_are_judged_by_their_own_samples(shots_video: Path, case: str) -> None:
+    """Samples are taken at each half second of the video, whatever the segments turn out to be."""
+    batches = list(read_frames(shots_video, fps=quality.FPS))
+    images = np.concatenate([batch.images for batch in batches])
+    times_s = np.concatenate([batch.times_s for batch in batches])
+    spans = LISTS[case]
+    clips = None if spans is None else tuple(Clip("v", f"v.{n}.mp4", *span) for n, span in enumerate(spans))
+    config, filters = CutConfig(min_scene_len_s=0.2), default_filters(0.5, 4)
+    found = find_segments(SourceVideo("v", None, clips), shots_video, config, filters, clip_mode=None)
+    judged = [segment for segment in found.segments if segment.scores]
+    assert judged
+    for segment in judged:
+        clip = segment.clip
+        own = images[(clip.start_s <= times_s) & (times_s < min(clip.end_s, clip.start_s + quality.FIRST_S))]
+        by_itself = judge_clip(shots_video, filters, clip)
+        scores = judge_frames(filters, own)[0] if len(own) else by_itself[0]
+        assert segment.scores == pytest.approx(scores, abs=0.03), clip
+        assert segment.reason == by_itself[1]
+        assert segment.scores == pytest.approx(by_itself[0], abs=0.5), clip  # other frames of the same pictures
+
+
+def test_stretches_are_judged_by_their_own_samples_in_little_memory() -> None:
+    """A hundred minutes; sample n has the brightness n % 256, and the score is the list of its samples."""
+    seen: list[list[int]] = []
+    filters = [ScoreFilter("any", "poor", lambda images: float(seen.append(images[:, 0, 0, 0].tolist()) or 0))]
+    spans = [(2.0, 6000.0), (20.0, 30.0), (40.0, 43.0), (50.0, 51.0)]
+    judging = JudgingOnTheWay(spans, 6000.0, filters, min_len_s=3.0)
+    most_kept = 0
+    for number in range(12000):
+        judging.see(np.full((2, 2, 3), number % 256, np.uint8), number / 2)
+        if number == 60:
+            judging.cut([29.5])  # found half a second late
+        most_kept = max(most_kept, len(judging._samples))
+    judging.end()
+    assert seen == [list(range(4, 20)), list(range(40, 56)), list(range(59, 75)), list(range(80, 86))]
+    assert most_kept <= 21
+    looked = [(2.0, 29.5), (20.0, 29.5), (40.0, 43.0), (29.5, 6000.0), (50.0, 51.0), (29.5, 30.0)]
+    assert [judging.verdict(stretch) is not None for stretch in looked] == [True] * 4 + [False] * 2
 
 
 # ---- spans and scenes
@@ -410,6 +466,4 @@ def test_wrong_usage_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_missing_video_is_an_error_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"download_videos\.py"):
-        scenes.find_segments(
-            SourceVideo("v", None, None), tmp_path / "v.mp4", CutConfig(), lambda clip: ({}, None), clip_mode=None
-        )
+        find_segments(SourceVideo("v", None, None), tmp_path / "v.mp4", CutConfig(), [], clip_mode=None)

@@ -16,7 +16,7 @@ import pytest
 import shelf
 
 from trackverse.errors import VideoError
-from trackverse.video import VideoWriter, cut_clip, decodes_at_both_ends, probe, read_frames
+from trackverse.video import VideoWriter, cut_clip, cut_clips, decodes_at_both_ends, glance_through, probe, read_frames
 from trackverse.video.writing import open_mp4, published
 
 STREET = Path(__file__).resolve().parent.parent / "assets" / "demo" / "street.mp4"
@@ -153,6 +153,26 @@ def test_skipping_in_the_decoder_changes_no_pixel(make: Callable[..., Path], fps
     _, times_s, images = read(make(shelf.b_frames), start_s=0.4, end_s=1.9, fps=fps, num_threads=num_threads)
     np.testing.assert_array_equal(times_s, all_times_s[rows])
     np.testing.assert_array_equal(np.stack(images), np.stack([all_images[row] for row in rows]))
+
+
+@pytest.mark.parametrize(("case", "maker", "num_frames"), EVERY_FRAME, ids=[case for case, *_ in EVERY_FRAME])
+def test_glancing_shows_every_frame_small_and_some_large(
+    make: Callable[..., Path], case: str, maker: Maker, num_frames: int
+) -> None:
+    path = make(maker)
+    _, times_s, images = read(path)
+    glances = list(glance_through(path, long_side=16, sample_fps=2.0, sample_long_side=4096))
+    assert len(glances) == num_frames
+    assert [glance.time_s for glance in glances] == times_s.tolist()
+    assert {max(glance.image.shape) for glance in glances} == {16}
+    ticks_s = np.arange(0, times_s[-1] + 1e-3, 0.5)
+    at_or_after = sorted({int(np.searchsorted(times_s, tick_s - 1e-3)) for tick_s in ticks_s})
+    sampled = [n for n, glance in enumerate(glances) if glance.sample is not None]
+    assert sampled == at_or_after, case
+    for n in sampled:
+        sample = glances[n].sample
+        assert sample is not None and sample.shape == images[n].shape
+        assert shelf.frame_number(sample) == shelf.frame_number(images[n])
 
 
 def test_batches_are_full_but_for_the_last(make: Callable[..., Path]) -> None:
@@ -516,6 +536,24 @@ def test_clips_of_a_video_share_no_frame_and_miss_none(make: Callable[..., Path]
         cut_clip(make(shelf.b_frames), tmp_path / f"{k}.mp4", start_s, end_s)
         numbers += read(tmp_path / f"{k}.mp4")[0]
     assert numbers == list(range(75))
+
+
+@pytest.mark.parametrize("maker", [shelf.b_frames, shelf.with_sound, shelf.without_times])
+def test_clips_cut_together_are_as_cut_alone(make: Callable[..., Path], tmp_path: Path, maker: Maker) -> None:
+    """Also in an order that isn't theirs, up to the very end, and where each has to be encoded."""
+    spans = [(1.5, 99.0), (0.2, 0.9), (0.0, 99.0), (0.5, 1.1)]
+    together = {tmp_path / f"together{n}.mp4": span for n, span in enumerate(spans)}
+    cut_clips(make(maker), together)
+    for path, span in together.items():
+        alone = tmp_path / "alone.mp4"
+        cut_clip(make(maker), alone, *span)
+        numbers, times_s, images = read(path)
+        expected_numbers, expected_times_s, expected_images = read(alone)
+        assert numbers == expected_numbers and times_s.tolist() == expected_times_s.tolist(), span
+        for image, expected in zip(images, expected_images, strict=True):
+            # Encoding with several threads is not the same to the last bit every time.
+            assert np.abs(image.astype(int) - expected).mean() < 1, span
+        assert probe(path) == probe(alone)
 
 
 def test_clip_of_a_clip(make: Callable[..., Path], tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from trackverse.video import read_frames
 LONG_SIDE = 480  # px
 FPS = 2.0
 FIRST_S = 8.0
+Verdict = tuple[dict[str, float], str | None]  # scores by the filters' names, and the reason to drop, if any
 
 BLOCK = 4  # px
 MAX_FLAT_STD = 0.5  # grey levels; what x264 leaves of a flat area at crf 28 is below, the smoothest skies mostly above
@@ -67,7 +68,7 @@ def default_filters(max_flat: float, min_quality: float) -> list[ScoreFilter]:
     return filters
 
 
-def judge_clip(video_path: Path, filters: Sequence[ScoreFilter], clip: Clip) -> tuple[dict[str, float], str | None]:
+def judge_clip(video_path: Path, filters: Sequence[ScoreFilter], clip: Clip) -> Verdict:
     """The scores of a clip's first seconds by the filters' names, and the first reason to drop it, if any.
 
     Raises VideoError if the video can't be read.
@@ -77,9 +78,12 @@ def judge_clip(video_path: Path, filters: Sequence[ScoreFilter], clip: Clip) -> 
     end_s = min(clip.end_s, clip.start_s + FIRST_S)
     batches = read_frames(video_path, start_s=clip.start_s, end_s=end_s, fps=FPS, long_side=LONG_SIDE)
     images = [image for batch in batches for image in batch.images]
-    if not images:
-        return {}, "no frames"
-    scores = {judge.name: round(judge.score(np.stack(images)), 3) for judge in filters}
+    return judge_frames(filters, np.stack(images)) if images else ({}, "no frames")
+
+
+def judge_frames(filters: Sequence[ScoreFilter], images: UInt8) -> Verdict:
+    """The scores of frames (T, H, W, 3), as a `ScoreFilter` wants them, and the first reason to drop them, if any."""
+    scores = {judge.name: round(judge.score(images), 3) for judge in filters}
     reasons = [judge.why_drop(scores[judge.name]) for judge in filters]
     return scores, next(filter(None, reasons), None)
 

@@ -10,33 +10,28 @@ import heapq
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from trackverse import files, jsonl, metafile
-from trackverse.errors import RecordError, VideoError
+from trackverse.errors import RecordError
 from trackverse.layout import Layout, lock_path
-from trackverse.types import Clip, FrameBatch, SourceVideo
-from trackverse.video import VideoInfo, probe, read_frames
+from trackverse.types import Clip, SourceVideo, UInt8
 
 if TYPE_CHECKING:
+    from scenedetect.common import FrameTimecode
     from scenedetect.detector import SceneDetector
 
 log = logging.getLogger(__name__)
 
 DETECTORS = ("adaptive", "content", "none")
-LONG_SIDE = 256  # px; shot changes are as plain at this size, and the detector's share of the time is small
+LONG_SIDE = 160  # px; shot changes are as plain at this size, grain is less so, and looking at it costs little
 CLIP_NUMBER = re.compile(r"\.(\d{1,18})\.mp4$")
-DEFAULT_FPS = 25.0  # of files that tell none
 Span = tuple[float, float]
-# A clip's scores by their names, and the reason to drop it, if any.
-Judge = Callable[[Clip], tuple[dict[str, float], str | None]]
 
 
 @dataclass(frozen=True)
@@ -82,63 +77,43 @@ class VideoScenes:
         return tuple(segment.clip for segment in self.segments if segment.reason is None)
 
 
-def find_segments(
-    video: SourceVideo, video_path: Path, config: CutConfig, judge: Judge, *, clip_mode: str | None
-) -> VideoScenes:
-    """The scenes of a video and its segments, judged. Raises VideoError, reason "video missing" if there is no file."""
-    if not video_path.exists():
-        raise VideoError(f"{video_path}: not there, download_videos.py gets it", reason="video missing", retry=True)
-    info = probe(video_path)
-    scenes = detect_scenes(video_path, info, config.scene_detector)
-    segments = plan_segments(video, scenes, min_piece_s=1 / (info.fps or DEFAULT_FPS))
-    return VideoScenes(
-        video_id=video.video_id,
-        url=video.url,
-        duration_s=info.duration_s,
-        config=config,
-        num_listed=num_listed(video),
-        clip_mode=clip_mode,
-        scenes=tuple(scenes),
-        segments=tuple(judge_segment(segment, config, judge) for segment in segments),
-    )
-
-
 # ---- where the shots change
 
 
-def detect_scenes(video_path: Path, info: VideoInfo, detector: str) -> list[Span]:
-    """The shots of a video as (start, end) s, without gaps; one that is the whole video for the detector "none".
+def span_scenes(cuts: Iterable[float], duration_s: float) -> list[Span]:
+    """The shots of a video as (start, end) s, without gaps, from the times of its cuts."""
+    times_s = [0.0, *(cut_s for cut_s in cuts if cut_s < duration_s), duration_s]  # headers may be wrong
+    return list(pairwise(to_milliseconds(time_s) for time_s in times_s))
 
-    Raises VideoError if the video can't be read to its end.
+
+class CutFinder:
+    """Finds the times in s of the frames with which a new shot starts, the first shot's left out.
+
+    Is shown all frames of a video, at even or uneven times, then asked for the `rest`.
     """
-    cuts: list[float] = []
-    if detector != "none":
-        cuts = find_cuts(read_frames(video_path, long_side=LONG_SIDE), detector)
-    times_s = [0.0, *(cut_s for cut_s in cuts if cut_s < info.duration_s), info.duration_s]  # headers may be wrong
-    return list(pairwise(_to_milliseconds(time_s) for time_s in times_s))
 
+    def __init__(self, detector: str) -> None:
+        self._detector = _new_detector(detector)
+        self._times_s: dict[int, float] = {}  # by the time in microseconds, which the detector hands back
+        self._last: FrameTimecode | None = None
 
-def find_cuts(batches: Iterable[FrameBatch], detector: str) -> list[float]:
-    """The times in s of the frames with which a new shot starts, the first shot's left out.
+    def see(self, image: UInt8, time_s: float) -> list[float]:
+        """The cuts that are certain once this (H, W, 3) RGB frame is known: a few frames late."""
+        import cv2
+        from scenedetect.common import FrameTimecode, Timecode
 
-    `batches` hold all frames of a video, at even or uneven times.
-    """
-    from scenedetect.common import FrameTimecode, Timecode
+        # The frame rate has to be there; with a time in it, it is not looked at.
+        self._last = FrameTimecode(Timecode(round(time_s * 1e6), Fraction(1, 1_000_000)), fps=1.0)
+        self._times_s[self._last.pts] = time_s
+        return self._new_shots(self._detector.process_frame(self._last, cv2.cvtColor(image, cv2.COLOR_RGB2BGR)))
 
-    finder = _new_detector(detector)
-    times_s: dict[int, float] = {}  # by the time in microseconds, which the detector hands back
-    cuts: set[int] = set()
-    timecode = None
-    for batch in batches:
-        for image, time_s in zip(batch.images, batch.times_s, strict=True):
-            # The frame rate has to be there; with a time in it, it is not looked at.
-            timecode = FrameTimecode(Timecode(round(time_s * 1e6), Fraction(1, 1_000_000)), fps=1.0)
-            times_s[timecode.pts] = float(time_s)
-            cuts.update(cut.pts for cut in finder.process_frame(timecode, np.ascontiguousarray(image[..., ::-1])))
-    if timecode is not None:
-        cuts.update(cut.pts for cut in finder.post_process(timecode))
-    first = min(times_s, default=None)
-    return [times_s[cut] for cut in sorted(cuts) if cut != first]
+    def rest(self) -> list[float]:
+        """The cuts that only the end of the video makes certain."""
+        return [] if self._last is None else self._new_shots(self._detector.post_process(self._last))
+
+    def _new_shots(self, found: Iterable[FrameTimecode]) -> list[float]:
+        first = next(iter(self._times_s))
+        return [self._times_s[pts] for pts in sorted({cut.pts for cut in found}) if pts != first]
 
 
 def _new_detector(name: str) -> SceneDetector:
@@ -151,7 +126,7 @@ def _new_detector(name: str) -> SceneDetector:
     return AdaptiveDetector(adaptive_threshold=3.5, window_width=3, min_scene_len=0.6)
 
 
-def _to_milliseconds(time_s: float) -> float:
+def to_milliseconds(time_s: float) -> float:
     """Rounded down, but for the last bits of floating point."""
     return math.floor(time_s * 1000 + 1e-6) / 1000
 
@@ -192,7 +167,7 @@ def _clip_id(video: SourceVideo, number: int) -> str:
 
 
 def _intersections(clip: Clip, scenes: Sequence[Span], min_piece_s: float) -> list[Span]:
-    start_s, end_s = _to_milliseconds(clip.start_s), _to_milliseconds(clip.end_s)
+    start_s, end_s = to_milliseconds(clip.start_s), to_milliseconds(clip.end_s)
     pieces = [(max(start_s, scene_start), min(end_s, scene_end)) for scene_start, scene_end in scenes]
     return [(start, end) for start, end in pieces if end - start >= min_piece_s]
 
@@ -208,15 +183,6 @@ def why_drop_length(clip: Clip, config: CutConfig) -> str | None:
     if round(clip.duration_s, 3) > config.max_scene_len_s:
         return f"longer than {config.max_scene_len_s:g} s"
     return None
-
-
-def judge_segment(segment: Segment, config: CutConfig, judge: Judge) -> Segment:
-    """The segment with its scores and, if it is dropped, the first reason. One with a reason is not looked at."""
-    reason = segment.reason or why_drop_length(segment.clip, config)
-    if reason:
-        return replace(segment, reason=reason)
-    scores, reason = judge(segment.clip)
-    return replace(segment, scores=scores, reason=reason)
 
 
 # ---- the file of a video's scenes

@@ -5,9 +5,19 @@ Everybody else speaks seconds on the video's own clock: its first shown frame is
 A frame belongs to the stretch [start, end) that it begins in.
 """
 
-from trackverse.video.cutting import cut_clip
-from trackverse.video.reading import decodes_at_both_ends, probe, read_frames
+from trackverse.video.cutting import cut_clip, cut_clips
+from trackverse.video.reading import Glance, decodes_at_both_ends, glance_through, probe, read_frames
 from trackverse.video.source import VideoInfo
 from trackverse.video.writing import VideoWriter
 
-__all__ = ["VideoInfo", "VideoWriter", "cut_clip", "decodes_at_both_ends", "probe", "read_frames"]
+__all__ = [
+    "Glance",
+    "VideoInfo",
+    "VideoWriter",
+    "cut_clip",
+    "cut_clips",
+    "decodes_at_both_ends",
+    "glance_through",
+    "probe",
+    "read_frames",
+]

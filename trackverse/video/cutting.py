@@ -6,7 +6,7 @@ import contextlib
 import heapq
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -48,16 +48,36 @@ def cut_clip(
 
     Raises VideoError as `read_frames` does, and with reason "no frames" or "write failed".
     """
-    window = Window(start_s, end_s)
-    with open_video(source, num_threads=0) as video:
-        span = _find_span(video, window) if mode == "copy" else None
-        if mode == "copy" and span is None:
-            log.info("%s: can't be copied to MP4 (codec, or frames without times), the clip is encoded", source)
-        with published(destination) as temporary:
-            if span is not None:
-                _write_copy(video, window, span, temporary, audio=audio)
+    cut_clips(source, {destination: (start_s, end_s)}, mode=mode, audio=audio)
+
+
+def cut_clips(
+    source: Path,
+    clips: Mapping[Path, tuple[float, float]],
+    *,
+    mode: Literal["copy", "encode"] = "copy",
+    audio: bool = True,
+) -> None:
+    """Cut several clips, start and end by destination, as `cut_clip` does. Those that are copied share one opening."""
+    if mode == "encode":
+        for destination, span_s in clips.items():
+            _encode_clip(source, destination, Window(*span_s), audio=audio)
+        return
+    with open_video(source, num_threads=1) as video:  # one frame is decoded, and threads would run ahead of it
+        for destination, span_s in clips.items():
+            window = Window(*span_s)
+            span = _find_span(video, window)
+            if span is None:
+                log.info("%s: can't be copied to MP4 (codec, or frames without times), the clip is encoded", source)
+                _encode_clip(source, destination, window, audio=audio)
             else:
-                _write_encoded(video, window, temporary, audio=audio)
+                with published(destination) as temporary:
+                    _write_copy(video, window, span, temporary, audio=audio)
+
+
+def _encode_clip(source: Path, destination: Path, window: Window, *, audio: bool) -> None:
+    with open_video(source, num_threads=0) as video, published(destination) as temporary:
+        _write_encoded(video, window, temporary, audio=audio)
 
 
 @dataclass(frozen=True)

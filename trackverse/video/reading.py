@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -13,7 +14,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from trackverse.errors import VideoError
 from trackverse.types import FrameBatch, UInt8
-from trackverse.video.source import OpenVideo, VideoInfo, Window, open_video
+from trackverse.video.source import ROUNDING_S, OpenVideo, VideoInfo, Window, open_video
 
 UNSPECIFIED_COLORS = 2  # AVCOL_SPC_UNSPECIFIED
 HD_HEIGHT = 720  # px; by convention untagged video of this height and more is BT.709, and smaller one BT.601
@@ -75,6 +76,36 @@ def read_frames(
         video.check_whole()
 
 
+@dataclass(frozen=True)
+class Glance:
+    """A frame at `time_s`, as a small upright RGB image (H, W, 3), and larger if it was sampled."""
+
+    time_s: float
+    image: UInt8
+    sample: UInt8 | None
+
+
+def glance_through(
+    path: Path, *, long_side: int, sample_fps: float | None, sample_long_side: int
+) -> Generator[Glance, None, None]:
+    """All frames of a video, made small to `long_side` px, and from the same decoding some of `sample_long_side` px.
+
+    Sampled is the first frame at or after each k / `sample_fps` s; none with `sample_fps` None. Decoded by one thread,
+    which costs less than several. Raises VideoError as `read_frames` does.
+    """
+    with open_video(path, num_threads=1, is_rough=True) as video:
+        # The quick way looks at few of the source's pixels, which is good enough to tell one shot from another.
+        small, large = Painter(video, long_side, Interpolation.FAST_BILINEAR), Painter(video, sample_long_side)
+        num_ticks = 0  # that have passed
+        for time_s, frame in video.frames(Window()):
+            sample = None
+            if sample_fps is not None and time_s >= num_ticks / sample_fps - ROUNDING_S:
+                sample = large.paint(frame)
+                num_ticks = math.floor((time_s + ROUNDING_S) * sample_fps) + 1
+            yield Glance(time_s, small.paint(frame), sample)
+        video.check_whole()
+
+
 def _on_ticks(video: OpenVideo, window: Window) -> Iterator[tuple[float, VideoFrame]]:
     """Times and frames of the window; with a rate, those that are on show at a tick."""
     if window.fps is None:
@@ -96,11 +127,17 @@ def _on_ticks(video: OpenVideo, window: Window) -> Iterator[tuple[float, VideoFr
 class Painter:
     """Makes decoded frames of one video into upright RGB images of one size."""
 
-    def __init__(self, video: OpenVideo, long_side: int | None = None) -> None:
+    def __init__(
+        self,
+        video: OpenVideo,
+        long_side: int | None = None,
+        interpolation: Interpolation = Interpolation.BILINEAR,
+    ) -> None:
         self._path = video.path
         self._quarter_turns = video.quarter_turns
         scale = 1.0 if long_side is None else min(1.0, long_side / max(video.stored_hw))
         self._height, self._width = (max(1, round(side * scale)) for side in video.stored_hw)
+        self._interpolation = interpolation
         self._reformatter = VideoReformatter()
 
     def paint(self, frame: VideoFrame) -> UInt8:
@@ -113,7 +150,7 @@ class Painter:
                 height=self._height,
                 format="rgb24",
                 src_colorspace=Colorspace.ITU709 if is_untagged_hd else None,
-                interpolation=Interpolation.BILINEAR,
+                interpolation=self._interpolation,
                 threads=1,  # the decoder has the other cores
             )
         except av.FFmpegError as error:

@@ -1,0 +1,156 @@
+"""The segments of a video, planned and judged from one decoding of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from trackverse import quality
+from trackverse.errors import VideoError
+from trackverse.quality import ScoreFilter, Verdict, judge_clip, judge_frames
+from trackverse.scenes import (
+    LONG_SIDE,
+    CutConfig,
+    CutFinder,
+    Segment,
+    Span,
+    VideoScenes,
+    num_listed,
+    plan_segments,
+    span_scenes,
+    to_milliseconds,
+    why_drop_length,
+)
+from trackverse.types import SourceVideo, UInt8
+from trackverse.video import VideoInfo, glance_through, probe
+
+DEFAULT_FPS = 25.0  # of files that tell none
+LATE_S = 1.0  # how long after its frame a cut is found, as a rule
+
+
+def find_segments(
+    video: SourceVideo,
+    video_path: Path,
+    config: CutConfig,
+    filters: Sequence[ScoreFilter],
+    *,
+    clip_mode: str | None,
+) -> VideoScenes:
+    """The scenes of a video and its segments, judged. Raises VideoError, reason "video missing" if there is no file.
+
+    The video is decoded once. Only segments that were not judged on the way, such as those that begin and end between
+    two samples, are read again.
+    """
+    if not video_path.exists():
+        raise VideoError(f"{video_path}: not there, download_videos.py gets it", reason="video missing", retry=True)
+    info = probe(video_path)
+    spans = None if video.clips is None else [(clip.start_s, clip.end_s) for clip in video.clips]
+    judging = JudgingOnTheWay(spans, info.duration_s, filters, config.min_scene_len_s)
+    scenes = detect_scenes(video_path, info, config.scene_detector, judging)
+
+    def judged(segment: Segment) -> Segment:
+        reason = segment.reason or why_drop_length(segment.clip, config)
+        if reason:
+            return replace(segment, reason=reason)
+        verdict = judging.verdict((segment.clip.start_s, segment.clip.end_s))
+        scores, reason = verdict or judge_clip(video_path, filters, segment.clip)
+        return replace(segment, scores=scores, reason=reason)
+
+    return VideoScenes(
+        video_id=video.video_id,
+        url=video.url,
+        duration_s=info.duration_s,
+        config=config,
+        num_listed=num_listed(video),
+        clip_mode=clip_mode,
+        scenes=tuple(scenes),
+        segments=tuple(map(judged, plan_segments(video, scenes, min_piece_s=1 / (info.fps or DEFAULT_FPS)))),
+    )
+
+
+def detect_scenes(
+    video_path: Path, info: VideoInfo, detector: str, judging: JudgingOnTheWay | None = None
+) -> list[Span]:
+    """The shots of a video as (start, end) s, without gaps; one that is the whole video for the detector "none".
+
+    `judging` is shown samples and cuts as they come. Raises VideoError if the video can't be read to its end.
+    """
+    if detector == "none":
+        return span_scenes([], info.duration_s)
+    judging = judging or JudgingOnTheWay(None, info.duration_s, filters=[], min_len_s=0.0)
+    sample_fps = quality.FPS if judging.filters else None
+    glances = glance_through(video_path, long_side=LONG_SIDE, sample_fps=sample_fps, sample_long_side=quality.LONG_SIDE)
+    finder = CutFinder(detector)
+    cuts: list[float] = []
+    for glance in glances:
+        found = finder.see(glance.image, glance.time_s)
+        cuts += found
+        judging.cut(found)
+        if glance.sample is not None:
+            judging.see(glance.sample, glance.time_s)
+    rest = finder.rest()
+    judging.cut(rest)
+    judging.end()
+    cuts += rest
+    return span_scenes(sorted(set(cuts)), info.duration_s)
+
+
+class JudgingOnTheWay:
+    """Judges stretches of a video by samples of their first seconds, while the video is read from start to end.
+
+    The stretches are `spans` (None: the whole video), divided where cuts are found. Kept in memory are the samples of
+    the last seconds, since a cut is found late and every stretch is judged once its samples are complete.
+    """
+
+    def __init__(
+        self, spans: Sequence[Span] | None, duration_s: float, filters: Sequence[ScoreFilter], min_len_s: float
+    ) -> None:
+        spans = [(0.0, duration_s)] if spans is None else spans
+        self.filters = filters
+        self._min_len_s = min_len_s
+        self._stretches = [(to_milliseconds(start), to_milliseconds(min(end, duration_s))) for start, end in spans]
+        self._samples: deque[tuple[float, UInt8]] = deque()
+        self._verdicts: dict[Span, Verdict] = {}
+
+    def verdict(self, stretch: Span) -> Verdict | None:
+        """The scores of a stretch and the reason to drop it; None if it was not judged."""
+        return self._verdicts.get(_looked_at(stretch))
+
+    def see(self, image: UInt8, time_s: float) -> None:
+        """The next sample (H, W, 3)."""
+        self._samples.append((to_milliseconds(time_s), image))
+        self._judge_until(time_s - LATE_S)
+        while self._samples[0][0] < time_s - quality.FIRST_S - 2 * LATE_S:
+            self._samples.popleft()
+
+    def cut(self, times_s: Sequence[float]) -> None:
+        """New shots begin at these times."""
+        for at in map(to_milliseconds, times_s):
+            over = [(start, end) for start, end in self._stretches if start < at < end]
+            parts = [part for start, end in over for part in ((start, at), (at, end))]
+            self._stretches = [one for one in self._stretches if one not in over] + parts
+
+    def end(self) -> None:
+        """The video is over."""
+        self._judge_until(float("inf"))
+
+    def _judge_until(self, settled_s: float) -> None:
+        """Judge the stretches whose samples are there; no cut before `settled_s` is to come."""
+        for stretch in self._stretches:
+            start, end = looked_at = _looked_at(stretch)
+            is_long_enough = round(stretch[1] - start, 3) >= self._min_len_s
+            if end <= settled_s and is_long_enough and looked_at not in self._verdicts:
+                images = [image for time_s, image in self._samples if start <= time_s < end]
+                if images:
+                    self._verdicts[looked_at] = judge_frames(self.filters, np.stack(images))
+        self._stretches = [stretch for stretch in self._stretches if stretch[1] > settled_s]
+
+
+def _looked_at(stretch: Span) -> Span:
+    """The part of a stretch that it is judged by."""
+    start, end = stretch
+    return start, min(end, start + quality.FIRST_S)
