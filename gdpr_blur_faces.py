@@ -1,13 +1,14 @@
-"""Blur the faces in videos with deface. License plates are NOT blurred: deface doesn't look for them.
+"""Blur the faces in videos with deface, and what looks like a licence plate on the vehicles that are found.
 
 ./gdpr_blur_faces.sh                                     # every video of $TRACKVERSE_DB/videos_mp4
 ./gdpr_blur_faces.sh --output_dir blurred a.mp4 folder   # these, under the same names in another folder
 ./gdpr_blur_faces.sh --in_place folder --jobs 4          # these, replaced, four at a time
+./gdpr_blur_faces.sh --plates region                     # the lower two thirds of vehicles, to be safer
 
 Without paths, videos go to WORKDIR/videos_blurred/<first two characters of the id>/<id>.mp4. The frames' size, number,
-times and rotation stay as they were, and so does the audio. The same command again does only what is missing; any
-number of copies may run at once. Failures are listed with their reasons in failed.jsonl in the output folder. No
-detector finds every face: look at the result before you publish it.
+times and rotation stay as they were, and so does the audio. The same command again does only what is missing, or what
+was blurred with other --plates; any number of copies may run at once. Failures are listed with their reasons in
+failed.jsonl in the output folder. NOT every face and NOT every plate is found: look at the result before publishing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from trackverse import blur, cli, stage
+from trackverse import blur, cli, plates, stage
 from trackverse.errors import SetupError
 from trackverse.layout import Layout, failed_path, lock_path
 from trackverse.worklist import Tally, Worklist
@@ -45,6 +46,13 @@ def make_parser() -> cli.Parser:
     parser.add_argument("--in_place", action="store_true", help="replace the videos by the blurred ones")
     parser.add_argument("--no_audio", dest="audio", action="store_false", help="leave the audio out")
     parser.add_argument("--keep_audio", action="store_true", help="keep the audio: done anyhow without --no_audio")
+    parser.add_argument(
+        "--plates",
+        default="auto",
+        metavar="{auto,region,off,MODEL.onnx}",
+        help="blur what looks like a plate on a vehicle; the lower two thirds of vehicles; nothing; or what a plate "
+        "detector of yours finds (float32 RGB from 0 to 1 [1, 3, H, W] in, [N, 5] left, top, right, bottom, score out)",
+    )
     parser.add_argument(
         "--face_thresh",
         type=cli.fraction,
@@ -97,26 +105,38 @@ def find_jobs(args: Namespace) -> list[Job]:
     return jobs
 
 
+def load_blurrers(args: Namespace) -> list[blur.Blurrer]:
+    config = blur.BlurConfig(face_thresh=args.face_thresh, detector_size=args.detector_size)
+    finder = plates.load_finder(args.plates)
+    return [blur.FaceBlurrer(config), *([plates.PlateBlurrer(finder)] if finder else [])]
+
+
+def is_done(job: Job, wanted: set[str], *, in_place: bool) -> bool:
+    """Whether everything wanted is blurred in the output. One from elsewhere is somebody's own: it is left alone."""
+    done = blur.blurred_in(job.output_path)
+    return wanted <= done or (not in_place and not done and job.output_path.exists())
+
+
 def work(args: Namespace, rank: int) -> Tally:
     """Blur this worker's share of the videos."""
     first, step = (0, 1) if args.chunk_id is None else (args.chunk_id, args.num_chunks)
     jobs = islice(islice(find_jobs(args), first, None, step), args.limit)
+    wanted = {blur.FaceBlurrer.what} | ({f"plates {plates.name_of(args.plates)}"} if args.plates != "off" else set())
+    blurrers: list[blur.Blurrer] = []  # their networks are loaded only if there is something to do
     todo = Worklist(
         stage.share(jobs, args, rank),
         key=lambda job: job.name,
-        is_done=lambda job: blur.is_blurred(job.output_path) if args.in_place else job.output_path.exists(),
+        is_done=lambda job: is_done(job, wanted, in_place=args.in_place),
         claim_path=lambda job: lock_path(job.output_path),
         failed_path=failed_path(stage_dir(args)),
         tally=Tally(),
         retry_failed=args.retry_failed,
         dry_run=args.dry_run,
+        prepare=lambda: blurrers or blurrers.extend(load_blurrers(args)),
     )
-    config = blur.BlurConfig(face_thresh=args.face_thresh, detector_size=args.detector_size)
-    blurrer: blur.FaceBlurrer | None = None
     for job in cli.progress(todo, what="videos"):
-        blurrer = blurrer or blur.FaceBlurrer(config)  # its network is loaded only if there is something to do
         with todo.attempt(job):
-            blur.blur_video(job.source_path, job.output_path, blurrer, keep_audio=args.audio)
+            blur.blur_video(job.source_path, job.output_path, blurrers, keep_audio=args.audio)
     return todo.tally
 
 

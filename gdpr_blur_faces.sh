@@ -1,5 +1,5 @@
 #!/bin/sh
-# Blur the faces in videos: `./gdpr_blur_faces.sh --help`. Runs with the Python of .venv if there is one beside this file.
+# Blur faces and licence plates in videos: `./gdpr_blur_faces.sh --help`. Runs with the Python of .venv if there is one beside this file.
 here=$(dirname -- "$(readlink -f -- "$0")")
 python=$here/.venv/bin/python
 [ -x "$python" ] || python=python3

