@@ -18,7 +18,6 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from trackverse import blur, cli, plates, stage
@@ -119,12 +118,10 @@ def is_done(job: Job, wanted: set[str], *, in_place: bool) -> bool:
 
 def work(args: Namespace, rank: int) -> Tally:
     """Blur this worker's share of the videos."""
-    first, step = (0, 1) if args.chunk_id is None else (args.chunk_id, args.num_chunks)
-    jobs = islice(islice(find_jobs(args), first, None, step), args.limit)
     wanted = {blur.FaceBlurrer.what} | ({f"plates {plates.name_of(args.plates)}"} if args.plates != "off" else set())
     blurrers: list[blur.Blurrer] = []  # their networks are loaded only if there is something to do
     todo = Worklist(
-        stage.share(jobs, args, rank),
+        stage.share(find_jobs(args), args, rank),
         key=lambda job: job.name,
         is_done=lambda job: is_done(job, wanted, in_place=args.in_place),
         claim_path=lambda job: lock_path(job.output_path),

@@ -16,7 +16,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 
 from trackverse import cli, scenes, stage, tracking_flags
 from trackverse.drawing import draw_tracks
@@ -85,8 +84,7 @@ def my_clips(args: Namespace, layout: Layout, rank: int) -> Iterator[Clip]:
     """This worker's share of the clips that cut_videos.py wrote."""
     cuts = (scenes.load_whole(path) for path in layout.scenes_paths())
     kept = (clip for cut in cuts if cut and cut.clip_mode for clip in cut.kept)
-    chunk_id, num_chunks = (0, 1) if args.chunk_id is None else (args.chunk_id, args.num_chunks)
-    return stage.share(islice(islice(kept, chunk_id, None, num_chunks), args.limit), args, rank)
+    return stage.share(kept, args, rank)
 
 
 def check(args: Namespace) -> None:

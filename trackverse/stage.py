@@ -99,7 +99,17 @@ def _run_workers(work: Work, args: Namespace) -> Tally:
 
 
 def share(items: Iterable[Item], args: Namespace, rank: int) -> Iterator[Item]:
-    """This worker's part of the items: every `--num_workers`-th, from `rank`."""
+    """This worker's part of the items: of this command's chunk, up to `--limit`."""
+    chunk_id, num_chunks = _chunk(args)
+    return _of_worker(islice(islice(items, chunk_id, None, num_chunks), args.limit), args, rank)
+
+
+def _chunk(args: Namespace) -> tuple[int, int]:
+    """Which chunk of how many; all items are one chunk if none is asked for."""
+    return (0, 1) if args.chunk_id is None else (args.chunk_id, args.num_chunks)
+
+
+def _of_worker(items: Iterable[Item], args: Namespace, rank: int) -> Iterator[Item]:
     return islice(items, rank, None, args.num_workers)
 
 
@@ -111,6 +121,6 @@ def videos(args: Namespace, metafiles: Sequence[Path], rank: int, tally: Tally) 
             tally.failed[error.reason] += 1
             log.warning("%s", error)
 
-    chunk_id, num_chunks = (0, 1) if args.chunk_id is None else (args.chunk_id, args.num_chunks)
+    chunk_id, num_chunks = _chunk(args)
     listed = metafile.read_metafiles(metafiles, on_bad_line, chunk_id=chunk_id, num_chunks=num_chunks, limit=args.limit)
-    return share(listed, args, rank)
+    return _of_worker(listed, args, rank)
