@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trackverse.association import assign, cosine_distance
+from trackverse.association import assign, cosine
 
 # Eighths, so that sums are exact, ties are many, and costs are often exactly at the limit.
 EIGHTHS = st.integers(0, 10).map(lambda number: number / 8)
@@ -74,15 +74,15 @@ def test_nothing_to_assign(shape: tuple[int, int]) -> None:
     assert rows.dtype == columns.dtype == np.int64
 
 
-def test_cosine_distance_of_known_angles() -> None:
-    a = np.array([[1, 0], [0, 5], [-2, 0], [0, 0]], np.float32)
+def test_cosine_of_known_angles() -> None:
+    a = np.array([[1, 0], [0, 1], [-1, 0], [0, 0]], np.float32)
     b = np.array([[3, 0], [1, 1]], np.float32)
-    half = 1 - np.sqrt(0.5)
-    expected = [[0, half], [1, half], [2, 2 - half], [1, 1]]
-    np.testing.assert_allclose(cosine_distance(a, b), expected, atol=1e-6)
+    half = np.sqrt(0.5)
+    expected = [[1, half], [0, half], [-1, -half], [0, 0]]
+    np.testing.assert_allclose(cosine(a, b), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("num, other, dim", [(0, 2, 3), (2, 0, 3), (0, 0, 3), (2, 3, 0)])
-def test_cosine_distance_of_nothing(num: int, other: int, dim: int) -> None:
-    distance = cosine_distance(np.zeros((num, dim), np.float32), np.zeros((other, dim), np.float32))
-    np.testing.assert_array_equal(distance, np.ones((num, other)))
+def test_cosine_of_nothing(num: int, other: int, dim: int) -> None:
+    similarity = cosine(np.zeros((num, dim), np.float32), np.zeros((other, dim), np.float32))
+    np.testing.assert_array_equal(similarity, np.zeros((num, other)))

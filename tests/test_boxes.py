@@ -22,21 +22,19 @@ GOOD_BOXES = WHOLE_BOXES.map(lambda xyxy: np.concatenate([xyxy[:, :2], xyxy[:, :
 def test_conversions_come_back_to_where_they_began(xyxy: np.ndarray) -> None:
     before = xyxy.copy()
     np.testing.assert_allclose(boxes.tlwh_to_xyxy(boxes.xyxy_to_tlwh(xyxy)), xyxy)
-    np.testing.assert_allclose(boxes.xyah_to_xyxy(boxes.xyxy_to_xyah(xyxy)), xyxy, atol=1e-9)
     np.testing.assert_array_equal(xyxy, before)  # nothing is done to the caller's array
 
 
-def test_the_three_formats_of_one_box() -> None:
+def test_the_two_formats_of_one_box() -> None:
     xyxy = np.array([[10.0, 20.0, 40.0, 80.0]])
     assert boxes.xyxy_to_tlwh(xyxy).tolist() == [[10, 20, 30, 60]]
-    assert boxes.xyxy_to_xyah(xyxy).tolist() == [[25, 50, 0.5, 60]]
     assert boxes.area(xyxy).tolist() == [1800]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_precision_is_kept_and_none_is_normal(dtype: type) -> None:
     none, two = np.zeros((0, 4), dtype), np.array([[0, 0, 2, 2], [1, 1, 3, 3]], dtype)
-    for convert in (boxes.xyxy_to_tlwh, boxes.tlwh_to_xyxy, boxes.xyxy_to_xyah, boxes.xyah_to_xyxy):
+    for convert in (boxes.xyxy_to_tlwh, boxes.tlwh_to_xyxy):
         assert convert(none).shape == (0, 4)
         assert convert(two).dtype == dtype
     assert boxes.iou(none, two).shape == (0, 2)

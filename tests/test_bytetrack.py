@@ -1,7 +1,7 @@
 """Association on drawn detections: a table of things that happen to objects, and which tracks must come of them.
 
 Every box carries the name of the object that it shows in its class scores, which the tracker hands through untouched:
-so each track says whose boxes it has.
+so each track says whose boxes it has. All are of one class beside that, so that the names don't decide who is who.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ Frames = list[Frame]
 
 
 def detections(boxes: Sequence[Box]) -> Detections:
-    """The boxes with a class per name, and their looks as embeddings (D = 0 if the first has none)."""
+    """The boxes with a faint class per name and a strong one for all, and their looks (D = 0 if the first has none)."""
     xyxy = [[box.x - 20, box.y - 40, box.x + 20, box.y + 40] for box in boxes]
     looks = [np.zeros(0) if box.look is None else box.look / np.linalg.norm(box.look) for box in boxes]
     return Detections(
         np.array(xyxy, np.float32).reshape(-1, 4),
         np.array([box.score for box in boxes], np.float32),
-        np.array([[float(box.name == name) for name in NAMES] for box in boxes], np.float32).reshape(-1, len(NAMES)),
+        np.array([[0.1 * (box.name == name) for name in NAMES] + [1.0] for box in boxes], np.float32).reshape(-1, 7),
         np.array(looks, np.float32).reshape(len(boxes), -1 if boxes else 0),
     )
 
@@ -55,14 +55,14 @@ def track(frames: Frames, config: ByteTrackConfig = PUBLISHED, *, centre: bool =
     looks = [len(box.look) for _, boxes in frames for box in boxes if box.look is not None]
     tracker, tracks = ByteTracker(config, centre_embeddings=centre), []
     for time_s, boxes in frames:
-        found = detections(boxes) if boxes else Detections.empty(len(NAMES), looks[0] if looks else 0)
+        found = detections(boxes) if boxes else Detections.empty(len(NAMES) + 1, looks[0] if looks else 0)
         tracks += tracker.update(time_s, found)
     return tracks + tracker.finish()
 
 
 def owners(one: Track) -> str:
     """Whose boxes a track has: "A", or "AB" if it mixes two objects."""
-    return "".join(np.array(list(NAMES))[np.unique(one.logits.argmax(axis=1))])
+    return "".join(np.array(list(NAMES))[np.unique(one.logits[:, :-1].argmax(axis=1))])
 
 
 def summary(tracks: Sequence[Track]) -> list[tuple[str, int]]:

@@ -1,6 +1,5 @@
 """Box arithmetic on (N, 4) arrays. In memory boxes are `xyxy` (left, top, right, bottom) in pixels, right and bottom
-exclusive; on disk they are `tlwh` (left, top, width, height); the Kalman filter speaks `xyah` (centre x, centre y,
-width / height, height).
+exclusive; on disk they are `tlwh` (left, top, width, height).
 """
 
 from __future__ import annotations
@@ -27,22 +26,6 @@ def tlwh_to_xyxy(tlwh: Boxes) -> Boxes:
     return xyxy
 
 
-def xyxy_to_xyah(xyxy: Boxes) -> Boxes:
-    """(..., 4) xyxy as xyah. Boxes must have a height."""
-    size = xyxy[..., 2:] - xyxy[..., :2]
-    xyah = np.empty_like(xyxy)
-    xyah[..., :2] = xyxy[..., :2] + size / 2
-    xyah[..., 2] = size[..., 0] / size[..., 1]
-    xyah[..., 3] = size[..., 1]
-    return xyah
-
-
-def xyah_to_xyxy(xyah: Boxes) -> Boxes:
-    """(..., 4) xyah as xyxy."""
-    half = np.stack([xyah[..., 2] * xyah[..., 3], xyah[..., 3]], axis=-1) / 2
-    return np.concatenate([xyah[..., :2] - half, xyah[..., :2] + half], axis=-1)
-
-
 def area(xyxy: Boxes) -> Boxes:
     """(...,) px² of (..., 4) xyxy boxes; 0 for empty and reversed ones."""
     size = np.maximum(xyxy[..., 2:] - xyxy[..., :2], 0)
@@ -52,13 +35,20 @@ def area(xyxy: Boxes) -> Boxes:
 
 def iou(a: Boxes, b: Boxes) -> Boxes:
     """Pairwise IoU of (N, 4) and (M, 4) xyxy boxes, as (N, M). Empty boxes score 0."""
-    left_top = np.maximum(a[:, None, :2], b[None, :, :2])
-    right_bottom = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    size = np.maximum(right_bottom - left_top, 0)
-    overlap = size[..., 0] * size[..., 1]
-    union = area(a)[:, None] + area(b)[None, :] - overlap
-    score: Boxes = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
-    return score
+    # Coordinate by coordinate and in place: with 200 boxes, new matrices of pairs are what takes the time.
+    left, top, right, bottom = np.ascontiguousarray(a.T)[:, :, None]
+    other_left, other_top, other_right, other_bottom = np.ascontiguousarray(b.T)
+    width = np.minimum(right, other_right)
+    width -= np.maximum(left, other_left)
+    height = np.minimum(bottom, other_bottom)
+    height -= np.maximum(top, other_top)
+    nothing = np.zeros_like(width)  # comparing with a matrix is three times as fast as with a number
+    overlap: Boxes = np.maximum(width, nothing, out=width)
+    overlap *= np.maximum(height, nothing, out=height)
+    union = area(a)[:, None] + area(b)
+    union -= overlap
+    np.divide(overlap, union, out=overlap, where=union > 0)
+    return overlap
 
 
 def clip_to_frame(xyxy: Boxes, frame_hw: tuple[int, int]) -> Boxes:

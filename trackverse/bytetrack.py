@@ -13,12 +13,13 @@ whole, when it ends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from trackverse import boxes
-from trackverse.association import assign, cosine_distance
+from trackverse.association import assign, cosine
+from trackverse.history import Histories
 from trackverse.kalman import KalmanState
 from trackverse.types import Bool, Detections, Float32, Float64, Int64, Track
 from trackverse.vectors import unit
@@ -29,6 +30,9 @@ MAX_GATE = 9.21
 MAX_OVERLAP_COST = 0.9
 # ByteTrack's limit on 1 − IoU for tracks that were seen only once.
 MAX_TENTATIVE_COST = 0.7
+# Cost of a class distribution at a right angle to the track's: it decides between boxes that overlap nearly equally and
+# never against a clear overlap.
+CLASS_WEIGHT = 0.05
 # With how many other objects in view half of the mean embedding is taken off: see `_centred`.
 CENTRE_PRIOR = 4
 # However rarely frames come, the next one is in time: only a step this many times as long as the shortest is a hole.
@@ -57,35 +61,6 @@ class ByteTrackConfig:
     embedding_momentum: float = 0.5
 
 
-@dataclass
-class _History:
-    """What a live track has seen so far, a row a frame."""
-
-    times_s: list[float] = field(default_factory=list)
-    xyxy: list[Float32] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    logits: list[Float32] = field(default_factory=list)
-    embedding_sum: Float32 | float = 0.0
-
-    def add(self, time_s: float, detections: Detections, n: int) -> None:
-        """One more frame: row `n` of its detections. Copied, since a view would keep the whole frame's arrays alive."""
-        self.times_s.append(time_s)
-        self.xyxy.append(detections.xyxy[n].copy())
-        self.scores.append(float(detections.scores[n]))
-        self.logits.append(detections.logits[n].copy())
-        self.embedding_sum = self.embedding_sum + detections.embeddings[n]
-
-    def track(self) -> Track:
-        embedding = np.asarray(self.embedding_sum, np.float32)
-        return Track(
-            np.array(self.times_s),
-            np.stack(self.xyxy),
-            np.array(self.scores, np.float32),
-            np.stack(self.logits),
-            unit(embedding[None])[0],
-        )
-
-
 class ByteTracker:
     """The tracks of one clip. Struct of arrays: row n of every array is the same live track.
 
@@ -98,73 +73,106 @@ class ByteTracker:
         self._centre_embeddings = centre_embeddings
         self._time_s: float | None = None
         self._shortest_step_s = np.inf  # between two frames so far
-        self._kalman = KalmanState.empty()
-        self._last_seen_s: Float64 = np.zeros(0)
-        self._embeddings: Float32 | None = None  # (N, D) from the first frame on
-        self._histories: list[_History] = []
+        self._live = _Live.none()
+        self._histories = Histories()
         self._embedding_sum: Float32 | float = 0.0  # of all detections so far, for `_centred`
         self._num_embeddings = 0
         self._num_frames_with_objects = 0
 
-    def update(self, time_s: float, detections: Detections) -> list[Track]:
+    def update(self, time_s: float, detections: Detections, camera: Float64 | None = None) -> list[Track]:
         """Take in the detections of a frame; returns the tracks that ended, each once.
 
-        Boxes must be finite and not empty (see `tracking.usable`). Raises ValueError if time does not rise.
+        `camera` (2, 3): how the picture moved since the frame before, in px (see `camera.py`). Boxes must be finite and
+        not empty (see `tracking.usable`). Raises ValueError if time does not rise.
         """
+        live = self._live
         if self._time_s is not None:
             if not time_s > self._time_s:
                 raise ValueError(f"time {time_s} s does not follow {self._time_s} s")
             self._shortest_step_s = min(self._shortest_step_s, time_s - self._time_s)
-            self._kalman.predict(time_s - self._time_s)
+            live.kalman.predict(time_s - self._time_s)
+        if camera is not None:
+            live.kalman.move(camera)
         patience_s = max(self._config.max_lost_s, MIN_HOLE_STEPS * self._shortest_step_s)
-        ended = self._end(time_s - self._last_seen_s > patience_s + ROUNDING_S)
-        was_seen = self._last_seen_s == self._time_s
+        ended = self._end(live.last_seen_s < time_s - patience_s - ROUNDING_S)
+        was_seen = self._live.last_seen_s == self._time_s
         self._time_s = time_s
-        self._embedding_sum = self._embedding_sum + detections.embeddings.sum(axis=0)
-        self._num_embeddings += len(detections)
-        self._num_frames_with_objects += bool(len(detections))
+        if self._centre_embeddings:
+            self._embedding_sum = self._embedding_sum + detections.embeddings.sum(axis=0)
+            self._num_embeddings += len(detections)
+            self._num_frames_with_objects += bool(len(detections))
         self._associate(detections, was_seen)
         # A track that was seen in one frame only is not looked for: most are slips of the detector.
-        return ended + self._end((self._last_seen_s < time_s) & self._is_tentative())
+        return ended + self._end((self._live.num_seen == 1) & (self._live.last_seen_s < time_s))
 
     def finish(self) -> list[Track]:
         """The tracks that are still alive; the tracker is empty afterwards."""
-        return self._end(np.ones(len(self._histories), bool))
+        return self._end(np.ones(len(self._live), bool))
 
     def _associate(self, detections: Detections, was_seen: Bool) -> None:
         """Match the frame's detections to the tracks as they stand, then start tracks from what is left."""
-        config = self._config
-        overlap_cost = 1.0 - boxes.iou(boxes.xyah_to_xyxy(self._kalman.mean), detections.xyxy.astype(np.float64))
-        cost, max_cost = self._confident_cost(detections, overlap_cost)
-        tentative = self._is_tentative()
+        if not len(detections):
+            return
+        config, live = self._config, self._live
+        overlap = boxes.iou(live.kalman.xyxy.astype(np.float32), detections.xyxy)
         confident = detections.scores >= config.track_thresh
-        free_tracks, free = np.ones(len(tentative), bool), np.ones(len(detections), bool)
+        tentative = live.num_seen == 1
+        track_of = np.full(len(detections), -1)  # row of the track that a detection goes to
+        free_tracks, free = np.ones(len(live), bool), np.ones(len(detections), bool)
 
-        def match(tracks: Bool, candidates: Bool, cost: Float64, max_cost: float) -> None:
-            rows, columns = np.flatnonzero(tracks & free_tracks), np.flatnonzero(candidates & free)
-            i, j = assign(cost[np.ix_(rows, columns)], max_cost)
+        def match(tracks: Bool, candidates: Bool, max_cost: float, *, by_looks: bool = False) -> None:
+            rows, columns = (tracks & free_tracks).nonzero()[0], (candidates & free).nonzero()[0]
+            if not len(rows) or not len(columns):
+                return
+            cost = 1 - overlap.take(rows, axis=0).take(columns, axis=1)
+            if by_looks:
+                cost = self._weigh_looks(cost, rows, detections, columns)
+            if detections.logits.shape[1] > 1:
+                cost[cost > max_cost] = np.inf
+                cost += self._contradiction(rows, detections.logits[columns])
+                max_cost += CLASS_WEIGHT
+            i, j = assign(cost, max_cost)
             free_tracks[rows[i]], free[columns[j]] = False, False
-            self._extend(rows[i], detections.select(columns[j]))
+            track_of[columns[j]] = rows[i]
 
-        match(~tentative, confident, cost, max_cost)
-        match(tentative, confident, overlap_cost, MAX_TENTATIVE_COST)
-        match(was_seen, ~confident, overlap_cost, config.low_match_thresh)
+        if detections.embeddings.shape[1]:
+            match(~tentative, confident, config.match_thresh, by_looks=True)
+        else:
+            match(~tentative, confident, MAX_OVERLAP_COST)
+        match(tentative, confident, MAX_TENTATIVE_COST)
+        match(was_seen, ~confident, config.low_match_thresh)
+        if not free_tracks.all():
+            columns = (~free).nonzero()[0]
+            self._extend(track_of[columns], detections.select(columns))
         new = free & (detections.scores >= config.track_thresh + config.new_track_margin)
-        self._start(detections.select(new))
+        if new.any():
+            self._start(detections.select(new))
 
-    def _confident_cost(self, detections: Detections, overlap_cost: Float64) -> tuple[Float64, float]:
-        """Cost (N, M) of giving tracks confident detections, inf beyond reach; and the largest cost to accept."""
-        gate = self._kalman.gate(boxes.xyxy_to_xyah(detections.xyxy.astype(np.float64)))
-        reachable = (overlap_cost < 1) | (gate <= MAX_GATE)
-        if self._embeddings is None or not self._embeddings.shape[1]:
-            return np.where(reachable, overlap_cost, np.inf), MAX_OVERLAP_COST
-        distance = cosine_distance(self._centred(self._embeddings), self._centred(detections.embeddings))
-        weight = self._config.motion_weight
-        cost = weight * overlap_cost + (1 - weight) * distance
-        return np.where(reachable, cost, np.inf), self._config.match_thresh
+    def _weigh_looks(self, overlap_cost: Float32, rows: Int64, detections: Detections, columns: Int64) -> Float32:
+        """Cost (K, L) of giving the tracks of `rows` (K,) the detections of `columns` (L,), inf beyond reach."""
+        weight = np.float32(self._config.motion_weight)
+        seen = self._centred(detections.embeddings[columns])
+        cost = cosine(self._centred(self._live.embeddings[rows]), seen)
+        cost -= 1
+        cost *= weight - 1
+        cost += weight * overlap_cost
+        # Where looks may outvote motion, boxes that don't overlap can be one object, if it is a motion and no jump.
+        if weight <= self._config.match_thresh:
+            jump = (overlap_cost == 1) & (cost <= self._config.match_thresh)
+            i, j = np.divmod(jump.ravel().nonzero()[0], len(columns))
+            too_far = self._live.kalman.distance(rows[i], detections.xyxy[columns[j]]) > MAX_GATE
+            cost[i[too_far], j[too_far]] = np.inf
+        return cost
+
+    def _contradiction(self, rows: Int64, logits: Float32) -> Float32:
+        """(K, L): 0 where the detections' class scores (L, C) are distributed as the track's over time, `CLASS_WEIGHT`
+        where they have nothing in common.
+        """
+        return np.float32(CLASS_WEIGHT) * (1 - cosine(unit(self._live.class_scores[rows]), logits))
 
     def _centred(self, embeddings: Float32) -> Float32:
-        """With `centre_embeddings`, less a share of what all detections of the clip so far have in common.
+        """(N, D) at unit length; with `centre_embeddings`, less a share of what all detections of the clip so far have
+        in common.
 
         Of n objects in view, each is 1/n of that itself, and an object alone is all of it: the share grows with the
         mean number of other objects.
@@ -174,49 +182,96 @@ class ByteTracker:
         num_others = self._num_embeddings / max(self._num_frames_with_objects, 1) - 1
         share = max(num_others, 0.0) / (max(num_others, 0.0) + CENTRE_PRIOR)
         mean = self._embedding_sum / np.float32(max(self._num_embeddings, 1))
-        centred: Float32 = embeddings - np.float32(share) * mean
-        return centred
+        return unit(embeddings - np.float32(share) * mean)
 
     def _extend(self, rows: Int64, detections: Detections) -> None:
         """Give the tracks of `rows` (K,) one detection each."""
         assert self._time_s is not None
-        self._kalman.update(rows, boxes.xyxy_to_xyah(detections.xyxy.astype(np.float64)))
-        self._last_seen_s[rows] = self._time_s
-        for row, n in zip(rows, range(len(detections)), strict=True):
-            self._histories[row].add(self._time_s, detections, n)
+        live = self._live
+        live.kalman.update(rows, detections.xyxy)
+        live.last_seen_s[rows] = self._time_s
+        live.num_seen[rows] += 1
+        if detections.logits.shape[1] > 1:
+            live.class_scores[rows] += detections.logits
+        self._histories.add(live.slots[rows], self._time_s, detections)
+        if not detections.embeddings.shape[1]:
+            return
         # A doubtful detection is mostly an occluded one: its appearance is another object's.
-        sure = detections.scores >= self._config.track_thresh
-        if self._embeddings is not None:
-            momentum = self._config.embedding_momentum
-            smooth = momentum * self._embeddings[rows[sure]] + (1 - momentum) * detections.embeddings[sure]
-            self._embeddings[rows[sure]] = unit(smooth)
+        sure = (detections.scores >= self._config.track_thresh).nonzero()[0]
+        momentum = np.float32(self._config.embedding_momentum)
+        smooth = live.embeddings[rows[sure]]
+        smooth *= momentum
+        smooth += (1 - momentum) * detections.embeddings[sure]
+        live.embeddings[rows[sure]] = unit(smooth)
 
     def _start(self, detections: Detections) -> None:
         """A new track for each detection."""
         assert self._time_s is not None
-        self._kalman = self._kalman.join(KalmanState.start(boxes.xyxy_to_xyah(detections.xyxy.astype(np.float64))))
-        self._last_seen_s = np.append(self._last_seen_s, np.full(len(detections), self._time_s))
-        embeddings = detections.embeddings
-        self._embeddings = embeddings if self._embeddings is None else np.concatenate([self._embeddings, embeddings])
-        for n in range(len(detections)):
-            self._histories.append(_History())
-            self._histories[-1].add(self._time_s, detections, n)
+        slots = self._histories.open(detections)
+        self._histories.add(slots, self._time_s, detections)
+        self._live = self._live.join(_Live.start(self._time_s, detections, slots))
 
     def _end(self, ended: Bool) -> list[Track]:
         """Take tracks out of the live ones and return them."""
         if not ended.any():
             return []
-        tracks = []
-        for row in np.flatnonzero(ended):
-            tracks.append(self._histories[row].track())
-            self._histories[row] = _History()  # so that its copy in the track is the only one
-        self._kalman = self._kalman.select(~ended)
-        self._last_seen_s = self._last_seen_s[~ended]
-        if self._embeddings is not None:
-            self._embeddings = self._embeddings[~ended]
-        self._histories = [self._histories[row] for row in np.flatnonzero(~ended)]
+        tracks = [self._histories.take(slot) for slot in self._live.slots[ended].tolist()]
+        self._live = self._live.select(~ended)
         return tracks
 
-    def _is_tentative(self) -> Bool:
-        """(N,): seen in one frame so far."""
-        return np.array([len(history.times_s) == 1 for history in self._histories], bool)
+
+@dataclass
+class _Live:
+    """The live tracks, a row each: `num_seen` (N,) frames, `embeddings` (N, D) of unit length, `class_scores` (N, C)
+    summed over time, `slots` (N,) of `Histories`.
+    """
+
+    kalman: KalmanState
+    last_seen_s: Float64
+    num_seen: Int64
+    slots: Int64
+    embeddings: Float32
+    class_scores: Float32
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    @staticmethod
+    def none() -> _Live:
+        return _Live.start(0.0, Detections.empty(0, 0), np.zeros(0, np.int64))
+
+    @staticmethod
+    def start(time_s: float, detections: Detections, slots: Int64) -> _Live:
+        """Tracks of one detection each."""
+        num = len(detections)
+        return _Live(
+            KalmanState.start(detections.xyxy),
+            np.full(num, time_s),
+            np.ones(num, np.int64),
+            slots,
+            unit(detections.embeddings),
+            detections.logits.copy(),
+        )
+
+    def select(self, rows: Bool) -> _Live:
+        return _Live(
+            self.kalman.select(rows),
+            self.last_seen_s[rows],
+            self.num_seen[rows],
+            self.slots[rows],
+            self.embeddings[rows],
+            self.class_scores[rows],
+        )
+
+    def join(self, other: _Live) -> _Live:
+        """These tracks, then the other ones."""
+        if not len(self):  # in the first frame these don't know yet how wide the rows are
+            return other
+        return _Live(
+            self.kalman.join(other.kalman),
+            np.concatenate([self.last_seen_s, other.last_seen_s]),
+            np.concatenate([self.num_seen, other.num_seen]),
+            np.concatenate([self.slots, other.slots]),
+            np.concatenate([self.embeddings, other.embeddings]),
+            np.concatenate([self.class_scores, other.class_scores]),
+        )

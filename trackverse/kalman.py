@@ -1,99 +1,114 @@
 """Constant-velocity Kalman filter over boxes, for many tracks at once.
 
-State per box: centre x, centre y, aspect, height (`xyah`) and their velocities per second. SORT's noise model
-(Bewley 2016, as in ByteTrack) has diagonal noise, so the 8-state filter falls apart into four independent 2-state
-filters per box, one a coordinate; each covariance is the three numbers (position, cross, velocity). Noise standard
-deviations are shares of the box height. ByteTrack gives them per frame of a 30 fps video; here they grow with time, so
-that dropped frames and low or variable frame rates are right.
+State per box: its edges (left, top, right, bottom) and their velocities per second. SORT's noise model (Bewley 2016, as
+in ByteTrack) is diagonal, so its 8-state filter falls apart into four 2-state filters, one a coordinate. ByteTrack
+follows centre, aspect and height; edges are followed here, with the noise that it gives to centre and height, because
+a box that is half hidden keeps the edges that show. All four noises being one share of the box height, a box has one
+covariance for its four coordinates: three numbers. ByteTrack's noise is per frame of a 30 fps video; here it grows with
+time, so that dropped frames and low or variable frame rates are right.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+import numpy.typing as npt
 
 from trackverse.types import Bool, Float64, Int64
 
 FRAME_S = 1 / 30  # ByteTrack's constants are per frame of this length
-POSITION_STD = 1 / 20  # of the height, for x, y and height
-VELOCITY_STD = 1 / 160  # of the height a frame
-ASPECT_STD, ASPECT_MEASURE_STD, ASPECT_VELOCITY_STD = 1e-2, 1e-1, 1e-5  # the aspect has no unit
+POSITION_STD = 1 / 20  # of the height: the motion's in one frame, and a measurement's
+VELOCITY_STD = 1 / 160 / FRAME_S  # of the height a second: the change in one frame
+MIN_SIZE_PX = 1.0  # a box that is predicted to shrink stays this wide and high
+
+XYXY, VELOCITY, COVARIANCE = slice(0, 4), slice(4, 8), slice(8, 11)
+VAR, CROSS, VAR_VELOCITY = 8, 9, 10
 
 
-@dataclass
 class KalmanState:
-    """N boxes: `mean` and `velocity` (N, 4) xyah and xyah / s, `covariance` (N, 4, 3)."""
+    """N boxes, a row of eleven numbers each, so that a row is taken and put back at once."""
 
-    mean: Float64
-    velocity: Float64
-    covariance: Float64
-
-    @staticmethod
-    def empty() -> KalmanState:
-        return KalmanState(np.zeros((0, 4)), np.zeros((0, 4)), np.zeros((0, 4, 3)))
+    def __init__(self, rows: Float64) -> None:
+        self._rows = rows
 
     @staticmethod
-    def start(xyah: Float64) -> KalmanState:
+    def start(xyxy: npt.NDArray[np.floating]) -> KalmanState:
         """Boxes (N, 4) seen for the first time: standing still, position known to 10 % of the height."""
-        position, velocity, _ = _std(xyah[:, 3])
-        covariance = np.zeros((len(xyah), 4, 3))
-        covariance[..., 0] = (2 * position) ** 2
-        covariance[..., 2] = (10 * velocity / FRAME_S) ** 2
-        return KalmanState(xyah.copy(), np.zeros_like(xyah), covariance)
+        rows = np.zeros((len(xyxy), 11))
+        rows[:, XYXY] = xyxy
+        height_squared = (rows[:, 3] - rows[:, 1]) ** 2
+        rows[:, VAR] = (2 * POSITION_STD) ** 2 * height_squared
+        rows[:, VAR_VELOCITY] = (10 * VELOCITY_STD) ** 2 * height_squared
+        return KalmanState(rows)
+
+    @property
+    def xyxy(self) -> Float64:
+        """(N, 4) px; a view, as the others are."""
+        return self._rows[:, XYXY]
+
+    @property
+    def velocity(self) -> Float64:
+        """(N, 4) px / s."""
+        return self._rows[:, VELOCITY]
+
+    @property
+    def covariance(self) -> Float64:
+        """(N, 3): the variance of each of the four coordinates, its covariance with the velocity, the velocity's."""
+        return self._rows[:, COVARIANCE]
 
     def select(self, rows: Int64 | Bool) -> KalmanState:
-        return KalmanState(self.mean[rows], self.velocity[rows], self.covariance[rows])
+        return KalmanState(self._rows[rows])
 
     def join(self, other: KalmanState) -> KalmanState:
         """These boxes, then the other ones."""
-        return KalmanState(
-            np.concatenate([self.mean, other.mean]),
-            np.concatenate([self.velocity, other.velocity]),
-            np.concatenate([self.covariance, other.covariance]),
-        )
+        return KalmanState(np.concatenate([self._rows, other._rows]))
 
     def predict(self, dt_s: float) -> None:
-        """Move all boxes on by `dt_s` seconds. A height never falls below a pixel."""
-        position, velocity, _ = _std(self.mean[:, 3])
-        frames = dt_s / FRAME_S
-        var, cross, var_velocity = np.moveaxis(self.covariance, -1, 0)
-        var += 2 * dt_s * cross + dt_s**2 * var_velocity + position**2 * frames
-        cross += dt_s * var_velocity
-        var_velocity += (velocity / FRAME_S) ** 2 * frames
-        self.mean += dt_s * self.velocity
-        np.maximum(self.mean[:, 2], 1e-3, out=self.mean[:, 2])
-        np.maximum(self.mean[:, 3], 1.0, out=self.mean[:, 3])
+        """Move all boxes on by `dt_s` seconds."""
+        state, num_frames = self._rows, dt_s / FRAME_S
+        height = state[:, 3] - state[:, 1]
+        # (var, cross, var_velocity) as a row: what a step of constant velocity makes of it, and the noise that it adds
+        step = np.array([[1, 0, 0], [2 * dt_s, 1, 0], [dt_s**2, dt_s, 1]])
+        noise = np.array([num_frames * POSITION_STD**2, 0, num_frames * VELOCITY_STD**2])
+        state[:, COVARIANCE] = state[:, COVARIANCE] @ step + (height * height)[:, None] * noise
+        state[:, XYXY] += dt_s * state[:, VELOCITY]
+        np.maximum(state[:, 2:4], state[:, :2] + MIN_SIZE_PX, out=state[:, 2:4])
 
-    def update(self, rows: Int64, xyah: Float64) -> None:
+    def move(self, camera: Float64) -> None:
+        """Move all boxes as the camera's motion `camera` (2, 3) moves the picture: x' = A x + b, in px.
+
+        The centre goes along, the size by the mean scale: upright boxes stay upright when the picture turns.
+        """
+        turn, shift = camera[:, :2], camera[:, 2]
+        scale = np.sqrt(abs(np.linalg.det(turn)))
+        for corners, offset in ((self.xyxy, shift), (self.velocity, 0.0)):
+            centre = (corners[:, :2] + corners[:, 2:]) / 2
+            half = scale * (corners[:, 2:] - corners[:, :2]) / 2
+            moved = centre @ turn.T + offset
+            corners[:, :2], corners[:, 2:] = moved - half, moved + half
+
+    def update(self, rows: Int64, xyxy: npt.NDArray[np.floating]) -> None:
         """Correct the boxes of `rows` (K,) by measurements (K, 4)."""
-        _, _, measure = _std(self.mean[rows, 3])
-        var, cross, var_velocity = np.moveaxis(self.covariance[rows], -1, 0)
-        innovation = xyah - self.mean[rows]
-        total = var + measure**2
-        gain, gain_velocity = var / total, cross / total
-        self.mean[rows] += gain * innovation
-        self.velocity[rows] += gain_velocity * innovation
-        self.covariance[rows] = np.stack(
-            [var - gain * var, cross - gain * cross, var_velocity - gain_velocity * cross], axis=-1
-        )
+        state = self._rows[rows]
+        innovation = xyxy - state[:, XYXY]
+        gain = state[:, VAR : CROSS + 1] / _var_of_innovation(state)[:, None]  # (K, 2): of position, of velocity
+        state[:, XYXY] += gain[:, :1] * innovation
+        state[:, VELOCITY] += gain[:, 1:] * innovation
+        state[:, VAR_VELOCITY] -= gain[:, 1] * state[:, CROSS]
+        state[:, VAR : CROSS + 1] *= 1 - gain[:, :1]
+        self._rows[rows] = state
 
-    def gate(self, xyah: Float64) -> Float64:
-        """Squared Mahalanobis distance (N, M) of the boxes' predicted centres to M measured ones (M, 4)."""
-        _, _, measure = _std(self.mean[:, 3])
-        var = self.covariance[:, :2, 0] + measure[:, :2] ** 2
-        offset = self.mean[:, None, :2] - xyah[None, :, :2]
-        distance: Float64 = (offset**2 / var[:, None]).sum(axis=-1)
+    def distance(self, rows: Int64, xyxy: npt.NDArray[np.floating]) -> Float64:
+        """Squared Mahalanobis distance (K,) of the predicted centres of `rows` (K,) to those of measurements (K, 4)."""
+        state = self._rows[rows]
+        offset = (state[:, :2] + state[:, 2:4] - xyxy[:, :2] - xyxy[:, 2:]) / 2
+        distance: Float64 = (offset**2).sum(axis=1) / _var_of_innovation(state)
         return distance
 
 
-def _std(height: Float64) -> tuple[Float64, Float64, Float64]:
-    """Standard deviations (N, 4) of the motion's position and velocity in one frame, and of a measurement."""
-    one = np.ones_like(height)
-    position = np.stack([height * POSITION_STD, height * POSITION_STD, one * ASPECT_STD, height * POSITION_STD], -1)
-    velocity = np.stack(
-        [height * VELOCITY_STD, height * VELOCITY_STD, one * ASPECT_VELOCITY_STD, height * VELOCITY_STD], -1
-    )
-    measure = position.copy()
-    measure[:, 2] = ASPECT_MEASURE_STD
-    return position, velocity, measure
+def _var_of_innovation(state: Float64) -> Float64:
+    """(N,): how far a measured coordinate strays from the predicted one."""
+    height = state[:, 3] - state[:, 1]
+    height *= height
+    height *= POSITION_STD**2
+    height += state[:, VAR]
+    return height

@@ -9,6 +9,7 @@ from trackverse.types import Float32
 
 def unit(rows: Float32) -> Float32:
     """(N, D) rows at length 1; zero rows stay zero."""
-    length = np.linalg.norm(rows, axis=-1, keepdims=True)
-    scaled: Float32 = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    length: Float32 = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    length[length == 0] = 1
+    scaled: Float32 = rows / length[:, None]
     return scaled

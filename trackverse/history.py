@@ -1,0 +1,116 @@
+"""What live tracks have seen so far, written a frame at a time for all tracks at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trackverse.types import Detections, Float32, Float64, Int64, Track
+from trackverse.vectors import unit
+
+# Frames that a slot holds before they are moved on to its track's own memory: enough that moving costs nothing, few
+# enough that 200 slots of 1203 class scores take 31 MB.
+SLOT_FRAMES = 32
+MIN_SLOTS = 16
+
+
+@dataclass
+class _Past:
+    """The frames of one track that are no longer in its slot, in pieces."""
+
+    times_s: list[Float64] = field(default_factory=list)
+    xyxy: list[Float32] = field(default_factory=list)
+    scores: list[Float32] = field(default_factory=list)
+    logits: list[Float32] = field(default_factory=list)
+
+
+class Histories:
+    """A slot for every live track; a slot is free again when its track is taken out."""
+
+    def __init__(self) -> None:
+        self._slots: _Slots | None = None  # from the first detection on, when the widths of the rows are known
+        self._pasts: list[_Past] = []
+        self._free: list[int] = []
+
+    def open(self, detections: Detections) -> Int64:
+        """Slots (N,) for new tracks, one for each detection; nothing is written into them yet."""
+        num = len(detections)
+        if len(self._free) < num:
+            num_slots = max(MIN_SLOTS, 2 * (len(self._pasts) + num))
+            self._slots = _Slots.make(num_slots, detections, self._slots)
+            self._free += range(num_slots - 1, len(self._pasts) - 1, -1)
+            self._pasts += [_Past() for _ in range(num_slots - len(self._pasts))]
+        return np.array([self._free.pop() for _ in range(num)], np.int64)
+
+    def add(self, slots: Int64, time_s: float, detections: Detections) -> None:
+        """One more frame for the tracks of `slots` (K,), a detection each."""
+        if self._slots is None or not len(slots):
+            return
+        held = self._slots
+        n = held.num[slots]
+        held.times_s[slots, n] = time_s
+        held.xyxy[slots, n] = detections.xyxy
+        held.scores[slots, n] = detections.scores
+        held.logits[slots, n] = detections.logits
+        held.embedding_sum[slots] += detections.embeddings
+        n += 1
+        held.num[slots] = n
+        for slot in slots[n == SLOT_FRAMES].tolist():
+            self._empty(slot)
+
+    def take(self, slot: int) -> Track:
+        """The whole track of a slot, which is free from now on."""
+        assert self._slots is not None
+        self._empty(slot)
+        past, self._pasts[slot] = self._pasts[slot], _Past()
+        embedding = unit(self._slots.embedding_sum[slot : slot + 1])[0]
+        self._slots.embedding_sum[slot] = 0
+        self._free.append(slot)
+        return Track(
+            np.concatenate(past.times_s),
+            np.concatenate(past.xyxy),
+            np.concatenate(past.scores),
+            np.concatenate(past.logits),
+            embedding,
+        )
+
+    def _empty(self, slot: int) -> None:
+        """Move what a slot holds to the past. Copied: a view would keep all slots alive."""
+        held, past = self._slots, self._pasts[slot]
+        assert held is not None
+        n = int(held.num[slot])
+        past.times_s.append(held.times_s[slot, :n].copy())
+        past.xyxy.append(held.xyxy[slot, :n].copy())
+        past.scores.append(held.scores[slot, :n].copy())
+        past.logits.append(held.logits[slot, :n].copy())
+        held.num[slot] = 0
+
+
+@dataclass
+class _Slots:
+    """S slots of up to `SLOT_FRAMES` frames: `num` (S,), `embedding_sum` (S, D), the others (S, SLOT_FRAMES, ...)."""
+
+    num: Int64
+    times_s: Float64
+    xyxy: Float32
+    scores: Float32
+    logits: Float32
+    embedding_sum: Float32
+
+    @staticmethod
+    def make(num_slots: int, like: Detections, old: _Slots | None) -> _Slots:
+        """Empty slots for detections `like` these, after those that are there."""
+        shape = (num_slots, SLOT_FRAMES)
+        slots = _Slots(
+            np.zeros(num_slots, np.int64),
+            np.zeros(shape, np.float64),
+            np.zeros((*shape, 4), np.float32),
+            np.zeros(shape, np.float32),
+            np.zeros((*shape, like.logits.shape[1]), np.float32),
+            np.zeros((num_slots, like.embeddings.shape[1]), np.float32),
+        )
+        if old is not None:
+            for name, array in vars(old).items():
+                getattr(slots, name)[: len(array)] = array
+        return slots
