@@ -25,6 +25,7 @@ ORIGIN = Origin("QMi8x8o55Ns", "QMi8x8o55Ns.1.mp4", (720, 1280), "nanodet sha256
 KEYS = [
     *("yid", "track_id", "clip_id", "video_size", "track_ts"),
     *("frame_ts", "frame_bboxes", "frame_obj", "frame_lbl", "frame_desc", "frame_cls", "frame_wcls"),
+    "frame_interp",
     *("top10_lbl", "top10_desc", "top10_cls", "top10_wcls"),
     *("mp4_filename", "schema", "detector", "vocab", "fps"),
 ]
@@ -73,6 +74,7 @@ def test_every_value_of_a_small_record() -> None:
         "frame_desc": ["dog", "cat"],
         "frame_cls": [0.75, 0.5],
         "frame_wcls": [0.375, 0.5],
+        "frame_interp": [0, 0],
         # cat: 0.125 and 0.5 with objectness, 0.3125 in the mean; dog: 0.375 and 0.25, the same
         "top10_lbl": [0, 1],
         "top10_desc": ["cat", "dog"],
@@ -83,6 +85,18 @@ def test_every_value_of_a_small_record() -> None:
         "vocab": "coco",
         "fps": 16.0,
     }
+
+
+def test_interpolated_frames_are_marked_and_count_for_no_class() -> None:
+    track = with_logits([[0.2, 0.8], [0.0, 0.0], [0.4, 0.6]], scores=[0.5, 0.0, 0.5])
+    value = json.loads(line_of(replace(track, interpolated=np.array([False, True, False])), labels=("cat", "dog")))
+    assert value["frame_interp"] == [0, 1, 0]
+    assert value["frame_desc"] == ["dog", "dog", "dog"]
+    assert value["frame_obj"] == [0.5, 0, 0.5] and value["frame_cls"] == [0.8, 0, 0.6]
+    assert value["top10_cls"] == [[0.7, 0.3], [0.1, 0.1]]
+    assert parse_record(json.dumps(value).encode(), "here").frames.interpolated.tolist() == [False, True, False]
+    del value["frame_interp"]
+    assert not parse_record(json.dumps(value).encode(), "here").frames.interpolated.any()
 
 
 def test_numbers_are_rounded_to_what_they_mean() -> None:
@@ -362,7 +376,9 @@ def test_a_record_whose_frames_do_not_fit_is_refused(layout: dict[str, Any], cha
     check_refused(parse_record, json.dumps(change(layout)).encode(), "bad record")
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if key not in ("track_ts", "frame_wcls", "schema")])
+@pytest.mark.parametrize(
+    "key", [key for key in KEYS if key not in ("track_ts", "frame_wcls", "frame_interp", "schema")]
+)
 def test_a_key_of_ours_that_is_missing_is_named(key: str) -> None:
     with pytest.raises(RecordError, match=key):
         parse_record(dumped(without(OWN_LAYOUT, key)), "here")

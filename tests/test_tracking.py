@@ -275,7 +275,7 @@ def record_of(track_id: int, times_s: np.ndarray, xyxy: np.ndarray, label_id: in
         TopClasses((label_id,), ("person",), np.ones((2, 1)), np.ones((2, 1))),
         "sq/square.mp4",
         Origin("square", "square.0.mp4", (90, 240), "squares", "coco", 8),
-        FrameClasses(scores, ids, ("person",) * num, ones),
+        FrameClasses(scores, ids, ("person",) * num, ones, np.zeros(num, bool)),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from trackverse import boxes, jsonl
 from trackverse.errors import RecordError
-from trackverse.types import Float64, Int64, Track
+from trackverse.types import Bool, Float64, Int64, Track
 
 NUM_TOP = 10
 MAX_LABEL_CHARS = 30  # in a file name: with an id of 200 bytes it stays below the 255 that file systems take
@@ -38,12 +38,17 @@ class Origin:
 
 @dataclass(frozen=True)
 class FrameClasses:
-    """Per frame: objectness `scores` (T,), best class `label_ids` (T,), its name and its `class_scores` (T,)."""
+    """Per frame: objectness `scores` (T,), best class `label_ids` (T,), its name and its `class_scores` (T,).
+
+    `interpolated` (T,): there the object was not detected; the box is what lies between, the class is the track's, and
+    the scores are 0.
+    """
 
     scores: Float64
     label_ids: Int64
     labels: tuple[str, ...]
     class_scores: Float64
+    interpolated: Bool
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,11 @@ class TrackRecord:
 def describe(track: Track, track_id: int, origin: Origin, labels: Sequence[str]) -> TrackRecord:
     """The record of a track; `labels` are the names of the C columns of its logits."""
     scores, logits = track.scores.astype(np.float64), track.logits.astype(np.float64)
-    best = logits.argmax(axis=1)
-    weighted = logits * scores[:, None]
+    seen = ~track.interpolated
+    weighted = logits[seen] * scores[seen, None]
     # Stable, so that equal classes come in the order of their ids.
     top = np.argsort(-weighted.mean(axis=0), kind="stable")[:NUM_TOP]
+    best = np.where(seen, logits.argmax(axis=1), top[0])
     return TrackRecord(
         origin.video_id,
         track_id,
@@ -91,12 +97,18 @@ def describe(track: Track, track_id: int, origin: Origin, labels: Sequence[str])
         TopClasses(
             tuple(top.tolist()),
             tuple(labels[label_id] for label_id in top),
-            np.stack([logits[:, top].mean(axis=0), logits[:, top].std(axis=0)]),
+            np.stack([logits[seen][:, top].mean(axis=0), logits[seen][:, top].std(axis=0)]),
             np.stack([weighted[:, top].mean(axis=0), weighted[:, top].std(axis=0)]),
         ),
         mp4_filename(track, origin, labels[top[0]]),
         origin,
-        FrameClasses(scores, best, tuple(labels[n] for n in best), logits[np.arange(len(best)), best]),
+        FrameClasses(
+            scores,
+            best,
+            tuple(labels[n] for n in best),
+            logits[np.arange(len(best)), best],
+            track.interpolated,
+        ),
     )
 
 
@@ -127,6 +139,7 @@ def to_line(record: TrackRecord) -> str:
             "frame_desc": list(frames.labels),
             "frame_cls": _rounded(frames.class_scores, 4),
             "frame_wcls": _rounded(frames.class_scores * frames.scores, 4),
+            "frame_interp": frames.interpolated.astype(int).tolist(),
             "top10_lbl": list(top.label_ids),
             "top10_desc": list(top.labels),
             "top10_cls": _rounded(top.class_scores, 4),
@@ -212,7 +225,14 @@ def _parse_own_layout(value: dict[str, Any]) -> TrackRecord:
             value["vocab"],
             value["fps"],
         ),
-        FrameClasses(scores, np.array(value["frame_lbl"], np.int64), tuple(value["frame_desc"]), classes),
+        FrameClasses(
+            scores,
+            np.array(value["frame_lbl"], np.int64),
+            tuple(value["frame_desc"]),
+            classes,
+            # Records were written without it before gaps were filled.
+            _column(value["frame_interp"]) != 0 if "frame_interp" in value else np.zeros(len(times), bool),
+        ),
     )
 
 

@@ -6,7 +6,7 @@ clock with its first frame at 0.0. Row n of every array is the same object.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,11 @@ Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 UInt8 = npt.NDArray[np.uint8]
 Bool = npt.NDArray[np.bool_]
+
+
+# Detections that go into one look of a track: enough that noise averages out, few enough that a change of the object is
+# told to half a second at 16 frames/s, and that looks take an eighth of the memory that embeddings do.
+LOOK_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,9 @@ class Track:
     """One object through time, after association.
 
     `times_s` (T,) rising, `xyxy` (T, 4) px of the source video, `scores` (T,), `logits` (T, C), `embedding` (D,): the
-    mean of the detections' embeddings at unit length (D = 0 where there are none).
+    mean of the detections' embeddings at unit length (D = 0 where there are none). `looks` (S, D): sums of the
+    embeddings of each `LOOK_FRAMES` detections in turn (the last look may have fewer); with one row, the whole track's.
+    `interpolated` (T,): frames in which the object was not detected; their scores and logits are 0.
     """
 
     times_s: Float64
@@ -94,6 +101,14 @@ class Track:
     scores: Float32
     logits: Float32
     embedding: Float32
+    looks: Float32 = field(default=None)  # type: ignore[arg-type]
+    interpolated: Bool = field(default=None)  # type: ignore[arg-type]
+
+    def __post_init__(self) -> None:
+        if self.looks is None:
+            object.__setattr__(self, "looks", self.embedding[None])
+        if self.interpolated is None:
+            object.__setattr__(self, "interpolated", np.zeros(len(self.times_s), bool))
 
     def __len__(self) -> int:
         return len(self.times_s)
