@@ -6,8 +6,8 @@ python cut_videos.py --workdir data/hdvila-100m --metafile part0.jsonl part1.jso
 
 What becomes a clip: the scenes of the video (from one hard cut to the next) or, where the metafile lists spans, what
 the spans and the scenes have in common. Dropped, each with its reason: what is shorter than --min_scene_len or longer
-than --max_scene_len, and, judged by two frames a second of its first 8 s, what is a flat drawing (title cards, slides)
-or of low technical quality (black, blank, blurred).
+than --max_scene_len, and, judged by two frames a second of its first 8 s, cartoons and what is not nice to look at. Of
+these, flat drawings (title cards too) and low technical quality (black, blank, blurred) are found out of the box.
 
 WORKDIR/video_clips/<first two characters of the id>/<id>/<id>.<n>.mp4  the kept clips
 WORKDIR/video_scenes/<first two characters of the id>/<id>.json         every segment, with scores and reasons
@@ -22,9 +22,8 @@ import sys
 from argparse import Namespace
 from typing import Literal
 
-from trackverse import cli, scenes, stage
+from trackverse import cli, filter_flags, scenes, stage
 from trackverse.layout import Layout, failed_path, lock_path
-from trackverse.quality import default_filters
 from trackverse.scenes import CutConfig, VideoScenes
 from trackverse.segments import find_segments
 from trackverse.types import SourceVideo
@@ -39,15 +38,10 @@ def make_parser() -> cli.Parser:
     parser = cli.stage_parser(__doc__)
     cli.add_workdir(parser)
     parser.add_argument("--metafile", type=cli.folder, nargs="+", required=True, metavar="FILE", help="which videos")
-    add = parser.add_argument_group("what is kept").add_argument
+    add = parser.add_argument_group("where shots change").add_argument
     help_text = "PySceneDetect's detector of hard cuts; none: the metafile's spans or the whole video"
     add("--scene_detector", choices=scenes.DETECTORS, default=DEFAULTS.scene_detector, help=help_text)
-    add("--min_scene_len", type=cli.not_negative, default=DEFAULTS.min_scene_len_s, metavar="SECONDS", help="at least")
-    add("--max_scene_len", type=cli.not_negative, default=DEFAULTS.max_scene_len_s, metavar="SECONDS", help="at most")
-    help_text = "most of the picture that a few flat colours may fill; 1: don't look"
-    add("--max_flat", type=cli.fraction, default=DEFAULTS.max_flat, metavar="FRAC", help=help_text)
-    help_text = "least technical quality (sharpness, exposure, contrast), of 10; 0: don't look"
-    add("--min_quality", type=cli.not_negative, default=DEFAULTS.min_quality, metavar="SCORE", help=help_text)
+    filter_flags.add(parser)
     add = parser.add_argument_group("what is written").add_argument
     add("--no_clips", action="store_true", help="only scenes and segments, no clip files")
     help_text = "copy: quick and without loss, frames before the first are hidden; encode: slow, plain files"
@@ -65,14 +59,8 @@ def work(args: Namespace, rank: int) -> Tally:
     tally = Tally()
     outdated: set[str] = set()
     clip_mode = None if args.no_clips else args.mode
-    config = CutConfig(
-        scene_detector=args.scene_detector,
-        min_scene_len_s=args.min_scene_len,
-        max_scene_len_s=args.max_scene_len,
-        max_flat=args.max_flat,
-        min_quality=args.min_quality,
-    )
-    filters = default_filters(config.max_flat, config.min_quality)
+    config = CutConfig(scene_detector=args.scene_detector, **filter_flags.settings(args))
+    filters = [] if args.dry_run else filter_flags.load(args)
 
     def is_done(video: SourceVideo) -> bool:
         cut = scenes.load_whole(layout.scenes_path(video.video_id))
@@ -129,6 +117,7 @@ if __name__ == "__main__":
             what="videos",
             output_dir=lambda args: Layout(cli.workdir(args)).scenes_dir,
             parts="metafile",
+            check=filter_flags.check,
             finish=finish,
         )
     )

@@ -30,11 +30,12 @@ ROWS = (
         "cli",
         "records",
         "appearance",
+        "flat_drawing",
     ),
     ("download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export", "weights"),
     ("detectors", "blur", "pacing", "segments"),
-    ("tracking", "curate", "report", "plates"),
-    ("stage", "tracking_flags"),
+    ("tracking", "curate", "report", "plates", "learnt_scores"),
+    ("stage", "tracking_flags", "filter_flags"),
 )
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 SOURCES = sorted(PACKAGE_DIR.rglob("*.py"))

@@ -1,10 +1,9 @@
-"""Scores of a stretch of video by which cut_videos.py drops what trackers can't use. No weights, no training.
+"""Scores of a stretch of video by which cut_videos.py drops what trackers can't use, and the one that needs no weights.
 
-`flat_drawing` in [0, 1] finds title cards, slides and flat 2-D graphics. It does not find shaded drawings or computer
-graphics that look like film. `technical_quality` in [0, 10] finds black, blank, dark and blurred stretches. It says
-nothing about beauty: a sharp, well-lit, dull picture scores high, and noise counts as sharpness.
+`technical_quality` in [0, 10] finds black, blank, dark and blurred stretches. It says nothing about beauty: a sharp,
+well-lit, dull picture scores high, and noise counts as sharpness.
 
-A filter of another kind (a learnt one, say) is one more `ScoreFilter`: a name, a score of frames, and its limits.
+A filter of another kind is one more `ScoreFilter`: a name, a score of frames, and its limits.
 """
 
 from __future__ import annotations
@@ -24,14 +23,9 @@ from trackverse.video import read_frames
 LONG_SIDE = 480  # px
 FPS = 2.0
 FIRST_S = 8.0
-Verdict = tuple[dict[str, float], str | None]  # scores by the filters' names, and the reason to drop, if any
-
-BLOCK = 4  # px
-MAX_FLAT_STD = 0.5  # grey levels; what x264 leaves of a flat area at crf 28 is below, the smoothest skies mostly above
-COLOR_STEP = 3  # grey levels
-MIN_COLOR_FRAC = 0.02  # of the frame: a colour that fills less was not filled in by hand
-MAX_STRETCH = 8
-NEAR_BLACK = 40  # a frame whose brightest percent is darker can't be told from a drawing
+Score = Callable[[UInt8], float | None]  # of frames (T, H, W, 3) RGB, T >= 1; None if nothing in them can be judged
+Scores = dict[str, float | None]  # by the filters' names
+Verdict = tuple[Scores, str | None]  # and the reason to drop, if any
 
 # The powers of the product. Set by hand: ordinary pictures stay above 5.5; what is darkened to 12 %, and most of what
 # is blurred by a Gaussian of 5 px, comes below 4. Only sharpness tells a blurred picture from a good one; exposure and
@@ -41,31 +35,20 @@ POWERS = {"sharpness": 0.5, "exposure": 0.25, "contrast": 0.25, "detail": 0.05, 
 
 @dataclass(frozen=True)
 class ScoreFilter:
-    """Drops a stretch of video, as `reason`, unless `min_score` <= its score <= `max_score`.
+    """Drops a stretch of video, as `reason`, unless `min_score` <= its score <= `max_score`; no score is no reason.
 
     `score` takes sampled frames (T, H, W, 3) uint8 RGB, T >= 1, with a long side of LONG_SIDE px.
     """
 
     name: str
     reason: str
-    score: Callable[[UInt8], float]
+    score: Score
     min_score: float = -math.inf
     max_score: float = math.inf
 
-    def why_drop(self, score: float) -> str | None:
+    def why_drop(self, score: float | None) -> str | None:
         """The reason to drop a stretch of this score; None to keep it."""
-        return None if self.min_score <= score <= self.max_score else self.reason
-
-
-def default_filters(max_flat: float, min_quality: float) -> list[ScoreFilter]:
-    """The filters of cut_videos.py; one that could drop nothing is left out (`max_flat` 1, `min_quality` 0)."""
-    filters = []
-    if max_flat < 1:
-        filters.append(ScoreFilter("flat_drawing", "flat drawing", flat_drawing, max_score=max_flat))
-    if min_quality > 0:
-        reason = "low technical quality"
-        filters.append(ScoreFilter("technical_quality", reason, technical_quality, min_score=min_quality))
-    return filters
+        return None if score is None or self.min_score <= score <= self.max_score else self.reason
 
 
 def judge_clip(video_path: Path, filters: Sequence[ScoreFilter], clip: Clip) -> Verdict:
@@ -83,49 +66,15 @@ def judge_clip(video_path: Path, filters: Sequence[ScoreFilter], clip: Clip) -> 
 
 def judge_frames(filters: Sequence[ScoreFilter], images: UInt8) -> Verdict:
     """The scores of frames (T, H, W, 3), as a `ScoreFilter` wants them, and the first reason to drop them, if any."""
-    scores = {judge.name: round(judge.score(images), 3) for judge in filters}
+    found = [(judge.name, judge.score(images)) for judge in filters]
+    scores = {name: None if score is None else round(score, 3) for name, score in found}
     reasons = [judge.why_drop(scores[judge.name]) for judge in filters]
     return scores, next(filter(None, reasons), None)
-
-
-def flat_drawing(images: UInt8) -> float:
-    """How much of the picture is filled with a few flat colours, in [0, 1]: the median over (T, H, W, 3) RGB frames.
-
-    Near-black frames have no say; if there are only such, 0.
-    """
-    scores = [score for image in images if (score := _flat_frac(image)) is not None]
-    return float(np.median(scores)) if scores else 0.0
-
-
-def _flat_frac(image: UInt8) -> float | None:
-    """The share of an (H, W, 3) frame in flat blocks of its widespread colours; None if it is near black.
-
-    Skies, walls and out-of-focus grounds have flat blocks too, but their colours drift: no one colour is widespread.
-    """
-    luma = _luma(image)
-    dark, bright = np.percentile(luma, (1, 99))
-    if bright < NEAR_BLACK:
-        return None
-    # Measured as if at full contrast: else every dark or hazy picture would be flat.
-    stretch = min(MAX_STRETCH, 255 / max(bright - dark, 1))
-    blocks = _blocks(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb), np.uint8)) * stretch
-    is_flat = blocks[..., 0].std(axis=1) < MAX_FLAT_STD
-    colors = np.round(blocks[is_flat].mean(axis=1) / COLOR_STEP)
-    _, num_blocks = np.unique(colors, axis=0, return_counts=True)
-    widespread = num_blocks >= MIN_COLOR_FRAC * len(blocks)
-    return float(num_blocks[widespread].sum() / len(blocks))
 
 
 def _luma(image: UInt8) -> UInt8:
     """The brightness (H, W) of an (H, W, 3) RGB frame."""
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-
-
-def _blocks(image: UInt8) -> Float32:
-    """The pixels (N, BLOCK², 3) of the whole blocks of an (H, W, 3) image."""
-    rows, columns = image.shape[0] // BLOCK, image.shape[1] // BLOCK
-    grid = image[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK, 3)
-    return grid.swapaxes(1, 2).reshape(-1, BLOCK**2, 3).astype(np.float32)
 
 
 def technical_quality(images: UInt8) -> float:

@@ -11,7 +11,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from itertools import count, pairwise
 from pathlib import Path
@@ -36,13 +36,26 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class CutConfig:
-    """What the segments of a video depend on; stored with them."""
+    """What the segments of a video depend on; stored with them.
+
+    `length`, `cartoon` and `aesthetics` are "off", "score" or "drop". The models say what judged; None: nothing.
+    """
 
     scene_detector: str = "adaptive"
+    length: str = "drop"
     min_scene_len_s: float = 3.0
     max_scene_len_s: float = 600.0
-    max_flat: float = 0.5
-    min_quality: float = 4.0
+    cartoon: str = "drop"
+    cartoon_model: str | None = None
+    max_cartoon: float = 0.0
+    aesthetics: str = "drop"
+    aesthetics_model: str | None = None
+    min_aesthetics: float = 4.0
+
+    @property
+    def least_kept_s(self) -> float:
+        """What is shorter is dropped for its length."""
+        return self.min_scene_len_s if self.length == "drop" else 0.0
 
 
 @dataclass(frozen=True)
@@ -51,21 +64,22 @@ class Segment:
 
     clip: Clip
     reason: str | None = None
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class VideoScenes:
     """What is known of a video that was cut.
 
-    `num_listed` clips were asked for by the metafile (None: it has no list); `clip_mode` is how the clips were written
-    ("copy", "encode"; None: they weren't).
+    `config` is None where the file was written under settings that this version doesn't have; `num_listed` clips were
+    asked for by the metafile (None: it has no list); `clip_mode` is how the clips were written ("copy", "encode"; None:
+    they weren't).
     """
 
     video_id: str
     url: str | None
     duration_s: float
-    config: CutConfig
+    config: CutConfig | None
     num_listed: int | None
     clip_mode: str | None
     scenes: tuple[Span, ...]
@@ -178,6 +192,8 @@ def _why_no_piece(clip: Clip) -> str:
 
 def why_drop_length(clip: Clip, config: CutConfig) -> str | None:
     """The reason to drop a clip for its length; None to keep it."""
+    if config.length != "drop":
+        return None
     if round(clip.duration_s, 3) < config.min_scene_len_s:
         return f"shorter than {config.min_scene_len_s:g} s"
     if round(clip.duration_s, 3) > config.max_scene_len_s:
@@ -205,7 +221,7 @@ def save(path: Path, cut: VideoScenes) -> None:
         "video_id": cut.video_id,
         "url": cut.url,
         "duration": cut.duration_s,
-        "settings": asdict(cut.config),
+        "settings": asdict(cut.config) if cut.config else None,
         "num_listed": cut.num_listed,
         "clip_mode": cut.clip_mode,
         "scenes": cut.scenes,
@@ -233,7 +249,7 @@ def load(path: Path) -> VideoScenes | None:
             video_id,
             entry["url"],
             float(entry["duration"]),
-            CutConfig(**entry["settings"]),
+            _config_of_json(entry["settings"]),
             entry["num_listed"],
             entry["clip_mode"],
             tuple((float(start), float(end)) for start, end in entry["scenes"]),
@@ -250,6 +266,10 @@ def load_whole(path: Path) -> VideoScenes | None:
     except RecordError as error:
         log.warning("passed over: %s", error)
         return None
+
+
+def _config_of_json(settings: dict[str, Any] | None) -> CutConfig | None:
+    return CutConfig(**settings) if settings and settings.keys() == {one.name for one in fields(CutConfig)} else None
 
 
 def _segment_of_json(video_id: str, entry: dict[str, Any]) -> Segment:

@@ -11,7 +11,7 @@ import numpy as np
 
 from trackverse import quality
 from trackverse.errors import VideoError
-from trackverse.quality import ScoreFilter, Verdict, judge_clip, judge_frames
+from trackverse.quality import ScoreFilter, Scores, Verdict, judge_clip, judge_frames
 from trackverse.scenes import (
     LONG_SIDE,
     CutConfig,
@@ -49,16 +49,17 @@ def find_segments(
         raise VideoError(f"{video_path}: not there, download_videos.py gets it", reason="video missing", retry=True)
     info = probe(video_path)
     spans = None if video.clips is None else [(clip.start_s, clip.end_s) for clip in video.clips]
-    judging = JudgingOnTheWay(spans, info.duration_s, filters, config.min_scene_len_s)
+    judging = JudgingOnTheWay(spans, info.duration_s, filters, config.least_kept_s)
     scenes = detect_scenes(video_path, info, config.scene_detector, judging)
 
     def judged(segment: Segment) -> Segment:
+        length: Scores = {} if config.length == "off" else {"length": round(segment.clip.duration_s, 3)}
         reason = segment.reason or why_drop_length(segment.clip, config)
         if reason:
-            return replace(segment, reason=reason)
+            return replace(segment, scores=length, reason=reason)
         verdict = judging.verdict((segment.clip.start_s, segment.clip.end_s))
         scores, reason = verdict or judge_clip(video_path, filters, segment.clip)
-        return replace(segment, scores=scores, reason=reason)
+        return replace(segment, scores=length | scores, reason=reason)
 
     return VideoScenes(
         video_id=video.video_id,
