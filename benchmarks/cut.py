@@ -33,7 +33,7 @@ import imageio_ffmpeg
 import numpy as np
 from scenedetect import AdaptiveDetector, SceneManager, open_video
 
-from trackverse.quality import default_filters
+from trackverse import cli, filter_flags
 from trackverse.scenes import CutConfig
 from trackverse.segments import detect_scenes, find_segments
 from trackverse.types import SourceVideo
@@ -128,8 +128,11 @@ def find_ours(path: Path) -> list[int]:
 
 
 def find_and_filter(path: Path) -> list[int]:
-    config = CutConfig()
-    filters = default_filters(config.max_flat, config.min_quality)
+    parser = cli.Parser(None)
+    filter_flags.add(parser)
+    args = parser.parse_args(["--cartoon_model", "built_in", "--aesthetics_model", "built_in"])
+    config = CutConfig(**filter_flags.settings(args))
+    filters = filter_flags.load(args)
     found = find_segments(SourceVideo("shots", None, None), path, config, filters, clip_mode=None)
     return [round(start_s * FPS) for start_s, _ in found.scenes[1:]]
 

@@ -17,10 +17,11 @@ import cv2
 import numpy as np
 import pytest
 
-from trackverse import metafile, quality, scenes
+from trackverse import metafile, quality, scenes, weights
 from trackverse.errors import RecordError, VideoError
+from trackverse.flat_drawing import FlatDrawing
 from trackverse.layout import Layout
-from trackverse.quality import ScoreFilter, default_filters, judge_clip, judge_frames
+from trackverse.quality import ScoreFilter, judge_clip, judge_frames, technical_quality
 from trackverse.scenes import CutConfig, CutFinder, Segment, VideoScenes, balance, plan_segments, why_drop_length
 from trackverse.segments import JudgingOnTheWay, detect_scenes, find_segments
 from trackverse.types import Clip, SourceVideo
@@ -77,6 +78,12 @@ def shots_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("videos") / "shots.mp4"
     write_video(path, SHOTS)
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever weights this machine has, the filters judge by what comes with the repository."""
+    monkeypatch.setenv(weights.FOLDER_VARIABLE, str(tmp_path / "weights"))
 
 
 @pytest.fixture
@@ -181,18 +188,23 @@ def test_segments_are_judged_by_their_own_samples(shots_video: Path, case: str) 
     times_s = np.concatenate([batch.times_s for batch in batches])
     spans = LISTS[case]
     clips = None if spans is None else tuple(Clip("v", f"v.{n}.mp4", *span) for n, span in enumerate(spans))
-    config, filters = CutConfig(min_scene_len_s=0.2), default_filters(0.5, 4)
+    config = CutConfig(min_scene_len_s=0.2)
+    filters = [
+        ScoreFilter("flat_drawing", "flat drawing", FlatDrawing(), max_score=0),
+        ScoreFilter("technical_quality", "low technical quality", technical_quality, min_score=4),
+    ]
     found = find_segments(SourceVideo("v", None, clips), shots_video, config, filters, clip_mode=None)
-    judged = [segment for segment in found.segments if segment.scores]
+    judged = [segment for segment in found.segments if len(segment.scores) > 1]
     assert judged
     for segment in judged:
         clip = segment.clip
         own = images[(clip.start_s <= times_s) & (times_s < min(clip.end_s, clip.start_s + quality.FIRST_S))]
         by_itself = judge_clip(shots_video, filters, clip)
         scores = judge_frames(filters, own)[0] if len(own) else by_itself[0]
-        assert segment.scores == pytest.approx(scores, abs=0.03), clip
+        own_scores = {name: score for name, score in segment.scores.items() if name != "length"}
+        assert own_scores == pytest.approx(scores, abs=0.03), clip
         assert segment.reason == by_itself[1]
-        assert segment.scores == pytest.approx(by_itself[0], abs=0.5), clip  # other frames of the same pictures
+        assert own_scores == pytest.approx(by_itself[0], abs=0.5), clip  # other frames of the same pictures
 
 
 def test_stretches_are_judged_by_their_own_samples_in_little_memory() -> None:
@@ -347,7 +359,11 @@ def test_the_scenes_decide_where_the_metafile_lists_no_clips(workdir: Path, tmp_
     reasons = [segment.reason for segment in load(workdir, "-shots_vid0").segments]
     assert reasons == [None, "flat drawing", None, "shorter than 3 s", None]
     scores = [segment.scores for segment in load(workdir, "-shots_vid0").segments]
-    assert [set(score) for score in scores] == [{"flat_drawing", "technical_quality"}] * 3 + [set()] + [set(scores[0])]
+    judged = {"length", "flat_drawing", "technical_quality"}
+    assert [set(score) for score in scores] == [judged, judged, judged, {"length"}, judged]
+    settings = json.loads(layout.scenes_path("-shots_vid0").read_text())["settings"]
+    assert settings["cartoon_model"].startswith("flat_drawing sha256:")
+    assert settings["aesthetics_model"] == "technical_quality"
 
     kept = {"-shots_vid0.0.mp4": "park", "-shots_vid0.2.mp4": "street", "-shots_vid0.4.mp4": "harbour"}
     clips_dir = layout.clips_video_dir("-shots_vid0")
@@ -369,7 +385,7 @@ def test_spans_are_cut_at_the_scenes(workdir: Path, tmp_path: Path) -> None:
     spans = {"0": (0.5, 2.0), "1": (8.0, 15.0), "2": ("00:00:04.000", "00:00:05.000"), "3": (90, 95), "4": (9, 8)}
     clips = [{"clip_id": f"-shots_vid0.{n}.mp4", "span": span} for n, span in spans.items()]
     listed = write_metafile(tmp_path / "part0.jsonl", {"video_id": "-shots_vid0", "clip": clips})
-    said = cut(workdir, listed, "--min_scene_len", "1", "--mode", "encode", "--max_flat", "0.5")
+    said = cut(workdir, listed, "--min_scene_len", "1", "--mode", "encode")
     found = {segment.clip.clip_id: segment for segment in load(workdir, "-shots_vid0").segments}
     pieces = [floor_ms(STARTS[shot]) for shot in ("street", "glimpse", "harbour")]
     assert {
@@ -391,12 +407,12 @@ def test_spans_are_cut_at_the_scenes(workdir: Path, tmp_path: Path) -> None:
 
 def test_clips_may_come_later_and_filters_may_be_off(workdir: Path, tmp_path: Path) -> None:
     ids = write_metafile(tmp_path / "ids.jsonl", "-shots_vid0")
-    flags = ("--max_flat", "1", "--min_quality", "0", "--max_scene_len", "3.9")
+    flags = ("--filters", "length", "cartoon=off", "aesthetics=off", "--max_scene_len", "3.9")
     cut(workdir, ids, *flags, "--no_clips")
     assert not Layout(workdir).clips_dir.exists()
     segments = load(workdir, "-shots_vid0").segments
     assert [segment.reason for segment in segments] == [None, "longer than 3.9 s", None, "shorter than 3 s", None]
-    assert not any(segment.scores for segment in segments)
+    assert [list(segment.scores) for segment in segments] == [["length"]] * 5
     assert "1 videos done" in cut(workdir, ids, *flags)
     assert len(list(Layout(workdir).clips_dir.rglob("*.mp4"))) == 3
     assert "already there" in cut(workdir, ids, *flags, "--no_clips")
@@ -430,7 +446,7 @@ def test_commands_side_by_side_end_with_complete_parts(workdir: Path, tmp_path: 
         add_video(workdir, name, shots_video)
     ids = write_metafile(tmp_path / "ids.jsonl", *names)
     chunks = (["--num_chunks", "2", "--chunk_id", "0"], ["--num_chunks", "2", "--chunk_id", "1"], [])
-    flags = ["--no_clips", "--max_flat", "1", "--min_quality", "0", "--num_parts", "2"]
+    flags = ["--no_clips", "--filters", "length", "cartoon=off", "aesthetics=off", "--num_parts", "2"]
     running = [subprocess.Popen(command(workdir, ids, *flags, *chunk), cwd=REPO_DIR) for chunk in chunks]
     assert [process.wait(timeout=60) for process in running] == [0, 0, 0]
     assert [len(mined(workdir, part)) for part in (0, 1)] == [2, 2]

@@ -51,9 +51,8 @@ PACKAGES = (
     Package(
         "lomiri-wallpapers-16.04",
         "CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0",
-        photos=r"/backgrounds/(?!Picture_|analogpattern)",
+        photos=r"/backgrounds/(?!umang|analogpattern)",
     ),
-    Package("lomiri-wallpapers-20.04", "CC-BY-SA-3.0", photos=r"/backgrounds/(Fossa|Kleiber|Painting)"),
     Package(
         "lxqt-themes",
         "CC-BY-SA-3.0, LGPL-2.1+",

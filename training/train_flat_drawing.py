@@ -9,7 +9,7 @@ FOLDER holds the packages that `pictures.PACKAGES` names, as .deb files; --fetch
 A drawing is a frame of a drawn background, figures pasted onto it and sometimes a caption; a photograph is a crop of
 one, sometimes with a caption. Both go through H.264, and two thirds are spoiled first, alike (darkened, hazy, blurred,
 enlarged, noisy, letterboxed), so that none of this tells them apart. Held-out figures: each package's frames are judged
-by a classifier that was trained without any picture of this package, nor of another of the same project.
+by a classifier that was trained without any picture of this package.
 """
 
 from __future__ import annotations
@@ -206,22 +206,15 @@ def fit(frames: list[Frames]) -> tuple[np.ndarray, float]:
     return weights, float(found[-1] - weights @ mean)
 
 
-def group(package: Package) -> str:
-    """Packages of one project, which are held out together, begin with the same word."""
-    return package.name.partition("-")[0]
-
-
 def held_out(frames: dict[Package, Frames]) -> dict[Package, dict[str, float]]:
     """For each package the shares of its frames that a classifier trained on the others gets right, by their kind."""
     right: dict[Package, dict[str, float]] = {}
-    for name in sorted({group(package) for package in frames}):
-        weights, bias = fit([one for package, one in frames.items() if group(package) != name])
-        for package, one in frames.items():
-            if group(package) == name:
-                is_right = (one.features @ weights + bias > 0) == one.is_drawn
-                kinds = dict(zip(KINDS, kinds_of(one), strict=True))
-                right[package] = {kind: float(is_right[rows].mean()) for kind, rows in kinds.items() if rows.any()}
-    return {package: right[package] for package in frames}
+    for package, one in frames.items():
+        weights, bias = fit([other for other in frames.values() if other is not one])
+        is_right = (one.features @ weights + bias > 0) == one.is_drawn
+        kinds = dict(zip(KINDS, kinds_of(one), strict=True))
+        right[package] = {kind: float(is_right[rows].mean()) for kind, rows in kinds.items() if rows.any()}
+    return right
 
 
 def kinds_of(frames: Frames) -> list[np.ndarray]:
