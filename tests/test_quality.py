@@ -2,69 +2,18 @@
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
-
-import av
-import cv2
 import numpy as np
 import pytest
-from skimage import data
+import stills
+from stills import DEGRADED, HW, STREET, encoded, plain
 
-from trackverse import quality
 from trackverse.quality import ScoreFilter, judge_clip, judge_frames, technical_quality
 from trackverse.types import Clip
-
-HW = (270, 480)
-STREET = Path(__file__).parent.parent / "assets" / "demo" / "street.mp4"
-
-
-def encoded(image: np.ndarray, crf: int = 23) -> np.ndarray:
-    """The picture (1, H, W, 3) after H.264: with the noise and the blocks that a filter sees in practice."""
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as output:
-        stream = output.add_stream("libx264", rate=25, options={"crf": str(crf), "preset": "veryfast"})
-        stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
-        for _ in range(2):
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        output.mux(stream.encode())
-    file.seek(0)
-    with av.open(file) as source:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)])[-1:]
-
-
-def at_size(image: np.ndarray) -> np.ndarray:
-    """A photograph at the size that the scores are made for, with even sides."""
-    scale = quality.LONG_SIDE / max(image.shape[:2])
-    height, width = (round(side * scale) // 2 * 2 for side in image.shape[:2])
-    return cv2.resize(np.ascontiguousarray(image[..., :3]), (width, height), interpolation=cv2.INTER_AREA)
-
-
-def plain(color: tuple[int, int, int]) -> np.ndarray:
-    return np.full((*HW, 3), color, np.uint8)
-
-
-def street(index: int) -> np.ndarray:
-    with av.open(str(STREET)) as source:
-        frame = next(frame for number, frame in enumerate(source.decode(video=0)) if number == index)
-        return at_size(frame.to_ndarray(format="rgb24"))
 
 
 @pytest.fixture(scope="module")
 def photos() -> dict[str, np.ndarray]:
-    """Real pictures; odd: `rocket` is mostly a dim evening sky, `astronaut` has smooth studio grounds."""
-    pictures = {name: at_size(getattr(data, name)()) for name in ("astronaut", "coffee", "chelsea", "rocket")}
-    return pictures | {"street": street(0), "street, later": street(40)}
-
-
-DEGRADED = {
-    "as it is": lambda image: image,
-    "blurred": lambda image: cv2.GaussianBlur(image, (0, 0), 2),
-    "much blurred": lambda image: cv2.GaussianBlur(image, (0, 0), 5),
-    "at a third of its brightness": lambda image: (image * 0.3).astype(np.uint8),
-    "nearly black": lambda image: (image * 0.12).astype(np.uint8),
-    "hazy": lambda image: (image * 0.3 + 90).astype(np.uint8),
-}
+    return stills.photos()
 
 
 def test_real_pictures_pass_the_default_quality(photos: dict[str, np.ndarray]) -> None:
