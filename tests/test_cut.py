@@ -418,6 +418,31 @@ def test_clips_may_come_later_and_filters_may_be_off(workdir: Path, tmp_path: Pa
     assert "already there" in cut(workdir, ids, *flags, "--no_clips")
 
 
+def test_filters_that_only_score_keep_everything(workdir: Path, tmp_path: Path) -> None:
+    ids = write_metafile(tmp_path / "ids.jsonl", "-shots_vid0")
+    said = cut(workdir, ids, "--no_clips", "--filters", "length=score", "cartoon=score", "aesthetics=off")
+    assert "cartoon: score by flat_drawing" in said and "aesthetics: off" in said and "dropped" not in said
+    segments = load(workdir, "-shots_vid0").segments
+    assert [segment.reason for segment in segments] == [None] * 5
+    assert [list(segment.scores) for segment in segments] == [["length", "flat_drawing"]] * 5
+    drawn = [segment.scores["flat_drawing"] for segment in segments]
+    assert drawn[1] is not None and drawn[1] > 0 and max(drawn[:1] + drawn[2:]) < 0
+    assert segments[3].scores["length"] == pytest.approx(SHOTS["glimpse"] / FPS, abs=0.002)
+    assert len(mined(workdir)[0].clips or ()) == 5
+    assert "1 videos were cut with other settings" in cut(workdir, ids, "--no_clips")
+
+
+def test_files_of_other_versions_settings_still_count(workdir: Path, tmp_path: Path) -> None:
+    keep(workdir, "-shots_vid0", 5.0)
+    path = Layout(workdir).scenes_path("-shots_vid0")
+    entry = json.loads(path.read_text())
+    entry["settings"] = {"scene_detector": "adaptive", "max_flat": 0.5}
+    path.write_text(json.dumps(entry))
+    said = cut(workdir, write_metafile(tmp_path / "ids.jsonl", "-shots_vid0"), "--no_clips")
+    assert "1 already there" in said and "1 videos were cut with other settings" in said
+    assert [video.video_id for video in mined(workdir)] == ["-shots_vid0"]
+
+
 def test_videos_that_fail_are_told_with_their_reason(workdir: Path, tmp_path: Path, shots_video: Path) -> None:
     truncated = add_video(workdir, "truncated_0", shots_video)
     truncated.write_bytes(shots_video.read_bytes()[: shots_video.stat().st_size // 2])
@@ -473,6 +498,7 @@ def test_a_killed_run_leaves_nothing_that_counts(workdir: Path, tmp_path: Path) 
 def test_wrong_usage_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not a plain file name" in cut(tmp_path, tmp_path / "none.jsonl", "--vocab", "../lvis", status=2)
     assert "no such metafile" in cut(tmp_path, tmp_path / "none.jsonl", status=2)
+    assert "no such file" in cut(tmp_path, tmp_path / "none.jsonl", "--cartoon_model", "none.pth", status=2)
     monkeypatch.delenv("TRACKVERSE_DB", raising=False)
     done = subprocess.run(
         [sys.executable, "cut_videos.py", "--metafile", "x"], cwd=REPO_DIR, capture_output=True, text=True

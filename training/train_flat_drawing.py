@@ -1,7 +1,7 @@
 """Train the classifier of flat drawings on pictures from Debian packages, and say how good it is on others.
 
     python training/train_flat_drawing.py --fetch debs
-    python training/train_flat_drawing.py debs
+    python training/train_flat_drawing.py debs --videos film.mp4 cartoon.mp4
 
 FOLDER holds the packages that `pictures.PACKAGES` names, as .deb files; --fetch gets missing ones by `apt-get download`
 (Debian 12, 900 MB). `dpkg-deb` must be there. Takes minutes on one core.
@@ -9,7 +9,7 @@ FOLDER holds the packages that `pictures.PACKAGES` names, as .deb files; --fetch
 A drawing is a frame of a drawn background, figures pasted onto it and sometimes a caption; a photograph is a crop of
 one, sometimes with a caption. Both go through H.264, and two thirds are spoiled first, alike (darkened, hazy, blurred,
 enlarged, noisy, letterboxed), so that none of this tells them apart. Held-out figures: each package's frames are judged
-by a classifier that was trained without any picture of this package.
+by a classifier that was trained without any picture of this package. --videos are judged too, and not trained on.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from onnxruntime import InferenceSession
 from pictures import PACKAGES, Package, Picture, Pictures, read_package
 from scipy.optimize import minimize
 
-from trackverse.flat_drawing import BACKBONE, COEFFICIENTS, DIM, features, is_near_black
+from trackverse import quality
+from trackverse.flat_drawing import BACKBONE, COEFFICIENTS, DIM, FlatDrawing, features, is_near_black
 from trackverse.onnx_model import load_model
+from trackverse.video import read_frames
 
 FRAME_HWS = ((270, 480), (270, 480), (270, 480), (360, 480), (480, 270))  # as cut_videos.py samples them
 MOST_PICTURES = 250  # of a kind and package
@@ -242,6 +244,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the .deb files are")
     parser.add_argument("--fetch", action="store_true", help="get the missing ones by apt-get download")
+    parser.add_argument("--videos", type=Path, nargs="+", default=[], metavar="FILE", help="to try the result on")
     parser.add_argument("--output_file", type=Path, default=COEFFICIENTS, help="where the coefficients go")
     args = parser.parse_args()
     backbone = load_model(BACKBONE, num_threads=1)
@@ -271,6 +274,12 @@ def main() -> None:
     text = json.dumps(entry, indent=1, ensure_ascii=False).removesuffix("\n}")
     args.output_file.write_text(f'{text},\n "weights": [{numbers}]\n}}\n')
     print(f"written: {args.output_file}")
+    judge = FlatDrawing(args.output_file)
+    for path in args.videos:
+        batches = list(read_frames(path, fps=quality.FPS, long_side=quality.LONG_SIDE))
+        images = [image for batch in batches for image in batch.images if not is_near_black(image)]
+        logits = judge.logits(np.array(images)) if images else np.zeros(0)
+        print(f"{path.name}: {(logits > 0).sum()} of {len(logits)} frames drawn, near-black ones left out")
 
 
 def print_shares(rows: dict[str, dict[str, float]]) -> None:

@@ -1,0 +1,146 @@
+"""How the classifier of flat drawings is trained, on packages made here by dpkg-deb."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import stills
+from PIL import Image
+
+REPO_DIR = Path(__file__).parent.parent
+needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="packages are read by dpkg-deb")
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(REPO_DIR / "training"))
+    import pictures
+
+    return pictures
+
+
+@pytest.fixture
+def train(pictures: ModuleType) -> ModuleType:
+    import train_flat_drawing
+
+    return train_flat_drawing
+
+
+def as_file(image: np.ndarray, kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind)
+    return file.getvalue()
+
+
+def figure(size: int) -> np.ndarray:
+    """A red disc that can be seen through around it."""
+    y, x = np.mgrid[:size, :size] - size / 2
+    image = np.zeros((size, size, 4), np.uint8)
+    image[x**2 + y**2 < (size / 2 - 2) ** 2] = (220, 40, 40, 255)
+    return image
+
+
+def qt_resources(files: dict[str, bytes]) -> bytes:
+    """A Qt resource file (version 1) of one folder "pics"; every second file is packed."""
+    names, blobs, nodes, offsets = b"", b"", b"", {}
+    for name in ("", "pics", *files):
+        offsets[name] = len(names)
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+    nodes += struct.pack(">IHII", 0, 2, 1, 1)
+    nodes += struct.pack(">IHII", offsets["pics"], 2, len(files), 2)
+    for number, (name, content) in enumerate(files.items()):
+        packed = number % 2
+        stored = struct.pack(">I", len(content)) + zlib.compress(content) if packed else content
+        nodes += struct.pack(">IHHHI", offsets[name], packed, 0, 1, len(blobs))
+        blobs += struct.pack(">I", len(stored)) + stored
+    start = 20
+    head = b"qres" + struct.pack(">4I", 1, start, start + len(nodes), start + len(nodes) + len(blobs))
+    return head + nodes + blobs + names
+
+
+def build(folder: Path, name: str, files: dict[str, bytes]) -> Path:
+    root = folder / name
+    (root / "DEBIAN").mkdir(parents=True)
+    fields = (
+        f"Package: {name}\nVersion: 1.2-3\nArchitecture: all\nMaintainer: N <n@example.org>\nDescription: pictures\n"
+    )
+    (root / "DEBIAN" / "control").write_text(fields)
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    deb = folder / f"{name}_1.2-3_all.deb"
+    subprocess.run(["dpkg-deb", "-Znone", "--build", str(root), str(deb)], check=True, capture_output=True)
+    return deb
+
+
+@needs_dpkg
+def test_pictures_are_sorted_by_what_they_are(tmp_path: Path, pictures: ModuleType) -> None:
+    photo, card = stills.street(0), stills.DRAWN["white on navy"]
+    packed = {"a.jpg": as_file(photo, "JPEG"), "b.png": as_file(card, "PNG"), "notes.txt": b"no picture"}
+    deb = build(
+        tmp_path,
+        "some-data",
+        {
+            "usr/share/some/photos/street.jpg": as_file(photo, "JPEG"),
+            "usr/share/some/photos/small.jpg": as_file(photo[:100, :100], "JPEG"),
+            "usr/share/some/photos/torn.jpg": as_file(photo, "JPEG")[:2000],
+            "usr/share/some/art/card.png": as_file(card, "PNG"),
+            "usr/share/some/art/disc.png": as_file(figure(80), "PNG"),
+            "usr/share/some/art/tiny.png": as_file(figure(20), "PNG"),
+            "usr/share/some/icons/disc.png": as_file(figure(80), "PNG"),
+            "usr/share/some/all.rcc": qt_resources(packed),
+        },
+    )
+    package = pictures.Package("some-data", "CC0", photos=r"/photos/|/pics/a", drawings=r"/art/|/pics/b")
+    found = pictures.read_package(deb, package, 10, np.random.default_rng(0))
+    assert found.version == "1.2-3"
+    assert [len(kind) for kind in (found.photos, found.backgrounds, found.figures)] == [2, 2, 1]
+    assert {image.shape for image in found.photos} == {photo.shape}
+    assert {image.shape for image in found.backgrounds} == {card.shape}
+    assert np.abs(found.photos[0].astype(int) - photo).mean() < 5
+    assert found.figures[0].shape == (80, 80, 4)
+    fewer = pictures.read_package(deb, package, 1, np.random.default_rng(0))
+    assert max(len(kind) for kind in (fewer.photos, fewer.backgrounds, fewer.figures)) == 1
+
+
+def test_a_package_is_judged_by_what_others_taught(pictures: ModuleType, train: ModuleType) -> None:
+    """Three packages tell drawings by the first feature; a fourth has it the wrong way round and is got wrong."""
+    frames = {}
+    for name in ("a", "b", "c", "odd"):
+        drawn = np.arange(40) % 2 == 0
+        features = np.zeros((40, train.DIM), np.float32)
+        features[:, 0] = np.where(drawn, 30, -30) * (-1 if name == "odd" else 1)
+        frames[pictures.Package(name, "CC0")] = train.Frames(features, drawn, np.arange(40) % 4 < 2)
+    right = {package.name: shares for package, shares in train.held_out(frames).items()}
+    assert list(right) == ["a", "b", "c", "odd"]
+    assert all(share > 0.9 for name in "abc" for share in right[name].values())
+    assert all(share < 0.1 for share in right["odd"].values())
+    assert set(right["a"]) == set(train.KINDS)
+
+
+def test_frames_are_made_of_pictures_the_same_each_time(pictures: ModuleType, train: ModuleType) -> None:
+    package = pictures.Package("some", "CC0", photos="x", drawings="y")
+    some = pictures.Pictures(package, "1", [stills.street(0)], [stills.DRAWN["cartoon houses"]], [figure(80)])
+    backbone = train.load_model(train.BACKBONE, num_threads=1)
+    first, again = (train.describe(some, backbone, np.random.default_rng(0)) for _ in range(2))
+    assert first.features.shape == (len(first.is_drawn), train.DIM) and len(first.is_drawn) > 12
+    assert 0 < first.is_drawn.mean() < 1 and 0 < first.is_spoiled.mean() < 1
+    assert np.array_equal(first.features, again.features)
+    title_card = train.drawn_frame(pictures.Pictures(package, "1"), (270, 480), np.random.default_rng(0))
+    assert title_card.shape == (270, 480, 3)
+
+
+def test_missing_packages_are_told(tmp_path: Path) -> None:
+    command = [sys.executable, "training/train_flat_drawing.py", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPO_DIR, capture_output=True, text=True, env={"PYTHONPATH": str(REPO_DIR)})
+    assert done.returncode == 1
+    assert "gcompris-qt-data" in done.stderr and "--fetch" in done.stderr and "Traceback" not in done.stderr
