@@ -15,8 +15,24 @@ PACKAGE_DIR = REPO_DIR / "trackverse"
 
 # A module imports only from rows above its own row, never sideways.
 ROWS = (
-    ("errors", "types", "files"),
-    ("boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch", "plate_search"),
+    (
+        "errors",
+        "types",
+        "files",
+    ),
+    (
+        "boxes",
+        "vectors",
+        "layout",
+        "jsonl",
+        "refusals",
+        "charts",
+        "onnx_model",
+        "prefetch",
+        "fetch",
+        "plate_search",
+        "workers",
+    ),
     (
         "metafile",
         "progress",
@@ -32,10 +48,36 @@ ROWS = (
         "appearance",
         "flat_drawing",
     ),
-    ("download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export", "weights"),
-    ("detectors", "blur", "pacing", "segments"),
-    ("tracking", "curate", "report", "plates", "learnt_scores"),
-    ("stage", "tracking_flags", "filter_flags"),
+    (
+        "download",
+        "scenes",
+        "quality",
+        "transcode",
+        "bytetrack",
+        "store",
+        "filters",
+        "drawing",
+        "export",
+        "weights",
+    ),
+    (
+        "detectors",
+        "blur",
+        "pacing",
+        "segments",
+    ),
+    (
+        "tracking",
+        "curate",
+        "report",
+        "plates",
+        "learnt_scores",
+    ),
+    (
+        "stage",
+        "tracking_flags",
+        "filter_flags",
+    ),
 )
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 SOURCES = sorted(PACKAGE_DIR.rglob("*.py"))

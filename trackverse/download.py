@@ -48,6 +48,7 @@ FILE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES,
 }
 DURATION_TOLERANCE_S, DURATION_TOLERANCE_FRAC = 1.0, 0.02
 NEVER_WHOLE = ("no video stream", "not a video", "frame too large")  # however often it is fetched
+FFMPEG_TOLD_TO_END = 255  # its status when it handles a signal itself
 # What a downloaded file may be: playlists (hls, concat, dash) would make ffmpeg open other files.
 FFMPEG_FORMATS = "mov,matroska,mpegts,mpeg,flv,avi,asf,ogg"
 
@@ -361,6 +362,8 @@ def _as_mp4(path: Path, *, keep_audio: bool) -> Path:
         said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
         if refusals.SETUP.search(done.stderr):
             raise SetupError(f"{mp4_path}: can't be written ({said})")
+        if done.returncode < 0 or done.returncode == FFMPEG_TOLD_TO_END:  # which says nothing about the video
+            raise refusals.failure(f"ffmpeg was ended by a signal ({said})", "killed", TRANSIENT)
         raise refusals.failure(f"can't be copied into an MP4 ({said})", "does not fit MP4", PERMANENT)
     return mp4_path
 

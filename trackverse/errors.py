@@ -24,6 +24,10 @@ class StopWorkError(TrackverseError):
         self.unmark = tuple(unmark)
 
 
+class WorkerDiedError(TrackverseError):
+    """A worker process ended before its work did: killed, most likely for want of memory."""
+
+
 class ItemError(TrackverseError):
     """One item can't be done.
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from trackverse import cli, metafile, slurm
-from trackverse.errors import RecordError, SetupError
+from trackverse import cli, metafile, slurm, workers
+from trackverse.errors import RecordError, SetupError, WorkerDiedError
 from trackverse.types import SourceVideo
 from trackverse.worklist import Tally
 
@@ -88,13 +88,10 @@ def _run_workers(work: Work, args: Namespace) -> Tally:
     if args.num_workers == 1 or args.dry_run:
         args.num_workers = 1  # so that the one worker's share is everything
         return work(args, 0)
-    # Spawned, not forked: onnxruntime and OpenCV keep threads that a fork would break.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(args.num_workers, initializer=cli.set_up_logging, initargs=(args.verbose,)) as pool:
-        results = [pool.apply_async(work, (args, rank)) for rank in range(args.num_workers)]
-        tally = Tally()
-        for result in results:
-            tally.add(result.get())
+    shares = [(args, rank) for rank in range(args.num_workers)]
+    tally = Tally()
+    for result in workers.run_each(work, shares, partial(cli.set_up_logging, args.verbose)):
+        tally.add(Tally(stopped=str(result)) if isinstance(result, WorkerDiedError) else result)
     return tally
 
 

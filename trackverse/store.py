@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from trackverse import files, jsonl
+from trackverse import files, jsonl, workers
 from trackverse import progress as progress_file
 from trackverse.errors import RecordError, SetupError
 from trackverse.layout import TracksLayout, embeddings_beside, progress_beside
@@ -181,12 +180,11 @@ def summarise(meta_path: Path) -> tuple[list[tuple[TrackSummary, int]], list[Rec
 def summarise_all(
     meta_paths: Sequence[Path], num_workers: int
 ) -> Iterator[tuple[list[tuple[TrackSummary, int]], list[RecordError]]]:
-    """`summarise` of each file, in their order, by `num_workers` processes."""
+    """`summarise` of each file, in their order, by `num_workers` processes. Raises WorkerDiedError."""
     if num_workers == 1:
         yield from map(summarise, meta_paths)
         return
-    with multiprocessing.get_context("spawn").Pool(num_workers) as pool:
-        yield from pool.imap(summarise, meta_paths, chunksize=8)
+    yield from workers.map_each(summarise, meta_paths, num_workers)
 
 
 def write_subset(path: Path, picks: Iterable[tuple[Path, int]]) -> None:

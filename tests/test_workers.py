@@ -1,0 +1,93 @@
+"""Worker processes: what they give back, and what becomes of the others when one of them dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from trackverse import workers
+from trackverse.errors import RecordError, WorkerDiedError
+
+# What the workers do: importable, as they are spawned.
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def double_but_die_at_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * number
+
+
+def double_but_complain_at_three(number: int) -> int:
+    if number == 3:
+        raise RecordError("3 is no number", reason="bad number")
+    return 2 * number
+
+
+def sleep_or_complain(number: int, folder: Path) -> int:
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < 2:
+        time.sleep(0.01)
+    return double_but_complain_at_three(number) if number == 3 else time.sleep(600) or 0
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_results_come_in_order() -> None:
+    assert list(workers.run_each(double, [(1,), (2,), (3,)])) == [2, 4, 6]
+    assert list(workers.map_each(double, range(20), 2)) == [2 * number for number in range(20)]
+    assert list(workers.run_each(double, [])) == list(workers.map_each(double, [], 2)) == []
+
+
+def test_a_worker_that_is_killed_is_told_and_the_others_go_on() -> None:
+    first, died, last = workers.run_each(double_but_die_at_three, [(1,), (3,), (4,)])
+    assert (first, last) == (2, 8)
+    assert isinstance(died, WorkerDiedError)
+    assert "killed by SIGKILL (out of memory?)" in str(died)
+    with pytest.raises(WorkerDiedError, match="a worker process was killed"):
+        list(workers.map_each(double_but_die_at_three, range(20), 2))
+
+
+def test_an_error_in_a_worker_is_raised_with_its_traceback_and_ends_the_others(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="3 is no number") as raised:
+        list(workers.run_each(sleep_or_complain, [(3, tmp_path), (1, tmp_path)]))
+    assert "in double_but_complain_at_three" in "".join(raised.value.__notes__)
+    assert raised.value.reason == "bad number"
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(pids) == 2 and not any(map(is_alive, pids))
+
+
+def test_a_loop_that_is_left_leaves_no_worker_behind(tmp_path: Path) -> None:
+    """As a signal does, whose handler raises while the loop waits for results."""
+
+    def interrupt_when_all_work() -> None:
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def handle(*_: object) -> None:
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        threading.Thread(target=interrupt_when_all_work).start()
+        with pytest.raises(InterruptedError):
+            list(workers.run_each(sleep_or_complain, [(0, tmp_path), (1, tmp_path)]))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(pids) == 2 and not any(map(is_alive, pids))
