@@ -67,8 +67,8 @@ def work(args: Namespace, rank: int) -> Tally:
     tally = Tally()
     meta_paths = TracksLayout(args.tracks_dir).meta_paths()[: args.limit]
     made_by = made_with(args, meta_paths)
-    if is_there(args, made_by):
-        tally.already = 1
+    if (there := is_there(args, made_by)) or args.status:  # which asks for no more
+        tally.already, tally.planned = int(there), int(not there)
         return tally
 
     summaries = cli.progress(summarise_all(meta_paths, args.num_workers), what="track files", total=len(meta_paths))

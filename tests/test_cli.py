@@ -276,7 +276,7 @@ def test_every_switch_of_every_stage_survives_the_way_to_slurm() -> None:
         cli.add_slurm(parser)
         given = argparse.Namespace(**{action.dest: action.default for action in parser._actions})
         for action in parser._actions:
-            if action.nargs == 0 and action.dest not in ("help", "slurm", "dry_run"):
+            if action.nargs == 0 and action.dest not in ("help", "slurm", "status", "dry_run"):
                 changed = argparse.Namespace(**vars(given) | {action.dest: action.const})
                 assert cli.to_argv(parser, changed) == action.option_strings[-1:], (script.name, action.dest)
                 found += 1

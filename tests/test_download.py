@@ -202,6 +202,22 @@ def test_what_lands_is_an_mp4_with_audio_only_on_request(
     assert left_in(layout) == ["video.json", "video.mp4"]
 
 
+@pytest.mark.parametrize("end", ["kill -9 $$", "exit 255"], ids=["killed", "told to end"])
+def test_an_ffmpeg_that_is_ended_says_nothing_about_the_video(
+    end: str, layout: Layout, server: LocalServer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real one is too quick to be met by a signal, so a script that ends in its way stands in for it."""
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text(f"#!/bin/sh\n{end}\n")
+    ffmpeg.chmod(0o755)
+    metafile = write_metafile(layout, {"one": server.url("vp9.webm")})
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "ffmpeg_path", lambda: str(ffmpeg))
+        status, said = run(metafile)
+    assert (status, "1 failed (1 killed)" in said) == (1, True), said
+    assert run(metafile)[0] == 0, "the next run tries it again unasked"
+
+
 @pytest.mark.parametrize("video_id", ["--oddoddodd", "$HOME", "%(id)s", "100%", "a b'c", "日本語", "~"])
 def test_odd_ids_are_only_names(layout: Layout, server: LocalServer, run: Run, video_id: str) -> None:
     assert run(write_metafile(layout, {video_id: server.url("whole.mp4")}))[0] == 0

@@ -14,71 +14,17 @@ REPO_DIR = Path(__file__).resolve().parent.parent
 PACKAGE_DIR = REPO_DIR / "trackverse"
 
 # A module imports only from rows above its own row, never sideways.
+# fmt: off
 ROWS = (
-    (
-        "errors",
-        "types",
-        "files",
-    ),
-    (
-        "boxes",
-        "vectors",
-        "layout",
-        "jsonl",
-        "refusals",
-        "charts",
-        "onnx_model",
-        "prefetch",
-        "fetch",
-        "plate_search",
-        "workers",
-    ),
-    (
-        "metafile",
-        "progress",
-        "worklist",
-        "video",
-        "kalman",
-        "association",
-        "history",
-        "camera",
-        "slurm",
-        "cli",
-        "records",
-        "appearance",
-        "flat_drawing",
-    ),
-    (
-        "download",
-        "scenes",
-        "quality",
-        "transcode",
-        "bytetrack",
-        "store",
-        "filters",
-        "drawing",
-        "export",
-        "weights",
-    ),
-    (
-        "detectors",
-        "blur",
-        "pacing",
-        "segments",
-    ),
-    (
-        "tracking",
-        "curate",
-        "report",
-        "plates",
-        "learnt_scores",
-    ),
-    (
-        "stage",
-        "tracking_flags",
-        "filter_flags",
-    ),
+    ("errors", "types", "files", "slurm_job",),
+    ("boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch", "plate_search", "workers",),
+    ("metafile", "progress", "worklist", "video", "kalman", "association", "history", "camera", "cli", "records", "appearance", "flat_drawing", "slurm_queue",),
+    ("download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export", "weights", "slurm", "slurm_status",),
+    ("detectors", "blur", "pacing", "segments",),
+    ("tracking", "curate", "report", "plates", "learnt_scores",),
+    ("stage", "tracking_flags", "filter_flags",),
 )
+# fmt: on
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
 SOURCES = sorted(PACKAGE_DIR.rglob("*.py"))
 SCRIPTS = sorted(REPO_DIR.glob("*.py"))
@@ -146,6 +92,7 @@ HEAVY = ("av", "cv2", "onnxruntime", "scenedetect", "yt_dlp", "submitit", "torch
         ("trackverse.records", ()),
         ("trackverse.worklist", ()),
         ("trackverse.slurm", ()),
+        ("trackverse.slurm_job", ()),
         ("trackverse.store", ()),
         ("trackverse.stage", ()),
         ("trackverse.video", ("av",)),

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from slurm_cluster import Cluster, wait_for
 
-from trackverse import layout, slurm
+from trackverse import layout, slurm, slurm_job
 from trackverse.errors import SetupError
-from trackverse.slurm import Settings, StageJob
+from trackverse.slurm import Settings
+from trackverse.slurm_job import StageJob
+from trackverse.slurm_queue import job_name
 
 REPO_DIR = layout.REPO_DIR
 
@@ -244,7 +246,12 @@ def put_tools(folder: Path, monkeypatch: pytest.MonkeyPatch, squeue: str) -> Pat
     tools = folder / "tools"
     tools.mkdir()
     called = folder / "sbatch was called"
-    for name, line in {"squeue": squeue, "sbatch": f"touch {str(called)!r}", "srun": "exit 1"}.items():
+    for name, line in {
+        "squeue": squeue,
+        "sbatch": f"touch {str(called)!r}",
+        "srun": "exit 1",
+        "scontrol": "echo MaxArraySize=9",
+    }.items():
         (tools / name).write_text(f"#!/bin/sh\n{line}\n")
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
@@ -255,7 +262,7 @@ UNTOLD = {
     "squeue fails": ("echo no controller >&2; exit 1", "squeue says: no controller"),
     "squeue fails without a word": ("exit 3", "squeue says: status 3"),
     "squeue complains but ends well": ("echo Invalid user >&2; exit 0", "squeue says: Invalid user"),
-    "a job of ours that is not noted": ('echo "9_3|RUNNING|$NAME"', "job 9 (1 running) works on this folder"),
+    "a job of ours that is not noted": ('echo "9_3|RUNNING|None|$NAME"', "job 9 (1 running) works on this folder"),
 }
 
 
@@ -264,7 +271,7 @@ def test_when_the_queue_is_not_clear_nothing_is_submitted(
     squeue: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script, output_dir = tmp_path / "stage.py", tmp_path / "out"
-    monkeypatch.setenv("NAME", slurm.job_name(script, output_dir))
+    monkeypatch.setenv("NAME", job_name(script, output_dir))
     sbatch_called = put_tools(tmp_path, monkeypatch, squeue)
     with pytest.raises(SetupError) as refusal:
         slurm.submit(script, [["--a", "1"]], output_dir, Settings())
@@ -286,7 +293,7 @@ def test_without_slurm_one_line_says_so(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", str(folder / "empty"))
     done = submit_stage(folder, "--metafile", "a.jsonl")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: no sbatch, squeue, srun on PATH") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: no sbatch, squeue, srun, scontrol on PATH") and done.stderr.count("\n") == 1
     assert not (folder / "out").exists()
 
 
@@ -321,10 +328,10 @@ def test_a_dry_run_shows_the_elements_and_writes_nothing(folder: Path, monkeypat
 def test_the_name_goes_by_script_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "out")
-    name = slurm.job_name(Path("x/cut_videos.py"), tmp_path / "out")
-    assert name == slurm.job_name(Path("y/cut_videos.py"), Path("link/../out/."))
-    assert name != slurm.job_name(Path("x/parse_tracks.py"), tmp_path / "out")
-    assert name != slurm.job_name(Path("x/cut_videos.py"), tmp_path / "out2")
+    name = job_name(Path("x/cut_videos.py"), tmp_path / "out")
+    assert name == job_name(Path("y/cut_videos.py"), Path("link/../out/."))
+    assert name != job_name(Path("x/parse_tracks.py"), tmp_path / "out")
+    assert name != job_name(Path("x/cut_videos.py"), tmp_path / "out2")
 
 
 STATUSES = {
@@ -332,8 +339,8 @@ STATUSES = {
     "all done": ("sys.exit(0)", 0, "returned 0"),
     "some items failed": ("sys.exit(1)", 0, "returned 1"),
     "wrong set-up": ("sys.exit(2)", 2, ""),
-    "submitit's end of a requeued job": ("sys.exit(-1)", 255, ""),
-    "a bug": ("1 / 0", 1, ""),
+    "killed, say for want of memory": ("os.kill(os.getpid(), 9)", 137, ""),
+    "a bug": ("1 / 0", 70, ""),
 }
 
 
@@ -341,15 +348,17 @@ STATUSES = {
 def test_only_wrong_setups_and_bugs_fail_a_job(line: str, status: int, printed: str, tmp_path: Path) -> None:
     (tmp_path / "sibling.py").write_text("")
     script = tmp_path / "stage.py"
-    script.write_text(f"import sys, sibling\nassert sys.argv == [{str(script)!r}, '--a', 'b c'], sys.argv\n{line}\n")
-    code = f"from trackverse.slurm import StageJob; print('returned', StageJob({str(script)!r}, ('--a', 'b c'))())"
+    script.write_text(
+        f"import os, sys, sibling\nassert sys.argv == [{str(script)!r}, '--a', 'b c'], sys.argv\n{line}\n"
+    )
+    code = f"from trackverse.slurm_job import StageJob; print('returned', StageJob({str(script)!r}, ('--a', 'b c'))())"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO_DIR, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (status, printed), done.stderr
 
 
 def test_a_signal_that_comes_while_python_starts_does_not_end_the_job() -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2); print('alive')"
-    done = subprocess.run(f"{slurm.PYTHON} -c {shlex.quote(code)}", shell=True, capture_output=True, text=True)
+    done = subprocess.run(f"{slurm_job.PYTHON} -c {shlex.quote(code)}", shell=True, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "alive\n")
 
 

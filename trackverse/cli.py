@@ -122,6 +122,7 @@ def add_slurm(parser: Parser) -> None:
     """`--slurm` and the settings of the site."""
     group = parser.add_argument_group("on a Slurm cluster")
     group.add_argument("--slurm", action="store_true", help="submit this command as a job array instead of running it")
+    group.add_argument("--status", action="store_true", help="show how far the submitted array of this command is")
     group.add_argument("--partition", metavar="NAME", help="partition to submit to (default: the site's)")
     group.add_argument("--account", metavar="NAME", help="account to charge (default: yours)")
     group.add_argument("--qos", metavar="NAME", help="quality of service (default: the site's)")
@@ -154,11 +155,11 @@ def slurm_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def to_argv(parser: Parser, args: argparse.Namespace) -> list[str]:
-    """The command line that parses to `args`, without `--slurm` and its settings, `--dry_run` and the defaults."""
+    """The command line that parses to `args`, without the defaults, and without what is about Slurm or `--dry_run`."""
     argv: list[str] = []
     for action in parser._actions:
         value = getattr(args, action.dest, action.default)
-        if action.dest in ("slurm", "dry_run", *SLURM_FLAGS) or value == action.default:
+        if action.dest in ("slurm", "status", "dry_run", *SLURM_FLAGS) or value == action.default:
             continue
         if action.nargs == 0:
             argv.append(action.option_strings[-1])

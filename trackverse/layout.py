@@ -169,6 +169,11 @@ def slurm_logs_dir(stage_dir: Path) -> Path:
     return stage_dir / "slurm_logs"
 
 
+def slurm_log_path(stage_dir: Path, job_id: str) -> Path:
+    """What a Slurm job of a stage said, in all its runs."""
+    return slurm_logs_dir(stage_dir) / job_id / f"{job_id}_0_log.err"
+
+
 def submitted_path(stage_dir: Path) -> Path:
     """Which Slurm jobs a stage was submitted as."""
     return stage_dir / "submitted.json"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,12 +13,13 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from trackverse import cli, metafile, slurm, workers
+from trackverse import cli, layout, metafile, slurm, slurm_queue, slurm_status, workers
 from trackverse.errors import RecordError, SetupError, WorkerDiedError
 from trackverse.types import SourceVideo
 from trackverse.worklist import Tally
 
-log = logging.getLogger("trackverse.stage")
+package_log = logging.getLogger("trackverse")
+log = package_log.getChild("stage")
 Item = TypeVar("Item")
 
 
@@ -55,10 +58,13 @@ def start(
             raise SetupError(f"--chunk_id {chunk_id}: of {num_chunks} chunks, the ids are 0 to {num_chunks - 1}")
         if check:
             check(args)
+        script = Path(sys.argv[0]).resolve()
+        if args.status:
+            return _show_status(work, parser, list(_array_elements(args, parts)), script, output_dir(args))
         if args.slurm:
             settings = slurm.Settings(**cli.slurm_settings(args))
-            elements = list(_array_elements(parser, args, parts))
-            print(slurm.submit(Path(sys.argv[0]).resolve(), elements, output_dir(args), settings, dry_run=args.dry_run))
+            elements = [cli.to_argv(parser, element) for _, element in _array_elements(args, parts)]
+            print(slurm.submit(script, elements, output_dir(args), settings, dry_run=args.dry_run))
             return 0
         tally = _run_workers(work, args) if spread else work(args, 0)
         if finish and not args.dry_run:
@@ -71,17 +77,45 @@ def start(
     return cli.run(main)
 
 
-def _array_elements(parser: cli.Parser, args: Namespace, parts: str | None) -> Iterator[list[str]]:
-    """The command line of each element of the Slurm array: one part and one chunk each."""
-    values = [[str(value)] for value in getattr(args, parts)] if parts else [None]
+def _array_elements(args: Namespace, parts: str | None) -> Iterator[tuple[str, Namespace]]:
+    """What each element of the Slurm array is called, and its arguments: one part and one chunk each."""
+    values = list(getattr(args, parts)) if parts else [None]
+    names = [path.name for path in values if path]
     chunks = range(args.num_chunks) if getattr(args, "chunk_id", 0) is None else [None]
     for value, chunk in product(values, chunks):
         element = Namespace(**vars(args))
+        if getattr(args, "workdir", args) is None and cli.WORKDIR_VARIABLE in os.environ:
+            element.workdir = cli.workdir(args)  # not every site hands the environment on to its jobs
+        label = []
         if parts and value:
-            setattr(element, parts, value)
+            setattr(element, parts, [value])
+            label.append(value.name if names.count(value.name) == 1 else str(value))
         if chunk is not None and args.num_chunks > 1:
             element.chunk_id = chunk
-        yield cli.to_argv(parser, element)
+            label.append(f"chunk {chunk}")
+        yield ", ".join(label) or "all", element
+
+
+def _show_status(
+    work: Work, parser: cli.Parser, elements: list[tuple[str, Namespace]], script: Path, stage_dir: Path
+) -> int:
+    """Print how far each element is; status 1 if one has failed. Raises SetupError if the queue can't be asked."""
+    package_log.setLevel(logging.ERROR)  # what is wrong with an item is in the jobs' logs
+    parts = []
+    for label, element in elements:
+        command = shlex.join(cli.to_argv(parser, element))
+        element.dry_run, element.num_workers = True, 1
+        parts.append(slurm_status.Part(label, command, work(element, 0)))
+    name = slurm_queue.job_name(script, stage_dir)
+    noted = slurm_queue.load_note(layout.submitted_path(stage_dir)).get(name, {})
+    try:
+        listed = slurm_queue.listed_jobs(name)
+    except SetupError:
+        print("\n".join(slurm_status.table(parts, noted, None, stage_dir)[0]))
+        raise
+    lines, any_failed = slurm_status.table(parts, noted, listed, stage_dir)
+    print("\n".join(lines))
+    return 1 if any_failed else 0
 
 
 def _run_workers(work: Work, args: Namespace) -> Tally:
