@@ -25,6 +25,7 @@ from av.video.stream import VideoStream
 
 from trackverse.errors import StopWorkError, VideoError
 from trackverse.types import Float64, UInt8
+from trackverse.video.source import open_container
 
 # Draws on an upright (H, W, 3) uint8 RGB image in place and says whether it did.
 Change = Callable[[UInt8], bool]
@@ -32,8 +33,7 @@ Change = Callable[[UInt8], bool]
 # crf 18 is where x264's loss stops being visible: a detector that comes later should see what it would have seen.
 _X264 = ("libx264", {"crf": "18", "preset": "veryfast"})
 _VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6", "row-mt": "1"})
-# What others wrote is opened: no playlists and no other protocols, which would make libav open further files.
-_OPEN_OPTIONS = {"format_whitelist": "mov,matroska", "protocol_whitelist": "file"}
+CONTAINERS = "mov,matroska"  # those that are written, too
 ENCODERS = {".mp4": _X264, ".m4v": _X264, ".mov": _X264, ".mkv": _X264, ".webm": _VP9}  # by file ending
 
 
@@ -44,8 +44,8 @@ def change_frames(
 
     A frame that `change` leaves alone is encoded from the decoder's own pixels, without a conversion of colours.
 
-    Raises VideoError: reason "unknown video ending", "unreadable video", "no video stream", "no frame decodes" or
-    "write failed". Raises StopWorkError when the disk is full.
+    Raises VideoError: reason "unknown video ending", "unreadable video", "no frame decodes", "write failed", and those
+    of opening a video, as `read_frames` lists them. Raises StopWorkError when the disk is full.
     """
     if source_path.suffix.lower() not in ENCODERS:
         raise VideoError(f"{source_path}: not one of {', '.join(ENCODERS)}", reason="unknown video ending")
@@ -74,7 +74,7 @@ def change_frames(
 def frame_times(path: Path) -> Float64:
     """The `times_s` (T,) of a video's frames, rising, as its packets say: nothing is decoded.
 
-    Raises VideoError (reason "unreadable video" or "no video stream").
+    Raises VideoError (reason "unreadable video", and those of opening a video).
     """
     with _open(path) as source:
         packets = (packet for packet in source.demux(_video_stream(source, path)) if packet.size)
@@ -83,7 +83,7 @@ def frame_times(path: Path) -> Float64:
 
 
 def comment_of(path: Path) -> str:
-    """The comment tag of a video, empty if it has none. Raises VideoError (reason "unreadable video")."""
+    """The comment tag of a video, empty if it has none. Raises VideoError if it can't be opened."""
     with _open(path) as container:
         tags = {key.lower(): value for key, value in container.metadata.items()}  # Matroska shouts its keys
     return tags.get("comment", "")
@@ -186,7 +186,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[InputContainer]:
-    with _reading(path), av.open(str(path), options=_OPEN_OPTIONS, metadata_errors="replace") as source:
+    with open_container(path, CONTAINERS) as source, _reading(path):
         yield source
 
 
@@ -194,7 +194,7 @@ def _open(path: Path) -> Iterator[InputContainer]:
 def _create(path: Path) -> Iterator[OutputContainer]:
     try:
         # MP4's index goes in front, so that it plays while it loads; other containers pass over the option.
-        with av.open(str(path), "w", options={"movflags": "+faststart"}) as output:
+        with av.open(str(path.absolute()), "w", options={"movflags": "+faststart"}) as output:
             yield output
     except av.FFmpegError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

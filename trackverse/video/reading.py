@@ -16,6 +16,7 @@ from trackverse.errors import VideoError
 from trackverse.types import FrameBatch, UInt8
 from trackverse.video.source import ROUNDING_S, OpenVideo, VideoInfo, Window, open_video
 
+MAX_BATCH_BYTES = 64 << 20  # of images: 32 frames of 640 x 640 px, and two of 4K
 UNSPECIFIED_COLORS = 2  # AVCOL_SPC_UNSPECIFIED
 HD_HEIGHT = 720  # px; by convention untagged video of this height and more is BT.709, and smaller one BT.601
 
@@ -49,6 +50,8 @@ def read_frames(
 ) -> Generator[FrameBatch, None, None]:
     """The upright frames that begin in [start_s, end_s), in batches of up to `batch_size`, with their true times.
 
+    Of large frames a batch has fewer, so that its images stay below `MAX_BATCH_BYTES` or are one.
+
     With `fps`, for each tick start_s + k / fps the frame that is on show then, each frame once at most: a slower video
     gives all its frames. (A first frame that begins between the first two ticks stands for the first.) `long_side` px
     bounds the longer side; nothing is enlarged. `num_threads` of the decoder; 0 is one per core.
@@ -57,12 +60,13 @@ def read_frames(
     Raises VideoError with reason
         "video missing", "unreadable file", "empty file", "not a video": before the first batch,
         "no video stream", "unknown codec", "frame too large", "no frame decodes", "not seekable": likewise,
-        "decoder failed", "unknown pixel format": where the libraries give up,
+        "decoder failed", "too many frames", "unknown pixel format": where the libraries give up,
         "truncated video": after the frames that decode, or before the first batch if the file can't be opened.
     """
     window = Window(start_s, end_s, fps)
     with open_video(path, num_threads) as video:
         painter = Painter(video, long_side)
+        batch_size = max(1, min(batch_size, MAX_BATCH_BYTES // painter.image_bytes))
         images: list[UInt8] = []
         times_s: list[float] = []
         for time_s, frame in _on_ticks(video, window):
@@ -137,6 +141,7 @@ class Painter:
         self._quarter_turns = video.quarter_turns
         scale = 1.0 if long_side is None else min(1.0, long_side / max(video.stored_hw))
         self._height, self._width = (max(1, round(side * scale)) for side in video.stored_hw)
+        self.image_bytes = 3 * self._height * self._width
         self._interpolation = interpolation
         self._reformatter = VideoReformatter()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import math
 import re
 from collections import deque
@@ -23,6 +25,11 @@ from av.video.stream import VideoStream
 from trackverse.errors import VideoError
 
 MAX_SIDE = 16384  # px: no codec in use goes further, so a larger frame is damage or malice
+MAX_PIXELS = 8192 * 4320  # 8K; a decoder holds up to 17 frames of H.264, here 1 GB of them
+MAX_FRAMES = 24 * 3600 * 60  # a day at 60 a second: what is remembered of each frame must fit into memory
+# The most bytes that libav may ask for at once. Its index of a file has 24 of them for each frame that the header
+# claims: a few bytes of header would take several GB by its own limit of 2 GB.
+MAX_ALLOCATION = 256 << 20
 # Clips are written in whole milliseconds: a frame that begins this little before a bound is the frame at that bound.
 ROUNDING_S = 0.6e-3
 # Durations in headers are rounded or estimated: only a larger gap means that the end is missing.
@@ -98,24 +105,49 @@ def open_video(path: Path, num_threads: int, *, is_rough: bool = False) -> Itera
         stream = streams[0]
         if stream.codec_context is None:
             raise VideoError(f"{path}: video of a codec that nothing here decodes", reason="unknown codec")
-        if max(stream.width, stream.height) > MAX_SIDE:
-            message = f"{path}: frames of {stream.width} x {stream.height} px, over {MAX_SIDE} a side"
-            raise VideoError(message, reason="frame too large")
         stream.codec_context.thread_type = av.codec.context.ThreadType.AUTO
         stream.codec_context.thread_count = num_threads
         if is_rough:
-            stream.codec_context.options = {"skip_loop_filter": "noref"}
+            stream.codec_context.options = stream.codec_context.options | {"skip_loop_filter": "noref"}
         yield OpenVideo(path, container, stream)
 
 
-def open_container(path: Path) -> InputContainer:
-    """The file, open for reading packets. Raises VideoError if it isn't there or is no video."""
+def open_container(path: Path, containers: str = CONTAINERS) -> InputContainer:
+    """The file, open for reading packets: the one door to what others made.
+
+    Only `containers` of video are taken, and no file or host that they might name is opened; how large frames and
+    libav's own tables may get is bounded. Raises VideoError if the file isn't there or is no such video.
+    """
     _check_file(path)
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    _bound_allocations()
+    # The bound on pixels holds while libav looks for the streams, and for a size that changes midway.
+    bounds = {"max_pixels": str(MAX_PIXELS)}
+    options = {"format_whitelist": containers, "protocol_whitelist": "file", "enable_drefs": "0"} | bounds
     try:
-        return av.open(str(path.absolute()), options=options, metadata_errors="replace")
+        container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         raise _open_error(path, error) from error
+    for stream in container.streams.video:
+        if stream.codec_context is None:
+            continue
+        if max(stream.width, stream.height) > MAX_SIDE or stream.width * stream.height > MAX_PIXELS:
+            container.close()
+            limit = f"{MAX_SIDE} a side or {MAX_PIXELS / 1e6:.1f} million"
+            message = f"{path}: frames of {stream.width} x {stream.height} px, over {limit}"
+            raise VideoError(message, reason="frame too large")
+        stream.codec_context.options = bounds
+    return container
+
+
+@functools.cache
+def _bound_allocations() -> None:
+    """Set libav's limit on one allocation, for which PyAV has no call, in the libavutil that PyAV has loaded."""
+    maps = Path("/proc/self/maps")
+    loaded = re.search(r"/\S*libavutil\S*", maps.read_text()) if maps.exists() else None
+    if loaded:
+        set_limit = ctypes.CDLL(loaded[0]).av_max_alloc
+        set_limit.argtypes, set_limit.restype = [ctypes.c_size_t], None
+        set_limit(MAX_ALLOCATION)
 
 
 def demux(container: InputContainer, stream: StreamT) -> Iterator[Packet[StreamT]]:
@@ -229,7 +261,9 @@ class OpenVideo:
         else:
             decoded = self._decode(self.packets_from(window.start_s), window)
         last_s = -math.inf
-        for frame in decoded:
+        for number, frame in enumerate(decoded):
+            if number >= MAX_FRAMES:
+                raise VideoError(f"{self.path}: over {MAX_FRAMES} frames", reason="too many frames")
             time_s = self.read_until_s if frame.pts is None else self.time_s(frame.pts)
             if time_s <= last_s:
                 continue  # a broken clock: what isn't later than the frame before was never on show
