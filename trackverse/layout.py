@@ -17,14 +17,14 @@ def check_name(name: str) -> str:
     """`name` if it is a plain file name that can't leave its folder; else RecordError (reason "bad id").
 
     Ids come from metadata that others wrote: no separators, no `.`/`..`, no control characters, at most 200 bytes, and
-    no first two characters that would make the shard folder `..`.
+    no dot in front (such files are hidden: ours are temporary ones, which tools pass over).
     """
     try:
         size = len(name.encode())
-    except UnicodeEncodeError:
-        size = 0
+    except (UnicodeEncodeError, AttributeError):  # half a character, or no text at all
+        size, name = 0, str(type(name))
     harmful = any(char in "/\\" or unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") for char in name)
-    if not 0 < size <= MAX_NAME_BYTES or harmful or name[:2] in (".", "..") or name != name.strip():
+    if not 0 < size <= MAX_NAME_BYTES or harmful or name.startswith(".") or name != name.strip():
         raise RecordError(f"{name[:60]!r} is not a plain file name of 1 to {MAX_NAME_BYTES} bytes", reason="bad id")
     return name
 

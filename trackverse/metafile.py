@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import ijson
-
 from trackverse import jsonl
 from trackverse.errors import RecordError, SetupError
 from trackverse.layout import check_name
@@ -82,16 +80,16 @@ def _joined(videos: Iterable[SourceVideo]) -> Iterator[SourceVideo]:
 def parse_time(value: Any) -> float:
     """Seconds of `HH:MM:SS.mmm`, `MM:SS` or a number. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{value!r} is not a time")
+        raise ValueError(f"{jsonl.shown(value)} is not a time")
     if isinstance(value, str):
         fields = value.split(":")
         if len(fields) > 3 or not all(re.fullmatch(r"\d{1,9}(\.\d{1,9})?", field) for field in fields):
-            raise ValueError(f"{value!r} is not HH:MM:SS.mmm")
+            raise ValueError(f"{jsonl.shown(value)} is not HH:MM:SS.mmm")
         seconds = sum(float(field) * 60.0**power for power, field in enumerate(reversed(fields)))
     else:
-        seconds = float(value) if value < 1e15 else math.inf
-    if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"{value!r} is not a time")
+        seconds = float(value) if 0 <= value < 1e15 else math.inf
+    if not math.isfinite(seconds):
+        raise ValueError(f"{jsonl.shown(value)} is not a time")
     return seconds
 
 
@@ -130,7 +128,7 @@ def _read_entries(path: Path, on_bad_line: OnBadLine) -> Iterator[Entry]:
             return
         except RecordError as error:
             on_bad_line(error)
-            if error.reason == "torn gzip":
+            if error.reason in ("torn gzip", "gzip bomb", "line too long"):
                 return
 
 
@@ -156,19 +154,10 @@ class _ArrayEntries(Iterator[Entry]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = jsonl.open_bytes(path)
-        self._items = enumerate(ijson.items(self._file, "item", use_float=True), start=1)
+        self._items = jsonl.ArrayItems(path)
 
     def __next__(self) -> Entry:
-        try:
-            number, entry = next(self._items)
-        except StopIteration:
-            self._file.close()
-            raise
-        except (ijson.JSONError, EOFError, OSError, zlib.error) as error:
-            self._items = enumerate(iter(()))
-            what = str(error).partition("\n")[0]  # further lines quote the file
-            raise RecordError(f"{self._path}: the rest can't be read ({what})", reason="bad JSON") from error
+        number, entry = next(self._items)
         video = _parse_entry(entry, f"{self._path}: item {number}")
         return video.video_id, lambda: video
 
@@ -195,13 +184,13 @@ def _parse_entry(entry: Any, where: str) -> SourceVideo:
     except RecordError as error:
         raise RecordError(f"{where}: {error}", reason="bad line") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        what = f"no {error}" if isinstance(error, KeyError) else jsonl.shown(error)
         raise RecordError(f"{where}: not an HD-VILA line ({what})", reason="bad line") from error
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{str(value)[:40]!r} is not text")
+        raise TypeError(f"{jsonl.shown(value)} is not text")
     value.encode()  # a lone surrogate, which JSON can spell, raises here and not where it is written
     return value
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trackverse import files, jsonl
 from trackverse.errors import RecordError
+
+MAX_COUNT = 1 << 62  # what a file system can hold
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,15 @@ def _parse(value: Any, path: Path) -> Progress:
     try:
         segments = tuple((float(start), float(end)) for start, end in value["segments_complete"])
         num_tracks, meta_bytes, settings = value["num_tracks"], value["meta_bytes"], value["settings"]
-        if not (isinstance(num_tracks, int) and isinstance(meta_bytes, int) and isinstance(settings, dict)):
+        if not (type(num_tracks) is int and type(meta_bytes) is int and isinstance(settings, dict)):
             raise TypeError("num_tracks, meta_bytes or settings of the wrong type")
-        if num_tracks < 0 or meta_bytes < 0:
-            raise ValueError("negative count")
+        if not (0 <= num_tracks < MAX_COUNT and 0 <= meta_bytes < MAX_COUNT):
+            raise ValueError("a count that can't be")
+        if not all(math.isfinite(time_s) for segment in segments for time_s in segment):
+            raise ValueError("a time that is not finite")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise RecordError(f"{path}: not a progress file ({error!r})", reason="bad progress file") from error
+        what = f"no {error}" if isinstance(error, KeyError) else jsonl.shown(error)
+        raise RecordError(f"{path}: not a progress file ({what})", reason="bad progress file") from error
     return Progress(segments, num_tracks, meta_bytes, settings)
 
 

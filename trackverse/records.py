@@ -21,7 +21,8 @@ NUM_TOP = 10
 MAX_LABEL_CHARS = 30  # in a file name: with an id of 200 bytes it stays below the 255 that file systems take
 
 # What reading a value as something else than it is can raise (OverflowError: a whole number of hundreds of digits).
-MISFITS = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
+MISFITS = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
+LARGEST = 1e9  # of a time in s or of a coordinate in px; what is larger would not survive being reckoned with
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,12 @@ def parse_record(line: bytes, where: str, video_id: str | None = None) -> TrackR
             return _parse_label_ids_layout(value)
         return _parse_own_layout(value)
     except MISFITS as error:
-        raise RecordError(f"{where}: not a track record ({error!r})", reason="bad record") from error
+        raise _not_a_record(where, error) from error
+
+
+def _not_a_record(where: str, error: Exception) -> RecordError:
+    what = f"no {error}" if isinstance(error, KeyError) else jsonl.shown(error)
+    return RecordError(f"{where}: not a track record ({what})", reason="bad record")
 
 
 @dataclass(frozen=True)
@@ -201,12 +207,15 @@ def parse_summary(line: bytes, where: str, video_id: str) -> TrackSummary:
             None if weighted is None else float(_column(weighted)[0]),
         )
     except MISFITS as error:
-        raise RecordError(f"{where}: not a track record ({error!r})", reason="bad record") from error
+        raise _not_a_record(where, error) from error
 
 
 def _parse_own_layout(value: dict[str, Any]) -> TrackRecord:
-    times, scores = _column(value["frame_ts"]), _column(value["frame_obj"])
-    classes = _column(value["frame_cls"])
+    times = _times(value["frame_ts"])
+    scores, classes = _column(value["frame_obj"], len(times)), _column(value["frame_cls"], len(times))
+    label_ids, labels = _names(value["frame_lbl"], value["frame_desc"])
+    if len(labels) != len(times):
+        raise ValueError(f"{len(labels)} classes for {len(times)} frames")
     height, width = value["video_size"]
     return TrackRecord(
         _text(value["yid"]),
@@ -220,25 +229,25 @@ def _parse_own_layout(value: dict[str, Any]) -> TrackRecord:
         Origin(
             _text(value["yid"]),
             _text(value["clip_id"]),
-            (int(height), int(width)),
-            value["detector"],
-            value["vocab"],
-            value["fps"],
+            (_whole(height), _whole(width)),
+            _text(value["detector"]),
+            _text(value["vocab"]),
+            None if value["fps"] is None else float(_column([value["fps"]])[0]),
         ),
         FrameClasses(
             scores,
-            np.array(value["frame_lbl"], np.int64),
-            tuple(value["frame_desc"]),
+            np.array(label_ids, np.int64),
+            labels,
             classes,
             # Records were written without it before gaps were filled.
-            _column(value["frame_interp"]) != 0 if "frame_interp" in value else np.zeros(len(times), bool),
+            _column(value["frame_interp"], len(times)) != 0 if "frame_interp" in value else np.zeros(len(times), bool),
         ),
     )
 
 
 def _parse_tid_layout(value: dict[str, Any], video_id: str | None) -> TrackRecord:
     """`tid, fn, track_ts` (all frame times), `track_bbox`, `top10_logit_mu/std`, `top10_wlogit_mu/std`."""
-    times = _column(value["track_ts"])
+    times = _times(value["track_ts"])
     return TrackRecord(
         _text(value.get("yid", video_id)),
         _whole(value["tid"]),
@@ -257,7 +266,7 @@ def _parse_tid_layout(value: dict[str, Any], video_id: str | None) -> TrackRecor
 
 def _parse_label_ids_layout(value: dict[str, Any]) -> TrackRecord:
     """`track_id, track_ts, frame_ts, frame_bboxes, yid, track_mp4_filename, top10_label_ids, top10_label_names`."""
-    times = _column(value["frame_ts"])
+    times = _times(value["frame_ts"])
     unknown = np.zeros((2, 0))
     return TrackRecord(
         _text(value["yid"]),
@@ -273,28 +282,37 @@ def _parse_label_ids_layout(value: dict[str, Any]) -> TrackRecord:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
+        raise TypeError(f"{jsonl.shown(value)} is not text")
     value.encode()  # a lone surrogate, which JSON can spell, raises here and not where it is written
     return value
 
 
 def _whole(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-        raise TypeError(f"{value!r} is not a whole number")
+        raise TypeError(f"{jsonl.shown(value)} is not a whole number")
     return value
 
 
-def _column(value: Any) -> Float64:
+def _column(value: Any, length: int | None = None) -> Float64:
     column = np.array(value, np.float64)
     if column.ndim != 1 or not len(column) or not np.isfinite(column).all():
         raise ValueError("a list of numbers is empty, nested or not finite")
+    if length not in (None, len(column)):
+        raise ValueError(f"{len(column)} numbers for {length} frames")
     return column
+
+
+def _times(value: Any) -> Float64:
+    times = _column(value)
+    if np.abs(times).max() > LARGEST:
+        raise ValueError(f"a time beyond {LARGEST:g} s")
+    return times
 
 
 def _tlwh(value: Any, num_frames: int) -> Float64:
     tlwh = np.array(value, np.float64)
-    if tlwh.shape != (num_frames, 4) or not np.isfinite(tlwh).all():
-        raise ValueError(f"boxes of shape {tlwh.shape} for {num_frames} frames")
+    if tlwh.shape != (num_frames, 4) or not (np.abs(tlwh) <= LARGEST).all():
+        raise ValueError(f"boxes of shape {tlwh.shape} for {num_frames} frames, or beyond {LARGEST:g} px")
     return tlwh
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from trackverse import files, jsonl, metafile
 from trackverse.errors import RecordError
-from trackverse.layout import Layout, lock_path
+from trackverse.layout import Layout, check_name, lock_path
 from trackverse.types import Clip, SourceVideo, UInt8
 
 if TYPE_CHECKING:
@@ -244,19 +244,22 @@ def load(path: Path) -> VideoScenes | None:
     except FileNotFoundError:
         return None
     try:
-        video_id = str(entry["video_id"])
+        video_id = check_name(entry["video_id"])
+        if video_id != path.stem:
+            raise ValueError(f"it is of {jsonl.shown(video_id)}")
         return VideoScenes(
             video_id,
             entry["url"],
-            float(entry["duration"]),
+            _seconds(entry["duration"]),
             _config_of_json(entry["settings"]),
             entry["num_listed"],
             entry["clip_mode"],
-            tuple((float(start), float(end)) for start, end in entry["scenes"]),
+            tuple((_seconds(start), _seconds(end)) for start, end in entry["scenes"]),
             tuple(_segment_of_json(video_id, segment) for segment in entry["segments"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"{path}: not a scenes file ({error!r})", reason="bad scenes file") from error
+    except (RecordError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else jsonl.shown(error)
+        raise RecordError(f"{path}: not a scenes file ({what})", reason="bad scenes file") from error
 
 
 def load_whole(path: Path) -> VideoScenes | None:
@@ -273,8 +276,18 @@ def _config_of_json(settings: dict[str, Any] | None) -> CutConfig | None:
 
 
 def _segment_of_json(video_id: str, entry: dict[str, Any]) -> Segment:
-    clip = Clip(video_id, str(entry["clip_id"]), float(entry["start"]), float(entry["end"]))
-    return Segment(clip, entry["reason"], dict(entry["scores"]))
+    clip = Clip(video_id, check_name(entry["clip_id"]), _seconds(entry["start"]), _seconds(entry["end"]))
+    reason = entry["reason"]
+    if not isinstance(reason, str | None):
+        raise TypeError("a reason that is not text")
+    return Segment(clip, reason, dict(entry["scores"]))
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not math.isfinite(seconds):
+        raise ValueError("a time that is not finite")
+    return seconds
 
 
 # ---- the kept segments of all videos, in parts

@@ -25,6 +25,7 @@ from trackverse.layout import TracksLayout, embeddings_beside, progress_beside
 from trackverse.progress import Progress
 from trackverse.records import Origin, TrackRecord, TrackSummary, describe, parse_record, parse_summary, to_line
 from trackverse.types import Clip, Float16, Float32, Int64, Track
+from trackverse.vectors import load_matrix
 
 log = logging.getLogger(__name__)
 
@@ -127,11 +128,10 @@ def origin_of(clip: Clip, video_hw: tuple[int, int], settings: Mapping[str, Any]
 def load_embeddings(path: Path) -> Float16:
     """(N, D) float16 rows of unit length, row n of track n. Raises RecordError (reason "bad embeddings")."""
     try:
-        rows: Float16 = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RecordError(f"{path}: not an embeddings file ({error})", reason="bad embeddings") from error
-    if rows.ndim != 2:
-        raise RecordError(f"{path}: embeddings of shape {rows.shape}", reason="bad embeddings")
+        rows: Float16 = load_matrix(path)
+    except (OSError, ValueError) as error:
+        message = f"{path}: not an embeddings file ({jsonl.shown(error)})"
+        raise RecordError(message, reason="bad embeddings") from error
     return rows
 
 

@@ -1,8 +1,12 @@
-"""Rows of numbers as directions: embeddings are compared at unit length."""
+"""Rows of numbers as directions, which are compared at unit length, and as files."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from trackverse.types import Float32
 
@@ -13,3 +17,17 @@ def unit(rows: Float32) -> Float32:
     length[length == 0] = 1
     scaled: Float32 = rows / length[:, None]
     return scaled
+
+
+def load_matrix(path: Path) -> npt.NDArray[Any]:
+    """The (N, D) real numbers of a .npy file. Raises OSError or ValueError if it holds anything else.
+
+    Mapped into memory first, which fails where the header claims more than the file has.
+    """
+    try:
+        rows: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except (EOFError, OverflowError, MemoryError, TypeError) as error:
+        raise ValueError(str(error)) from error
+    if rows.ndim != 2 or rows.dtype.kind != "f":
+        raise ValueError(f"{rows.dtype} of shape {rows.shape}")
+    return np.array(rows)

@@ -9,6 +9,8 @@ hold a plain state dict have the same shape and are read the same way.
 from __future__ import annotations
 
 import collections
+import io
+import math
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
@@ -40,11 +42,11 @@ def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
         with zipfile.ZipFile(path) as archive:
             tree_name = next(name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl"))
             root = tree_name.partition("/")[0]
-            order = archive.read(f"{root}/byteorder") if f"{root}/byteorder" in archive.namelist() else b"little"
+            has_order = f"{root}/byteorder" in archive.namelist()
+            order = _read_stored(archive, f"{root}/byteorder") if has_order else b"little"
             if order != b"little":
                 raise ValueError(f"byte order {order!r}")
-            with archive.open(tree_name) as file:
-                tree = _Unpickler(file).load()
+            tree = _Unpickler(io.BytesIO(_read_stored(archive, tree_name))).load()
             leaves = {name: leaf for name, leaf in _leaves(tree, "") if wanted(name)}
             return {name: leaf.read(archive, root) for name, leaf in leaves.items()}
     except OSError as error:
@@ -65,7 +67,14 @@ class _Storage:
     key: str
 
     def read(self, archive: zipfile.ZipFile, root: str) -> NDArray[Any]:
-        return np.frombuffer(archive.read(f"{root}/data/{self.key}"), self.dtype)
+        return np.frombuffer(_read_stored(archive, f"{root}/data/{self.key}"), self.dtype)
+
+
+def _read_stored(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A file of the archive. PyTorch compresses none, so that nothing grows larger than the archive is."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    return archive.read(name)
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,8 @@ class _Tensor:
         if min((*self.shape, *self.strides, self.offset), default=0) < 0:
             raise ValueError("a tensor of negative size")
         reach = 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
-        if reach > len(values) and 0 not in self.shape:
+        # With a stride of 0 a few bytes would be a tensor of any size.
+        if max(reach, math.prod(self.shape)) > len(values) and 0 not in self.shape:
             raise ValueError("a tensor larger than its bytes")
         steps = [stride * values.itemsize for stride in self.strides]
         return np.lib.stride_tricks.as_strided(values, self.shape, steps).copy()

@@ -15,6 +15,7 @@ from trackverse.detectors import text_tower
 from trackverse.errors import SetupError
 from trackverse.layout import ASSETS_DIR
 from trackverse.types import Float32
+from trackverse.vectors import load_matrix
 
 log = logging.getLogger(__name__)
 BUILT_IN = ("coco", "lvis", "in1k_coco")
@@ -133,7 +134,7 @@ def _encoded_matrix(path: Path, labels: tuple[str, ...]) -> Float32:
 def _load_matrix(path: Path) -> Float32 | None:
     """A float32 matrix of finite numbers in a .npy file; None if it holds anything else."""
     try:
-        matrix = np.load(path, allow_pickle=False).astype(np.float32)
-    except (OSError, ValueError, EOFError):
+        matrix: Float32 = load_matrix(path).astype(np.float32)
+    except (OSError, ValueError):
         return None
-    return matrix if matrix.ndim == 2 and np.isfinite(matrix).all() else None
+    return matrix if np.isfinite(matrix).all() else None
