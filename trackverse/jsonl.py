@@ -18,7 +18,7 @@ SCHEMA = "trackverse/1"  # in everything that we write
 # A ten-minute track at 16 fps is 2 MB. Beyond this a line is an attack or an accident: parsed, it would take up to 25
 # times as much memory ("[[],[],...").
 MAX_LINE_BYTES = 16 << 20
-# Lines of JSON shrink to a tenth, as a rule. Nothing but repetition shrinks to a 230th or, at gzip's best, a thousandth.
+# JSON shrinks to a tenth, as a rule. Only repetition shrinks to a 230th or, at gzip's best, to a thousandth.
 MAX_INFLATION = 100
 INFLATION_BLOCK_BYTES = 4 << 20  # how often that is looked at; a smaller file may be anything
 ARRAY_BLOCK_BYTES = 1 << 16
