@@ -18,22 +18,22 @@ Writes  <output_file>, the chosen lines byte for byte, and <output_file's name>.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trackverse import __version__, cli, curate, files, jsonl, stage
+from trackverse import __version__, cli, curate, files, stage
 from trackverse.curate import TrackTable
-from trackverse.errors import RecordError, SetupError
-from trackverse.layout import TracksLayout, sidecar_beside
-from trackverse.store import embeddings_of, fingerprint, summarise_all, write_subset
+from trackverse.errors import SetupError
+from trackverse.layout import TracksLayout, lock_path
+from trackverse.store import commit_subset, embeddings_of, fingerprint, load_sidecar, summarise_all
 from trackverse.types import Int64
 from trackverse.worklist import Tally
 
@@ -63,8 +63,13 @@ def make_parser() -> cli.Parser:
 
 
 def work(args: Namespace, rank: int) -> Tally:
-    """Read all tracks, choose, write: one subset."""
-    tally = Tally()
+    """One subset; whoever else makes the same file waits, and finds it there."""
+    with nullcontext() if args.dry_run else files.claim(lock_path(args.output_file), wait=True):
+        return make(args, Tally())
+
+
+def make(args: Namespace, tally: Tally) -> Tally:
+    """Read all tracks, choose, write."""
     meta_paths = TracksLayout(args.tracks_dir).meta_paths()[: args.limit]
     made_by = made_with(args, meta_paths)
     if (there := is_there(args, made_by)) or args.status:  # which asks for no more
@@ -84,11 +89,8 @@ def work(args: Namespace, rank: int) -> Tally:
 
     report = {"num_tracks": len(table), "num_chosen": len(rows), "num_by_class": by_class}
     report |= {"unfilled": unfilled, "left_out": dict(tally.failed + tally.dropped)}
-    sidecar_path = sidecar_beside(args.output_file)
-    sidecar_path.unlink(missing_ok=True)  # without it a subset does not count as made: a kill here loses nothing
-    write_subset(args.output_file, [(meta_paths[table.files[row]], int(table.lines[row])) for row in rows])
-    with files.atomic_write(sidecar_path) as file:
-        file.write(json.dumps(made_by | report, indent=1, ensure_ascii=False).encode() + b"\n")
+    picks = [(meta_paths[table.files[row]], int(table.lines[row])) for row in rows]
+    commit_subset(args.output_file, picks, made_by | report)
     tally.done = 1
     return tally
 
@@ -101,13 +103,9 @@ def made_with(args: Namespace, meta_paths: Sequence[Path]) -> dict[str, Any]:
 
 def is_there(args: Namespace, made_by: dict[str, Any]) -> bool:
     """Whether the subset is there, made of the same tracks with the same arguments. Another one is not replaced."""
-    sidecar_path = sidecar_beside(args.output_file)
-    if not args.output_file.exists() or not sidecar_path.exists():
+    sidecar = load_sidecar(args.output_file)
+    if sidecar is None:
         return False
-    try:
-        sidecar = dict(jsonl.read_json(sidecar_path))
-    except (RecordError, TypeError, ValueError):
-        sidecar = {}  # not one of ours, so it differs in everything
     differing = [name for name, value in made_by.items() if sidecar.get(name) != value]
     if differing and not args.overwrite:
         which = ", ".join(differing)

@@ -110,6 +110,8 @@ def work(args: Namespace, rank: int) -> Tally:
             with todo.attempt(video), streak.watch(video.video_id):
                 video_path, provenance_path = layout.video_path(video.video_id), layout.provenance_path(video.video_id)
                 download.fetch(video, video_path, provenance_path, config)
+    if not args.dry_run:
+        pace.tidy()
     return tally
 
 

@@ -106,19 +106,20 @@ def test_kill_in_the_middle_of_a_write_leaves_the_old_file(tmp_path: Path, start
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_second_writer_waits_for_the_first(tmp_path: Path) -> None:
+def test_with_a_claim_a_second_writer_waits_for_the_first(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
+    lock_path = tmp_path / "a.lock"
     writer_is_in, seen = threading.Event(), []
 
     def second() -> None:
         writer_is_in.wait(10)
-        with files.atomic_write(path) as file:
+        with files.claim(lock_path, wait=True), files.atomic_write(path) as file:
             seen.append(path.read_bytes())
             file.write(b"second")
 
     thread = threading.Thread(target=second)
     thread.start()
-    with files.atomic_write(path) as file:
+    with files.claim(lock_path), files.atomic_write(path) as file:
         writer_is_in.set()
         time.sleep(0.1)
         file.write(b"first")
@@ -234,11 +235,11 @@ def test_lines_are_added_one_by_one(tmp_path: Path) -> None:
     assert path.read_text() == "one\nzwölf\n"
 
 
-def test_a_torn_last_line_is_closed_first(tmp_path: Path) -> None:
+def test_a_torn_last_line_is_cut_off_first(tmp_path: Path) -> None:
     path = tmp_path / "failed.jsonl"
     path.write_text('{"key":"a"}\n{"key":"b","rea')
     files.append_line(path, '{"key":"c"}')
-    assert path.read_text().splitlines() == ['{"key":"a"}', '{"key":"b","rea', '{"key":"c"}']
+    assert path.read_text().splitlines() == ['{"key":"a"}', '{"key":"c"}']
 
 
 APPEND_MANY = """
@@ -246,11 +247,32 @@ import sys
 from pathlib import Path
 from trackverse import files
 for n in range(50):
-    files.append_line(Path(sys.argv[1]), sys.argv[2] * 20_000)
+    with files.claim(Path(sys.argv[1] + ".lock"), wait=True):
+        files.append_line(Path(sys.argv[1]), sys.argv[2] * 20_000)
 """
 
 
-def test_lines_of_several_processes_do_not_mix(tmp_path: Path, start: Callable[..., Child]) -> None:
+@pytest.mark.parametrize(
+    ("torn", "whole"),
+    [
+        (b"", b""),
+        (b"one\n", b"one\n"),
+        (b"one\ntw", b"one\n"),
+        (b"on", b""),
+        (b"one\n" + b"x" * 200_000, b"one\n"),
+        (b"o" * 70_000 + b"\n" + b"t" * 66_000, b"o" * 70_000 + b"\n"),
+    ],
+    ids=["empty", "whole", "torn", "nothing whole", "a long torn line", "across blocks"],
+)
+def test_only_what_has_no_end_is_cut_off(tmp_path: Path, torn: bytes, whole: bytes) -> None:
+    path = tmp_path / "failed.jsonl"
+    path.write_bytes(torn)
+    assert files.cut_torn_line(path) == (torn != whole)
+    assert path.read_bytes() == whole
+    assert not files.cut_torn_line(tmp_path / "not there")
+
+
+def test_lines_of_several_processes_do_not_mix_under_a_claim(tmp_path: Path, start: Callable[..., Child]) -> None:
     path = tmp_path / "failed.jsonl"
     for child in [start(APPEND_MANY, path, letter) for letter in "abc"]:
         child.answer()

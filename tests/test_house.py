@@ -16,7 +16,8 @@ PACKAGE_DIR = REPO_DIR / "trackverse"
 # A module imports only from rows above its own row, never sideways.
 # fmt: off
 ROWS = (
-    ("errors", "types", "files", "slurm_job",),
+    ("errors", "types", "slurm_job",),
+    ("files",),
     ("boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch", "plate_search", "workers",),
     ("metafile", "progress", "worklist", "video", "kalman", "association", "history", "camera", "cli", "records", "appearance", "flat_drawing", "slurm_queue",),
     ("download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export", "weights", "slurm", "slurm_status",),

@@ -105,6 +105,7 @@ def blur_video(source_path: Path, output_path: Path, blurrers: Sequence[Blurrer]
     source = video.decodes_at_both_ends(source_path)  # a missing end shows before the hours of work, not after
     output_path.parent.mkdir(parents=True, exist_ok=True)
     temporary = files.temporary_path(output_path)
+    temporary.unlink(missing_ok=True)  # never go on writing in a file that a dead one may still have open
     mark = MARK + ", ".join(sorted(blurred_in(source_path) | {blurrer.what for blurrer in blurrers}))
 
     def blur(image: UInt8) -> bool:

@@ -9,6 +9,7 @@ import functools
 import importlib.metadata
 import ipaddress
 import logging
+import os
 import re
 import shutil
 import socket
@@ -104,8 +105,11 @@ def fetch(source: SourceVideo, video_path: Path, provenance_path: Path, config: 
         with files.atomic_write(provenance_path) as file:
             # Titles may hold half a surrogate pair, which UTF-8 can't.
             file.write(jsonl.dump(_provenance(url, info, found)).encode(errors="replace") + b"\n")
-        files.publish(mp4_path, video_path)
+        # The folder goes first, as nobody would come back for it once the video is there.
+        temporary = files.temporary_path(video_path)
+        os.replace(mp4_path, temporary)
         _remove(partial_dir)
+        files.publish(temporary, video_path)
     except OSError as error:
         raise SetupError(f"{video_path}: can't be written ({error})") from error
 

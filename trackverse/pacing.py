@@ -33,6 +33,10 @@ class Pace:
             with files.atomic_write(self._path) as file:
                 file.write(f"{time.time():.3f}\n".encode())
 
+    def tidy(self) -> None:
+        """Remove what a process that was killed during its turn has left."""
+        files.clear_claim(lock_path(self._path), files.temporary_path(self._path))
+
     def _remaining_s(self, now_s: float) -> float:
         try:
             since_s = now_s - float(self._path.read_text())

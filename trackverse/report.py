@@ -28,7 +28,7 @@ import numpy as np
 
 from trackverse import charts, cli, files
 from trackverse.errors import ItemError, RecordError, SetupError, VideoError
-from trackverse.layout import ASSETS_DIR, TracksLayout, shard
+from trackverse.layout import ASSETS_DIR, TracksLayout, lock_path, shard
 from trackverse.records import TrackRecord
 from trackverse.store import read_records
 from trackverse.types import Float64, UInt8
@@ -275,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         title = args.title or f"Tracks of {args.tracks_dir.name}"
         page = make_page(tracks, args.videos_dir, title=title, max_tracks=args.max_tracks, tally=tally)
         try:
-            with files.atomic_write(args.output_file) as file:
+            with files.claim(lock_path(args.output_file), wait=True), files.atomic_write(args.output_file) as file:
                 file.write(page.encode(errors="replace"))  # a title may have come in bytes that aren't UTF-8
         except OSError as error:
             raise SetupError(f"{args.output_file}: can't be written ({error.strerror})") from error

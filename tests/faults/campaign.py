@@ -29,7 +29,7 @@ from material import STAGES, Stage
 from warm import Run, Warm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from local_server import serve  # noqa: E402
+from local_server import serve
 
 KILLED = -9
 SHOWN = ("write", "append", "fsync", "rename", "open", "unlink", "symlink")

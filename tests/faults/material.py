@@ -14,14 +14,14 @@ import av
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import made_tracks  # noqa: E402
-import shelf  # noqa: E402
+import made_tracks
+import shelf
 
-from trackverse import jsonl, scenes  # noqa: E402
-from trackverse.layout import ASSETS_DIR, Layout  # noqa: E402
-from trackverse.scenes import CutConfig, Segment, VideoScenes  # noqa: E402
-from trackverse.types import Clip  # noqa: E402
-from trackverse.video import cut_clip  # noqa: E402
+from trackverse import jsonl, scenes
+from trackverse.layout import ASSETS_DIR, Layout
+from trackverse.scenes import CutConfig, Segment, VideoScenes
+from trackverse.types import Clip
+from trackverse.video import cut_clip
 
 STREET = ASSETS_DIR / "demo" / "street.mp4"
 STREET_ID = "StreetDemo1"
@@ -90,7 +90,10 @@ def add_street(workdir: Path, address: str) -> None:
     write_lines(
         workdir / "part0.jsonl",
         [
-            {"video_id": key, "clip": [{"clip_id": f"{key}.{n}.mp4", "span": span} for n, span in enumerate(spans[key])]}
+            {
+                "video_id": key,
+                "clip": [{"clip_id": f"{key}.{n}.mp4", "span": span} for n, span in enumerate(spans[key])],
+            }
             for key in spans
         ],
     )

@@ -8,6 +8,7 @@ which no patch of Python's functions sees, and the product's code knows nothing 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -54,7 +55,7 @@ _TABLE: dict[str, tuple[int | None, int | None, int | None, int | None]] = {
 _FLAGS_OF = {"open": 1, "openat": 2}  # which argument holds the flags
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _COLUMN = {"x86_64": 0, "aarch64": 1}.get(platform.machine())
-_NAME_OF = {row[_COLUMN]: name for name, row in _TABLE.items() if row[_COLUMN] is not None} if _COLUMN is not None else {}
+_NAME_OF = {row[_COLUMN or 0]: name for name, row in _TABLE.items() if row[_COLUMN or 0] is not None}
 _SECCOMP = {"x86_64": 317, "aarch64": 277}.get(platform.machine())
 _PR_SET_NO_NEW_PRIVS = 38
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 8
@@ -115,14 +116,14 @@ class Call:
     def kind(self) -> str:
         """What the campaign counts it as."""
         if self.name in ("write", "pwrite64", "writev", "pwritev", "sendfile", "copy_file_range"):
-            return "append" if self._flags() & os.O_APPEND else "write"
+            return "append" if int(self._fd_info("flags:"), 8) & os.O_APPEND else "write"
         return {"fdatasync": "fsync", "openat": "open", "creat": "open", "mkdirat": "mkdir"}.get(
             self.name, self.name.removesuffix("at2").removesuffix("at")
         )
 
-    def _flags(self) -> int:
+    def _fd_info(self, key: str) -> str:
         text = Path(f"/proc/{self.thread}/fdinfo/{self.args[0]}").read_text()
-        return int(text.partition("flags:")[2].split()[0], 8)
+        return text.partition(key)[2].split()[0]
 
     def write_half(self) -> None:
         """Do the first half of a write: what a kill in the middle of it leaves."""
@@ -131,11 +132,11 @@ class Call:
         with open(f"/proc/{self.thread}/mem", "rb") as memory:
             memory.seek(self.args[1])
             data = memory.read(self.args[2] // 2)
-        position = int(Path(f"/proc/{self.thread}/fdinfo/{self.args[0]}").read_text().partition("pos:")[2].split()[0])
         with open(f"/proc/{self.thread}/fd/{self.args[0]}", "r+b") as file:
-            file.seek(0 if not self._flags() & os.O_APPEND else 0, os.SEEK_END if self._flags() & os.O_APPEND else 0)
-            if not self._flags() & os.O_APPEND:
-                file.seek(position)
+            if self.kind == "append":
+                file.seek(0, os.SEEK_END)
+            else:
+                file.seek(int(self._fd_info("pos:")))
             file.write(data)
 
 
@@ -182,7 +183,7 @@ def _understand(name: str, thread: int, args: tuple[int, ...]) -> Call | None:
     _, _, fd_argument, path_argument = _TABLE[name]
     try:
         if fd_argument is not None:
-            path = Path(os.readlink(f"/proc/{thread}/fd/{args[fd_argument]}").removesuffix(" (deleted)"))
+            path = Path(str(Path(f"/proc/{thread}/fd/{args[fd_argument]}").readlink()).removesuffix(" (deleted)"))
         else:
             assert path_argument is not None
             with open(f"/proc/{thread}/mem", "rb") as memory:
@@ -199,12 +200,10 @@ def _understand(name: str, thread: int, args: tuple[int, ...]) -> Call | None:
 def _base(name: str, thread: int, args: tuple[int, ...], path_argument: int) -> Path:
     """The folder that a relative path begins in: of the descriptor before it in calls "at", else the working folder."""
     fd = ctypes.c_int(args[path_argument - 1] & 0xFFFFFFFF).value if "at" in name and path_argument else -100
-    return Path(os.readlink(f"/proc/{thread}/cwd" if fd < 0 else f"/proc/{thread}/fd/{fd}"))
+    return Path(f"/proc/{thread}/cwd" if fd < 0 else f"/proc/{thread}/fd/{fd}").readlink()
 
 
 def kill(pid: int) -> None:
     """kill -9 of a process and of all that it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

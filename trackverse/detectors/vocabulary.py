@@ -13,7 +13,7 @@ import numpy as np
 from trackverse import files, weights
 from trackverse.detectors import text_tower
 from trackverse.errors import SetupError
-from trackverse.layout import ASSETS_DIR
+from trackverse.layout import ASSETS_DIR, lock_path
 from trackverse.types import Float32
 from trackverse.vectors import load_matrix
 
@@ -124,7 +124,7 @@ def _encoded_matrix(path: Path, labels: tuple[str, ...]) -> Float32:
     log.info("%s: %d classes through CLIP's text tower, once", path.name, len(labels))
     matrix = np.ascontiguousarray(text_tower.encode(tokens, weights_path).T)
     try:
-        with files.atomic_write(kept_path) as file:
+        with files.claim(lock_path(kept_path), wait=True), files.atomic_write(kept_path) as file:
             np.save(file, matrix)
     except OSError as error:
         log.warning("%s: can't keep the classifier for the next time: %s", kept_path, error.strerror)
