@@ -6,7 +6,9 @@ import argparse
 import logging
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -247,8 +249,32 @@ def show(line: str) -> None:
     print(line)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what is begun is undone, what holds claims gives them back, and the process ends."""
+
+
+def end_in_order() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, unless somebody has already said what it is to do."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would end the tidying up
+    raise Terminated
+
+
+def set_up_worker(verbose: bool) -> None:
+    """In a worker process of ours, first of all."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all of them; ours is the parent's SIGTERM
+    end_in_order()
+    set_up_logging(verbose)
+
+
 def run(main: Callable[[], int]) -> int:
-    """`main`'s exit status; our own errors are one line and status 1, or 2 for a set-up error; Ctrl-C is 130."""
+    """`main`'s exit status; our own errors are one line and status 1, or 2 for a set-up error; Ctrl-C is 130, and
+    SIGTERM 143."""
+    end_in_order()
     try:
         return main()
     except TrackverseError as error:
@@ -258,6 +284,8 @@ def run(main: Callable[[], int]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted: what was finished is kept, the same command goes on from here", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        is_term = isinstance(error, Terminated)
+        how = "told to end" if is_term else "interrupted"
+        print(f"{how}: what was finished is kept, the same command goes on from here", file=sys.stderr)
+        return 128 + (signal.SIGTERM if is_term else signal.SIGINT)

@@ -124,7 +124,7 @@ def _run_workers(work: Work, args: Namespace) -> Tally:
         return work(args, 0)
     shares = [(args, rank) for rank in range(args.num_workers)]
     tally = Tally()
-    for result in workers.run_each(work, shares, partial(cli.set_up_logging, args.verbose)):
+    for result in workers.run_each(work, shares, partial(cli.set_up_worker, args.verbose)):
         tally.add(Tally(stopped=str(result)) if isinstance(result, WorkerDiedError) else result)
     return tally
 
