@@ -18,8 +18,8 @@ PACKAGE_DIR = REPO_DIR / "trackverse"
 ROWS = (
     ("errors", "types", "slurm_job",),
     ("files",),
-    ("boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch", "plate_search", "workers",),
-    ("metafile", "progress", "worklist", "video", "kalman", "association", "history", "camera", "cli", "records", "appearance", "flat_drawing", "slurm_queue",),
+    ("boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch", "plate_search", "workers", "looks", "motion", "smoothing",),
+    ("metafile", "progress", "worklist", "video", "kalman", "association", "history", "camera", "cli", "records", "appearance", "flat_drawing", "slurm_queue", "refine",),
     ("download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export", "weights", "slurm", "slurm_status",),
     ("detectors", "blur", "pacing", "segments",),
     ("tracking", "curate", "report", "plates", "learnt_scores",),

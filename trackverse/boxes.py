@@ -51,6 +51,14 @@ def iou(a: Boxes, b: Boxes) -> Boxes:
     return overlap
 
 
+def iou_of_pairs(a: Boxes, b: Boxes) -> Boxes:
+    """IoU (N,) of the boxes in the same rows of (N, 4) and (N, 4) xyxy. Empty boxes score 0."""
+    overlap = area(np.concatenate([np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])], axis=-1))
+    union = area(a) + area(b) - overlap
+    score: Boxes = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return score
+
+
 def clip_to_frame(xyxy: Boxes, frame_hw: tuple[int, int]) -> Boxes:
     """(N, 4) xyxy boxes cut to a frame of `frame_hw` px."""
     height, width = frame_hw

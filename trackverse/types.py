@@ -106,7 +106,7 @@ class Track:
 
     def __post_init__(self) -> None:
         if self.looks is None:
-            object.__setattr__(self, "looks", self.embedding[None])
+            object.__setattr__(self, "looks", self.embedding[None] * np.float32(len(self.times_s)))
         if self.interpolated is None:
             object.__setattr__(self, "interpolated", np.zeros(len(self.times_s), bool))
 

@@ -1,0 +1,94 @@
+"""Could the object that went out of sight here be the one that came into sight there? By place, speed and size.
+
+A straight line through the last (or first) half second of a track, fitted with a prior on the speed, says where its
+object was and how surely. Two tracks are extrapolated into the middle of the gap between them; the speed dies away on
+the way, since nobody walks straight on for long. Lengths are in heights of the object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trackverse.types import Float64, Int64
+
+FIT_S = 0.5  # what of a track's end its speed is measured on
+BOX_STD = 0.05  # heights by which a detected box is off (ByteTrack's measurement noise)
+SPEED_STD = 1.0  # heights a second, of objects in general: a person of 1.7 m walks at 0.8, runs at 2
+SPEED_LASTS_S = 1.0  # in which a speed falls to 1/e of itself
+DRIFT = 1.0  # heights by which the place is less sure after each second out of sight
+SIZE_STD, SIZE_DRIFT = 0.1, 0.1  # of the logarithm of the height: as measured, and after a second
+RETURN_RATE = 0.1  # nats a second: the longer an object is gone, the less likely it is to come back
+
+
+@dataclass(frozen=True)
+class Ends:
+    """One end of each of N tracks: centre `xy` (N, 2) px, `velocity` (N, 2) px/s, `height` (N,) px, and the fit's
+    variances of place and speed and their covariance, `spread` (N, 3), in heights².
+    """
+
+    xy: Float64
+    velocity: Float64
+    height: Float64
+    spread: Float64
+
+
+def fit_ends(times_s: Float64, xyxy: Float64, first: Int64, *, head: bool) -> Ends:
+    """The heads or the tails of N tracks whose frames follow each other in `times_s` (T,) and `xyxy` (T, 4), the n-th
+    from row `first[n]` on.
+    """
+    lengths = np.diff(np.append(first, len(times_s)))
+    end = first if head else first + lengths - 1
+    since = np.abs(times_s - np.repeat(times_s[end], lengths))  # s from the end, into the track
+    weight = (since <= FIT_S).astype(np.float64)
+    centre = (xyxy[:, :2] + xyxy[:, 2:]) / 2
+    columns = [weight, weight * since, weight * since**2, weight * (xyxy[:, 3] - xyxy[:, 1])]
+    columns += [*(weight * centre.T), *(weight * since * centre.T)]
+    num, s1, s2, height, *moments = np.add.reduceat(np.stack(columns), first, axis=1)
+    s2 = s2 + (BOX_STD / SPEED_STD) ** 2
+    determinant = num * s2 - s1**2
+    place, slope = np.stack(moments[:2], -1), np.stack(moments[2:], -1)
+    xy = (s2[:, None] * place - s1[:, None] * slope) / determinant[:, None]
+    inward = (num[:, None] * slope - s1[:, None] * place) / determinant[:, None]  # speed, into the track
+    spread = np.stack([s2, num, -s1], axis=-1) / determinant[:, None] * BOX_STD**2
+    return Ends(xy, inward if head else -inward, height / num, spread)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is to be expected of any two objects: the `area` (px²) that they are spread over, and the standard deviation
+    of the logarithms of their heights.
+    """
+
+    area: float
+    size_std: float
+
+    @staticmethod
+    def of(xyxy: Float64) -> Scene:
+        """From all boxes (T, 4) of a clip; outliers don't count."""
+        height = xyxy[:, 3] - xyxy[:, 1]
+        low, high = np.percentile((xyxy[:, :2] + xyxy[:, 2:]) / 2, (2, 98), axis=0)
+        # An object that moves little still could have come back half a height away.
+        sides = high - low + np.median(height) / 2
+        return Scene(float(sides[0] * sides[1]), max(float(np.log(height).std()), SIZE_STD))
+
+
+def evidence(tails: Ends, heads: Ends, i: Int64, j: Int64, gap_s: Float64, scene: Scene) -> Float64:
+    """Log likelihood ratio (P,) of one object to two: that tail `i` (P,) goes on in head `j` (P,), `gap_s` later."""
+    way_s = SPEED_LASTS_S * (1 - np.exp(-gap_s / 2 / SPEED_LASTS_S))  # to the middle of the gap, at the first speed
+    height2 = tails.height[i] * heads.height[j]
+    meeting = tails.xy[i] + way_s[:, None] * tails.velocity[i] - heads.xy[j] + way_s[:, None] * heads.velocity[j]
+    offset2 = (meeting**2).sum(axis=1) / height2
+    variance = (DRIFT * gap_s) ** 2
+    for spread in (tails.spread[i], heads.spread[j]):
+        # Place and speed are measured into the track, and extrapolated out of it: hence the minus.
+        variance += spread[:, 0] - 2 * way_s * spread[:, 2] + way_s**2 * spread[:, 1]
+    anywhere = scene.area / height2 / (2 * np.pi)
+    variance = np.minimum(variance, anywhere)
+    place = np.log(anywhere / variance) - offset2 / 2 * (1 / variance - 1 / anywhere)
+    size_variance = np.minimum(SIZE_STD**2 + SIZE_DRIFT**2 * gap_s, scene.size_std**2)
+    growth2 = np.log(heads.height[j] / tails.height[i]) ** 2
+    size = np.log(scene.size_std**2 / size_variance) / 2 - growth2 / 2 * (1 / size_variance - 1 / scene.size_std**2)
+    ratio: Float64 = place + size - RETURN_RATE * gap_s
+    return ratio

@@ -1,0 +1,323 @@
+"""A second look at the tracks of a whole shot, when it is over: what the online pass could not know.
+
+    tracks = refine(tracks, RefineConfig(), frame_times_s=times_s)
+
+1. A track that lies on another one nearly all the time is a duplicate, and goes.
+2. Where a track's look changes for good, it has slipped to another object, and is cut there.
+3. Tracks that are one object are joined: by motion, size, look, class and the time between them. The evidence is summed
+   up as log likelihood ratios, the best set of successors is found for all tracks at once (an assignment with the least
+   cost), and what was joined is looked at anew, with all its looks together, until nothing changes.
+4. Short gaps are filled, and boxes smoothed.
+
+The clip that the tracks come from is taken to be one shot: the stages track one shot at a time, so nothing is ever
+joined across a cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+from trackverse import boxes, looks, motion, smoothing
+from trackverse.looks import LookModel
+from trackverse.motion import Ends, Scene
+from trackverse.types import LOOK_FRAMES, Bool, Float32, Float64, Int64, Track
+from trackverse.vectors import unit
+
+# Pairs of tracks are gone through this many at a time, so that memory doesn't grow with their square.
+BLOCK_PAIRS = 1 << 20
+ROUNDING_S = 1e-6
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """Limits of the second pass. Kept when `>=`.
+
+    `min_join_evidence`: from this log likelihood ratio on, two tracks are one object. Where one ends and one begins,
+    an object may have left and another one come: 3 stands for prior odds of 1 : 20.
+    `min_cut_evidence`: a track is cut where the evidence against its being one object is this large.
+    `max_join_gap_s`: longest time out of sight; without looks there is only motion, which says little after
+    `max_blind_gap_s`. `max_fill_gap_s`: longest gap that is filled.
+    `min_duplicate_iou`, `min_duplicate_share`: a duplicate overlaps that much in that share of its frames.
+    `min_class_cosine`: classes whose scores over the tracks are further apart contradict each other.
+    """
+
+    min_join_evidence: float = 3.0
+    min_cut_evidence: float = 6.0
+    max_join_gap_s: float = 30.0
+    max_blind_gap_s: float = 3.0
+    max_fill_gap_s: float = 1.0
+    min_duplicate_iou: float = 0.8
+    min_duplicate_share: float = 0.8
+    min_class_cosine: float = 0.5
+
+
+def refine(tracks: Sequence[Track], config: RefineConfig, *, frame_times_s: Float64 | None = None) -> list[Track]:
+    """The tracks of a shot after a second look, by the time they start.
+
+    `frame_times_s`: of all frames that were looked at; without, those in which any track was seen.
+    """
+    return list(refined(tracks, config, frame_times_s=frame_times_s))
+
+
+def refined(tracks: Sequence[Track], config: RefineConfig, *, frame_times_s: Float64 | None = None) -> Iterator[Track]:
+    """As `refine`, one track at a time, so that the class scores of only one need be in memory."""
+    tracks = [_seen(track) for track in tracks if not track.interpolated.all()]
+    if not tracks:
+        return
+    tracks = [tracks[n] for n in np.flatnonzero(~_is_duplicate(tracks, config))]
+    pieces = _Pieces.of(tracks)
+    model = looks.fit(pieces.look_sums, pieces.look_nums, pieces.track_of_look, pieces.start_s, pieces.end_s)
+    if model is not None:
+        tracks = [part for track in tracks for part in _cut(track, model, config)]
+        pieces = _Pieces.of(tracks)
+    chains = _chains(pieces, model, config)
+    chains.sort(key=lambda chain: (pieces.start_s[chain[0]], chain[0]))
+    joined = [[tracks[n] for n in chain] for chain in chains]
+    seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
+    frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
+    for parts, (times_s, xyxy, new) in zip(joined, _boxes(joined, frame_times_s, config), strict=True):
+        yield _whole(parts, times_s, xyxy, new)
+
+
+# ---- duplicates
+
+
+def _is_duplicate(tracks: Sequence[Track], config: RefineConfig) -> Bool:
+    """(N,): tracks that lie on a longer one. Three frames of each are looked at, then all of the few in question."""
+    xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
+    lengths = np.array([len(track) for track in tracks])
+    track_of = np.repeat(np.arange(len(tracks)), lengths)
+    # By length and score: of two that are the same, the later one in this order stays.
+    rank = np.lexsort((np.array([track.scores.mean() for track in tracks]), lengths)).argsort()
+    _, frame_of = np.unique(np.concatenate([track.times_s for track in tracks]), return_inverse=True)
+    by_frame = np.argsort(frame_of, kind="stable")
+    first = np.searchsorted(frame_of[by_frame], np.arange(frame_of.max() + 2))
+
+    samples = np.unique((np.cumsum(lengths) - lengths)[:, None] + lengths[:, None] * np.array([1, 2, 3]) // 4)
+    num_beside = np.diff(first)[frame_of[samples]]
+    rows = np.repeat(samples, num_beside)
+    turn = np.arange(len(rows)) - np.repeat(np.cumsum(num_beside) - num_beside, num_beside)
+    beside = by_frame[first[frame_of[rows]] + turn]
+    longer = rank[track_of[beside]] > rank[track_of[rows]]
+    rows, beside = rows[longer], beside[longer]
+    on = boxes.iou_of_pairs(xyxy[rows], xyxy[beside]) >= config.min_duplicate_iou
+    pairs = np.unique(np.stack([track_of[rows[on]], track_of[beside[on]]], axis=-1), axis=0)
+
+    dropped = np.zeros(len(tracks), bool)
+    for shorter, other in pairs[np.argsort(rank[pairs[:, 0]], kind="stable")]:
+        a, b = tracks[shorter], tracks[other]
+        _, i, j = np.intersect1d(a.times_s, b.times_s, assume_unique=True, return_indices=True)
+        num_on = int((boxes.iou_of_pairs(a.xyxy[i], b.xyxy[j]) >= config.min_duplicate_iou).sum())
+        dropped[shorter] |= not dropped[other] and num_on >= config.min_duplicate_share * len(a)
+    return dropped
+
+
+# ---- cutting
+
+
+def _seen(track: Track) -> Track:
+    """The track without interpolated frames."""
+    return _part(track, np.flatnonzero(~track.interpolated), track.looks) if track.interpolated.any() else track
+
+
+def _part(track: Track, rows: Int64, look_sums: Float32) -> Track:
+    """Some frames of a track, with the given looks."""
+    known = look_sums[np.isfinite(look_sums).all(axis=1)]
+    embedding = unit(known.sum(axis=0, keepdims=True))[0]
+    kept = (track.times_s[rows], track.xyxy[rows], track.scores[rows], track.logits[rows])
+    return Track(*kept, embedding, look_sums, track.interpolated[rows])
+
+
+def _looks_of(track: Track) -> tuple[Float64, Float64]:
+    """Sums (S, D) of a track's looks, and how many whole looks each is; 0 and 0 where it is not known."""
+    num = len(track.looks)
+    if num == -(-len(track) // LOOK_FRAMES):
+        nums = np.full(num, 1.0)
+        nums[-1:] -= (num * LOOK_FRAMES - len(track)) / LOOK_FRAMES
+    else:
+        nums = np.full(num, len(track) / LOOK_FRAMES / max(num, 1))
+    known = np.isfinite(track.looks).all(axis=1) & (np.abs(track.looks).sum(axis=1) > 0)
+    sums = np.where(known[:, None], track.looks, 0).astype(np.float64) / LOOK_FRAMES
+    return sums, np.where(known, nums, 0)
+
+
+def _cut(track: Track, model: LookModel, config: RefineConfig) -> Iterator[Track]:
+    """The parts of a track between the changes of its look, in turn."""
+    sums, nums = _looks_of(track)
+    # Looks that are not those of the frames in turn (joined before, or only one) don't say where they change.
+    in_turn = len(sums) == -(-len(track) // LOOK_FRAMES)
+    changed = _changes(sums, nums, model, config) if in_turn else []
+    if not changed:
+        yield track
+        return
+    first_row, first_look = 0, 0
+    for k in changed:
+        # The slip is somewhere in look k, most likely where the box moved most.
+        steps = np.abs(np.diff(track.xyxy[k * LOOK_FRAMES - 1 : (k + 1) * LOOK_FRAMES + 1], axis=0)).sum(axis=1)
+        slip = k * LOOK_FRAMES + int(steps.argmax())
+        yield _part(track, np.arange(first_row, slip), track.looks[first_look:k])
+        first_row, first_look = slip, k + 1
+    yield _part(track, np.arange(first_row, len(track)), track.looks[first_look:])
+
+
+def _changes(sums: Float64, nums: Float64, model: LookModel, config: RefineConfig) -> list[int]:
+    """The numbers of the looks in which a track goes over to another object, rising."""
+    k, evidence = looks.change(sums, nums, model)
+    if evidence > -config.min_cut_evidence:
+        return []
+    after = _changes(sums[k + 1 :], nums[k + 1 :], model, config)
+    return [*_changes(sums[:k], nums[:k], model, config), k, *(k + 1 + n for n in after)]
+
+
+# ---- joining
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """What joining needs to know of N tracks; of looks as in `looks.fit`. `class_sums` (N, C)."""
+
+    start_s: Float64
+    end_s: Float64
+    heads: Ends
+    tails: Ends
+    scene: Scene
+    look_sums: Float64
+    look_nums: Float64
+    track_of_look: Int64
+    class_sums: Float64
+
+    @staticmethod
+    def of(tracks: Sequence[Track]) -> _Pieces:
+        times_s = np.concatenate([track.times_s for track in tracks])
+        xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
+        lengths = np.array([len(track) for track in tracks])
+        first = np.cumsum(lengths) - lengths
+        sums, nums = zip(*map(_looks_of, tracks), strict=True)
+        return _Pieces(
+            times_s[first],
+            times_s[first + lengths - 1],
+            motion.fit_ends(times_s, xyxy, first, head=True),
+            motion.fit_ends(times_s, xyxy, first, head=False),
+            Scene.of(xyxy),
+            np.concatenate(sums),
+            np.concatenate(nums),
+            np.repeat(np.arange(len(tracks)), [len(num) for num in nums]),
+            np.stack([track.logits.sum(axis=0, dtype=np.float64) for track in tracks]),
+        )
+
+
+def _chains(pieces: _Pieces, model: LookModel | None, config: RefineConfig) -> list[list[int]]:
+    """The numbers of the tracks that are one object, in the order of time, for every object."""
+    chains = [[n] for n in range(len(pieces.start_s))]
+    while True:
+        i, j, evidence = _candidates(pieces, chains, model, config)
+        if not len(i):
+            return chains
+        chosen = _best(i, j, evidence - config.min_join_evidence)
+        successor = dict(zip(i[chosen].tolist(), j[chosen].tolist(), strict=True))
+        linked = []
+        for n in sorted(set(range(len(chains))) - set(successor.values())):
+            chain, last = list(chains[n]), n
+            while last in successor:
+                last = successor[last]
+                chain += chains[last]
+            linked.append(chain)
+        chains = linked
+
+
+def _candidates(
+    pieces: _Pieces, chains: Sequence[Sequence[int]], model: LookModel | None, config: RefineConfig
+) -> tuple[Int64, Int64, Float64]:
+    """Pairs of chains (P,), (P,) that may be one object, the second after the first, and the evidence (P,) for it."""
+    heads, tails = np.array([chain[0] for chain in chains]), np.array([chain[-1] for chain in chains])
+    start_s, end_s = pieces.start_s[heads], pieces.end_s[tails]
+    chain_of = np.empty(len(pieces.start_s), np.int64)
+    chain_of[[n for chain in chains for n in chain]] = np.repeat(np.arange(len(chains)), [len(c) for c in chains])
+    nums = np.bincount(chain_of[pieces.track_of_look], pieces.look_nums, minlength=len(chains)).astype(np.float64)
+    sums = looks.totals(pieces.look_sums, chain_of[pieces.track_of_look], len(chains))
+    means = sums / np.maximum(nums, 1e-12)[:, None]
+    length2 = (means**2).sum(axis=1)
+    classes = looks.totals(pieces.class_sums, chain_of, len(chains))
+    classes /= np.maximum(np.linalg.norm(classes, axis=1), 1e-12)[:, None]
+    has_class = classes.sum(axis=1) > 0
+
+    found = []
+    num_rows = max(1, BLOCK_PAIRS // len(chains))
+    for block in np.split(np.arange(len(chains)), np.arange(num_rows, len(chains), num_rows)):
+        gap_s = start_s - end_s[block, None]
+        sure = (nums[block, None] > 0) & (nums > 0) & (model is not None)
+        max_gap_s = np.where(sure, config.max_join_gap_s, config.max_blind_gap_s)
+        row, j = np.nonzero((gap_s > 0) & (gap_s <= max_gap_s + ROUNDING_S))
+        i = block[row]
+        evidence = motion.evidence(pieces.tails, pieces.heads, tails[i], heads[j], gap_s[row, j], pieces.scene)
+        if model is not None:
+            known = sure[row, j]
+            a, b = i[known], j[known]
+            distance2 = np.maximum(length2[a] + length2[b] - 2 * (means[block] @ means.T)[row[known], b], 0)
+            evidence[known] += model.evidence(distance2, nums[a], nums[b])
+        kept = np.flatnonzero(evidence >= config.min_join_evidence)
+        cosine = np.einsum("pc,pc->p", classes[i[kept]], classes[j[kept]])
+        agree = (cosine >= config.min_class_cosine) | ~(has_class[i[kept]] & has_class[j[kept]])
+        found.append((i[kept[agree]], j[kept[agree]], evidence[kept[agree]]))
+    i, j, evidence = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    return i, j, evidence
+
+
+def _best(i: Int64, j: Int64, gain: Float64) -> Int64:
+    """Of pairs with a gain >= 0, those with the largest sum that use no `i` and no `j` twice."""
+    rows, i = np.unique(i, return_inverse=True)
+    columns, j = np.unique(j, return_inverse=True)
+    # A column of its own for every row stands for no partner. Just below 0, so that a pair exactly at the limit counts.
+    alone = np.arange(len(rows))
+    top = float(gain.max()) + 1
+    cost = np.concatenate([top - gain, np.full(len(rows), top + 1e-9)])
+    at = (np.concatenate([i, alone]), np.concatenate([j, len(columns) + alone]))
+    graph = coo_array((cost, at), shape=(len(rows), len(columns) + len(rows))).tocsr()
+    row, column = min_weight_full_bipartite_matching(graph)
+    pair_of = coo_array((np.arange(1, len(i) + 1), (i, j)), shape=(len(rows), len(columns))).tocsr()
+    taken = column < len(columns)
+    chosen: Int64 = np.asarray(pair_of[row[taken], column[taken]]).ravel() - 1
+    return chosen
+
+
+# ---- what comes out
+
+
+def _boxes(
+    joined: Sequence[Sequence[Track]], frame_times_s: Float64, config: RefineConfig
+) -> list[tuple[Float64, Float32, Bool]]:
+    """Times, boxes and marks of interpolation of every joined track, filled and smoothed."""
+    filled = []
+    for parts in joined:
+        times_s = np.concatenate([part.times_s for part in parts])
+        xyxy = np.concatenate([part.xyxy for part in parts]).astype(np.float64)
+        filled.append(smoothing.fill(times_s, xyxy, frame_times_s, config.max_fill_gap_s + ROUNDING_S))
+    times_s, xyxy = (np.concatenate([track[n] for track in filled]) for n in (0, 1))
+    lengths = [len(track[0]) for track in filled]
+    smooth = smoothing.smoothed(times_s, xyxy, np.repeat(np.arange(len(filled)), lengths))
+    # No box comes out empty that went in with a size.
+    has_size = (smooth[:, 2:] > smooth[:, :2]).all(axis=1, keepdims=True)
+    smooth32: Float32 = np.where(has_size, smooth, xyxy).astype(np.float32)
+    return [
+        (times, part, new)
+        for (times, _, new), part in zip(filled, np.split(smooth32, np.cumsum(lengths)[:-1]), strict=True)
+    ]
+
+
+def _whole(parts: Sequence[Track], times_s: Float64, xyxy: Float32, new: Bool) -> Track:
+    """The track of all parts; scores are 0 in the frames that are new."""
+    if len(parts) == 1 and not new.any():
+        return replace(parts[0], xyxy=xyxy)
+    scores = np.zeros(len(new), np.float32)
+    scores[~new] = np.concatenate([part.scores for part in parts])
+    logits = np.zeros((len(new), parts[0].logits.shape[1]), np.float32)
+    logits[~new] = np.concatenate([part.logits for part in parts])
+    sums = np.concatenate([part.looks for part in parts])
+    known = sums[np.isfinite(sums).all(axis=1)]
+    embedding = parts[0].embedding if len(parts) == 1 else unit(known.sum(axis=0, keepdims=True))[0]
+    return Track(times_s, xyxy, scores, logits, embedding, sums, new)
