@@ -16,14 +16,23 @@ PACKAGE_DIR = REPO_DIR / "trackverse"
 # A module imports only from rows above its own row, never sideways.
 # fmt: off
 ROWS = (
-    ("errors", "types", "slurm_job",),
-    ("files",),
-    ("boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch", "plate_search", "workers", "looks", "motion", "smoothing",),
-    ("metafile", "progress", "worklist", "video", "kalman", "association", "history", "camera", "cli", "records", "appearance", "flat_drawing", "slurm_queue", "refine",),
-    ("download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export", "weights", "slurm", "slurm_status",),
-    ("detectors", "blur", "pacing", "segments",),
-    ("tracking", "curate", "report", "plates", "learnt_scores",),
-    ("stage", "tracking_flags", "filter_flags",),
+    ("errors", "types", "slurm_job"),
+    ("files"),
+    (
+        "boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch",
+        "plate_search", "workers", "looks", "motion", "smoothing",
+    ),
+    (
+        "metafile", "progress", "worklist", "video", "kalman", "association", "history", "camera", "cli",
+        "records", "appearance", "flat_drawing", "slurm_queue", "refine",
+    ),
+    (
+        "download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export",
+        "weights", "slurm", "slurm_status",
+    ),
+    ("detectors", "blur", "pacing", "segments"),
+    ("tracking", "curate", "report", "plates", "learnt_scores"),
+    ("stage", "tracking_flags", "filter_flags"),
 )
 # fmt: on
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}

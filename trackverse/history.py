@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from trackverse.types import Detections, Float32, Float64, Int64, Track
+from trackverse.types import LOOK_FRAMES, Detections, Float32, Float64, Int64, Track
 from trackverse.vectors import unit
 
 # Frames that a slot holds before they are moved on to its track's own memory: enough that moving costs nothing, few
-# enough that 200 slots of 1203 class scores take 31 MB.
-SLOT_FRAMES = 32
+# enough that 200 slots of 1203 class scores take 31 MB. Whole looks.
+SLOT_FRAMES = 4 * LOOK_FRAMES
 MIN_SLOTS = 16
 
 
@@ -23,6 +23,7 @@ class _Past:
     xyxy: list[Float32] = field(default_factory=list)
     scores: list[Float32] = field(default_factory=list)
     logits: list[Float32] = field(default_factory=list)
+    looks: list[Float32] = field(default_factory=list)
 
 
 class Histories:
@@ -53,7 +54,7 @@ class Histories:
         held.xyxy[slots, n] = detections.xyxy
         held.scores[slots, n] = detections.scores
         held.logits[slots, n] = detections.logits
-        held.embedding_sum[slots] += detections.embeddings
+        held.looks[slots, n // LOOK_FRAMES] += detections.embeddings
         n += 1
         held.num[slots] = n
         for slot in slots[n == SLOT_FRAMES].tolist():
@@ -64,15 +65,15 @@ class Histories:
         assert self._slots is not None
         self._empty(slot)
         past, self._pasts[slot] = self._pasts[slot], _Past()
-        embedding = unit(self._slots.embedding_sum[slot : slot + 1])[0]
-        self._slots.embedding_sum[slot] = 0
         self._free.append(slot)
+        looks = np.concatenate(past.looks)
         return Track(
             np.concatenate(past.times_s),
             np.concatenate(past.xyxy),
             np.concatenate(past.scores),
             np.concatenate(past.logits),
-            embedding,
+            unit(looks.sum(axis=0, keepdims=True))[0],
+            looks,
         )
 
     def _empty(self, slot: int) -> None:
@@ -84,19 +85,24 @@ class Histories:
         past.xyxy.append(held.xyxy[slot, :n].copy())
         past.scores.append(held.scores[slot, :n].copy())
         past.logits.append(held.logits[slot, :n].copy())
+        num_looks = -(-n // LOOK_FRAMES)
+        past.looks.append(held.looks[slot, :num_looks].copy())
+        held.looks[slot, :num_looks] = 0
         held.num[slot] = 0
 
 
 @dataclass
 class _Slots:
-    """S slots of up to `SLOT_FRAMES` frames: `num` (S,), `embedding_sum` (S, D), the others (S, SLOT_FRAMES, ...)."""
+    """S slots of up to `SLOT_FRAMES` frames: `num` (S,), the others (S, SLOT_FRAMES, ...) but for `looks`, sums of the
+    embeddings of `LOOK_FRAMES` frames each, (S, SLOT_FRAMES / LOOK_FRAMES, D).
+    """
 
     num: Int64
     times_s: Float64
     xyxy: Float32
     scores: Float32
     logits: Float32
-    embedding_sum: Float32
+    looks: Float32
 
     @staticmethod
     def make(num_slots: int, like: Detections, old: _Slots | None) -> _Slots:
@@ -108,7 +114,7 @@ class _Slots:
             np.zeros((*shape, 4), np.float32),
             np.zeros(shape, np.float32),
             np.zeros((*shape, like.logits.shape[1]), np.float32),
-            np.zeros((num_slots, like.embeddings.shape[1]), np.float32),
+            np.zeros((num_slots, SLOT_FRAMES // LOOK_FRAMES, like.embeddings.shape[1]), np.float32),
         )
         if old is not None:
             for name, array in vars(old).items():
