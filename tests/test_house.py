@@ -17,18 +17,18 @@ PACKAGE_DIR = REPO_DIR / "trackverse"
 # fmt: off
 ROWS = (
     ("errors", "types", "slurm_job"),
-    ("files"),
+    ("files",),
     (
         "boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch",
-        "plate_search", "workers", "looks", "motion", "smoothing",
+        "plate_search", "workers",
     ),
     (
         "metafile", "progress", "worklist", "video", "kalman", "association", "history", "camera", "cli",
-        "records", "appearance", "flat_drawing", "slurm_queue", "refine",
+        "records", "appearance", "flat_drawing", "slurm_queue", "looks", "motion", "smoothing",
     ),
     (
         "download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export",
-        "weights", "slurm", "slurm_status",
+        "weights", "slurm", "slurm_status", "refine",
     ),
     ("detectors", "blur", "pacing", "segments"),
     ("tracking", "curate", "report", "plates", "learnt_scores"),
