@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from trackverse import files
+from trackverse import mot
 from trackverse.records import TrackRecord
 
 
@@ -23,5 +23,4 @@ def write_mot(path: Path, records: Iterable[TrackRecord], *, start_s: float, fps
             box = f"{left:.2f},{top:.2f},{width:.2f},{height:.2f},{score:.4f}"
             frame = round((time_s - start_s) * fps) + 1
             rows.append((frame, record.track_id + 1, f"{box},{record.top.label_ids[0] + 1},-1"))
-    with files.atomic_write(path) as file:
-        file.write("".join(f"{frame},{track_id},{rest}\n" for frame, track_id, rest in sorted(rows)).encode())
+    mot.write_boxes(path, rows)

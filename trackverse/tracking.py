@@ -99,11 +99,15 @@ def track_frames(
     yield from tracker.finish()
 
 
-def usable(detections: Detections, frame_hw: tuple[int, int], refused: Counter[str]) -> Detections:
-    """The detections with finite numbers, boxes cut to the frame; the others are counted in `refused` by reason."""
+def usable(detections: Detections, frame_hw: tuple[int, int] | None, refused: Counter[str]) -> Detections:
+    """The detections with finite numbers, boxes cut to the frame (None: left as they are); the others are counted in
+    `refused` by reason.
+    """
     arrays = (detections.xyxy, detections.scores[:, None], detections.logits, detections.embeddings)
     finite = np.all([np.isfinite(array).all(axis=1) for array in arrays], axis=0)
-    xyxy = boxes.clip_to_frame(np.where(finite[:, None], detections.xyxy, np.float32(0)), frame_hw)
+    xyxy = np.where(finite[:, None], detections.xyxy, np.float32(0))
+    if frame_hw is not None:
+        xyxy = boxes.clip_to_frame(xyxy, frame_hw)
     # A pixel high and wide at least: thinner slivers have no meaningful aspect.
     has_size = (xyxy[:, 2:] - xyxy[:, :2] >= 1).all(axis=1)
     refused.update(

@@ -1,0 +1,145 @@
+"""Associate detections that you have already: MOTChallenge text in, one MOTChallenge result file a sequence out.
+
+    python -m trackverse.associate --detections data/MOT17 --output_dir results
+    python -m trackverse.associate --detections data --output_dir results --embeddings feat.npz --refine
+
+Reads   <sequence>/det.txt and <sequence>/seqinfo.ini; with --embeddings also that file of every sequence's folder: an
+        array of an appearance a line of det.txt, .npy, or .npz (its first matrix, or the one named in FILE:NAME).
+Writes  <output_dir>/<sequence>.txt. A sequence is taken to be one shot.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from trackverse import cli, mot
+from trackverse.bytetrack import ByteTrackConfig, ByteTracker
+from trackverse.errors import SetupError
+from trackverse.refine import RefineConfig, refine
+from trackverse.tracking import usable
+from trackverse.types import Detections, Float32, Float64, Track
+from trackverse.vectors import unit
+
+log = logging.getLogger("trackverse.associate")  # not __name__, which is __main__ as a command
+# ByteTrack's own thresholds for detectors whose good scores begin at 0.6; appearance tells people apart for longer than
+# motion does, so that it is remembered for longer.
+BOXES_ALONE = ByteTrackConfig(track_thresh=0.6, max_lost_s=1.0)
+WITH_APPEARANCE = ByteTrackConfig(track_thresh=0.6, max_lost_s=2.0, match_thresh=0.6, embedding_momentum=0.9)
+MIN_SCORE = 0.1  # ByteTrack's: what is less sure than this is no detection at all
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    parser.prog = "python -m trackverse.associate"
+    add = parser.add_argument
+    add("--detections", type=cli.folder, required=True, metavar="DIR", help="folder of sequences")
+    add("--output_dir", type=cli.folder, required=True, metavar="DIR", help="where the result files go")
+    add("--embeddings", metavar="FILE[:NAME]", help="file of appearances in every sequence's folder")
+    add("--refine", action="store_true", help="look at the whole sequence again: join, fill and smooth tracks")
+    add("--conf", type=cli.fraction, default=MIN_SCORE, metavar="X", help="least score of a detection")
+    text = "from this score on, a detection is confident"
+    add("--track_thresh", type=cli.fraction, default=BOXES_ALONE.track_thresh, metavar="X", help=text)
+    text = "seconds that a track is looked for (default: 1 by boxes alone, 2 with appearances)"
+    add("--max_lost_s", type=cli.not_negative, metavar="X", help=text)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    args = make_parser().parse_args(argv)
+    cli.set_up_logging(verbose=False)
+    return cli.run(lambda: run(args))
+
+
+def run(args: Namespace) -> int:
+    """All sequences, one after the other. Raises SetupError at the first whose files are not as they must be."""
+    for sequence in mot.sequences(args.detections, "det.txt"):
+        refused = Counter[str]()
+        tracks = associate(sequence, args, refused)
+        write_tracks(args.output_dir / f"{sequence.name}.txt", tracks, sequence.fps)
+        left_out = "".join(f", {number} {reason}" for reason, number in sorted(refused.items()))
+        log.info("%s: %d tracks%s", sequence.name, len(tracks), left_out)
+    return 0
+
+
+def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) -> list[Track]:
+    """The tracks of a sequence; detections that can't be used are counted in `refused` by reason."""
+    rows = mot.read_boxes(sequence.folder / "det.txt")
+    embeddings = read_embeddings(sequence.folder, args.embeddings, len(rows))
+    config = replace(WITH_APPEARANCE if embeddings.shape[1] else BOXES_ALONE, track_thresh=args.track_thresh)
+    if args.max_lost_s is not None:
+        config = replace(config, max_lost_s=args.max_lost_s)
+    in_sequence = (rows[:, 0] >= 1) & (rows[:, 0] <= sequence.num_frames)
+    if not in_sequence.all():
+        refused["detections outside the sequence's frames"] += int((~in_sequence).sum())
+    # Not a number is not below the threshold: it is counted with what isn't finite.
+    kept = np.flatnonzero(in_sequence & ~(rows[:, 6] < args.conf))
+    kept = kept[np.argsort(rows[kept, 0], kind="stable")]
+    first_of_frame = np.searchsorted(rows[kept, 0], np.arange(1, sequence.num_frames + 2))
+    tracker = ByteTracker(config)
+    times_s = np.arange(sequence.num_frames) / sequence.fps
+    tracks = []
+    for number, time_s in enumerate(times_s.tolist()):
+        mine = kept[first_of_frame[number] : first_of_frame[number + 1]]
+        tracks += tracker.update(time_s, usable(_detections(rows[mine], embeddings[mine]), None, refused))
+    tracks += tracker.finish()
+    return refine(tracks, RefineConfig(), frame_times_s=times_s) if args.refine else tracks
+
+
+def read_embeddings(folder: Path, name: str | None, num_rows: int) -> Float32:
+    """(num_rows, D) of unit length from the file of that name in the folder; D = 0 without a name, or without the file,
+    which is said. Raises SetupError if the file holds something else.
+    """
+    if name is None:
+        return np.zeros((num_rows, 0), np.float32)
+    filename, _, key = name.partition(":")
+    path = folder / filename
+    if not path.is_file():
+        log.warning("%s: not there; associating by boxes alone", path)
+        return np.zeros((num_rows, 0), np.float32)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            array = loaded
+        else:
+            with loaded:
+                array = loaded[key] if key else next(loaded[k] for k in loaded.files if loaded[k].ndim == 2)
+        embeddings = array.astype(np.float32)
+    except (OSError, ValueError, KeyError, StopIteration, EOFError) as error:
+        raise SetupError(f"{path}: no array of embeddings in it ({error!r})") from error
+    if embeddings.ndim != 2 or len(embeddings) != num_rows:
+        raise SetupError(
+            f"{path}: {embeddings.shape} numbers for the {num_rows} lines of det.txt; a row a line is wanted"
+        )
+    return unit(embeddings)
+
+
+def _detections(rows: Float64, embeddings: Float32) -> Detections:
+    """Lines of det.txt (N, 7) of one frame; of one class, for which the score stands."""
+    xyxy = np.concatenate([rows[:, 2:4], rows[:, 2:4] + rows[:, 4:6]], axis=1).astype(np.float32)
+    scores = rows[:, 6].astype(np.float32)
+    return Detections(xyxy, scores, scores[:, None], embeddings)
+
+
+def write_tracks(path: Path, tracks: Sequence[Track], fps: float) -> None:
+    """MOTChallenge results; ids from 1 in the order in which tracks begin. Boxes that no detection stands behind have
+    the score 0.
+    """
+    rows = []
+    for track_id, track in enumerate(sorted(tracks, key=lambda track: float(track.times_s[0])), start=1):
+        for time_s, (left, top, right, bottom), score in zip(track.times_s, track.xyxy, track.scores, strict=True):
+            box = f"{left:.2f},{top:.2f},{right - left:.2f},{bottom - top:.2f},{score:.4f},-1,-1,-1"
+            rows.append((round(time_s * fps) + 1, track_id, box))
+    mot.write_boxes(path, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
