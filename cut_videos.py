@@ -79,6 +79,7 @@ def work(args: Namespace, rank: int) -> Tally:
         tally=tally,
         retry_failed=args.retry_failed,
         dry_run=args.dry_run,
+        is_forgotten=lambda video: layout.is_forgotten(video.video_id),
     )
     for video in cli.progress(todo, what="videos"):
         with todo.attempt(video):

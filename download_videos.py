@@ -92,6 +92,7 @@ def work(args: Namespace, rank: int) -> Tally:
         retry_failed=args.retry_failed,
         max_tries=download.MAX_TRIES,
         dry_run=args.dry_run,
+        is_forgotten=lambda video: layout.is_forgotten(video.video_id),
     )
     with download.private_cookies(args.cookies) as cookies_path:
         config = DownloadConfig(

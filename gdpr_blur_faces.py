@@ -116,6 +116,12 @@ def is_done(job: Job, wanted: set[str], *, in_place: bool) -> bool:
     return wanted <= done or (not in_place and not done and job.output_path.exists())
 
 
+def is_forgotten(job: Job) -> bool:
+    """Whether the video, by its name, is to be forgotten in the work folder that it lies in."""
+    work = Layout.above(job.source_path.parent)
+    return work is not None and work.is_forgotten(job.source_path.stem)
+
+
 def work(args: Namespace, rank: int) -> Tally:
     """Blur this worker's share of the videos."""
     wanted = {blur.FaceBlurrer.what} | ({f"plates {plates.name_of(args.plates)}"} if args.plates != "off" else set())
@@ -129,6 +135,7 @@ def work(args: Namespace, rank: int) -> Tally:
         tally=Tally(),
         retry_failed=args.retry_failed,
         dry_run=args.dry_run,
+        is_forgotten=is_forgotten,
         prepare=lambda: blurrers or blurrers.extend(load_blurrers(args)),
     )
     for job in cli.progress(todo, what="videos"):

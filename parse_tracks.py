@@ -61,6 +61,7 @@ def work(args: Namespace, rank: int) -> Tally:
         tally=tally,
         retry_failed=args.retry_failed,
         dry_run=args.dry_run,
+        is_forgotten=lambda clip: layout.is_forgotten(clip.video_id),
         prepare=detector,
     )
     for clip in cli.progress(todo, what="clips"):

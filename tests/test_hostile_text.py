@@ -154,7 +154,7 @@ from trackverse.errors import RecordError, SetupError
 path = Path(sys.argv[1])
 errors = []
 try:
-    list(metafile.read_metafile(path, errors.append))
+    list(metafile.read_metafile(path, lambda error: errors.append(error.bare())))
 except SetupError:
     print("set-up")
 print(*{error.reason for error in errors}, sep="\\n")

@@ -30,7 +30,7 @@ ROWS = (
         "download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export",
         "weights", "slurm", "slurm_status", "refine",
     ),
-    ("detectors", "blur", "pacing", "segments"),
+    ("detectors", "blur", "pacing", "segments", "forget"),
     ("tracking", "curate", "report", "plates", "learnt_scores"),
     ("stage", "tracking_flags", "filter_flags"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 
 class TrackverseError(Exception):
@@ -41,6 +42,11 @@ class ItemError(TrackverseError):
         self.reason = reason
         self.retry = retry
         self.kind = kind
+
+    def bare(self) -> Self:
+        """Without the traces of where it came about, which would keep all that was read there in memory."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Errors come back from worker processes, and pickle knows nothing of keyword arguments."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from trackverse.errors import RecordError
 
 MAX_NAME_BYTES = 200  # of the 255 that file systems give: the rest is for endings and hidden temporary names
+INDEX_NAME = "index.parquet"  # of a folder of tracks, which can be made anew from them
 REPO_DIR = Path(__file__).resolve().parent.parent
 ASSETS_DIR = REPO_DIR / "assets"
 
@@ -94,6 +95,25 @@ class Layout:
     def object_tracks_video_dir(self, video_id: str) -> Path:
         return self.object_tracks_dir / shard(video_id) / video_id
 
+    @property
+    def tombstones_dir(self) -> Path:
+        return self.workdir / "forgotten"
+
+    def tombstone_path(self, video_id: str) -> Path:
+        """The file whose being there means that the video is never downloaded or worked on again."""
+        return self.tombstones_dir / shard(video_id) / f"{video_id}.json"
+
+    def is_forgotten(self, video_id: str) -> bool:
+        return self.tombstone_path(video_id).exists()
+
+    @staticmethod
+    def above(folder: Path) -> Layout | None:
+        """The work folder that `folder` lies in, known by its tombstones; None if there is none with any."""
+        for candidate in (folder, *folder.parents):
+            if (candidate / "forgotten").is_dir():
+                return Layout(candidate)
+        return None
+
 
 @dataclass(frozen=True)
 class TracksLayout:
@@ -111,8 +131,11 @@ class TracksLayout:
         return self.output_dir / shard(video_id) / f"{video_id}-embeddings.npy"
 
     def meta_paths(self) -> list[Path]:
-        """Every meta file there is, sorted by name."""
-        return sorted(self.output_dir.glob("*/*-meta.jsonl.gzip"))
+        """Every meta file there is, sorted by name, but for those of videos that were forgotten."""
+        paths = sorted(self.output_dir.glob("*/*-meta.jsonl.gzip"))
+        if (work := Layout.above(self.output_dir)) is not None:
+            paths = [path for path in paths if not work.is_forgotten(path.name.removesuffix("-meta.jsonl.gzip"))]
+        return paths
 
 
 @dataclass(frozen=True)

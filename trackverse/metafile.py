@@ -164,7 +164,7 @@ class _ArrayEntries(Iterator[Entry]):
 
 def _parse_line(line: bytes, where: str) -> SourceVideo:
     """Each line by itself: a torn first line must not turn all others into something else."""
-    return _parse_entry(jsonl.parse(line, where), where) if line.startswith(b"{") else _parse_text(line, where)
+    return _parse_entry(jsonl.parse(line, where), where) if line.startswith(b"{") else parse_text(line, where)
 
 
 def _parse_entry(entry: Any, where: str) -> SourceVideo:
@@ -200,7 +200,7 @@ def _clip(video_id: str, clip_id: str, span: Any) -> Clip:
     return Clip(video_id, check_name(clip_id if clip_id.endswith(".mp4") else f"{clip_id}.mp4"), start_s, end_s)
 
 
-def _parse_text(line: bytes, where: str) -> SourceVideo:
+def parse_text(line: bytes, where: str) -> SourceVideo:
     """A line of a plain list: a YouTube id or an http(s) URL (a YouTube one, or any: then the id is made from it)."""
     text = line.decode(errors="replace")
     if YOUTUBE_ID.fullmatch(text):

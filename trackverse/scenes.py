@@ -315,7 +315,8 @@ def write_mined_parts(layout: Layout, vocab: str, num_parts: int) -> None:
 
 
 def _all_cut(layout: Layout) -> Iterator[VideoScenes]:
-    return filter(None, map(load_whole, layout.scenes_paths()))
+    cuts = filter(None, map(load_whole, layout.scenes_paths()))
+    return (cut for cut in cuts if not layout.is_forgotten(cut.video_id))
 
 
 def balance(weights: dict[str, float], num_parts: int) -> list[list[str]]:

@@ -173,9 +173,9 @@ def summarise(meta_path: Path) -> tuple[list[tuple[TrackSummary, int]], list[Rec
             try:
                 summaries.append((parse_summary(line, f"{meta_path}:{number}", video_id), number))
             except RecordError as error:
-                errors.append(error)
+                errors.append(error.bare())
     except RecordError as error:  # the rest of the file can't be read
-        errors.append(error)
+        errors.append(error.bare())
     return summaries, errors
 
 

@@ -28,6 +28,7 @@ from trackverse.layout import lock_path
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
+FORGOTTEN = "forgotten on request"  # counted as dropped, see trackverse.forget
 
 
 @dataclass
@@ -100,7 +101,8 @@ class Worklist(Generic[Item]):
     order). Items that failed for good in an earlier run, or in `max_tries` runs in a row for what might have passed,
     are passed over unless `retry_failed` is "all", their reason or its class. An item that another process holds is
     looked at again at the end. `prepare` is called before an item is claimed: to load a model, say, when it is certain
-    to be needed, and before anything is written.
+    to be needed, and before anything is written. Items for which `is_forgotten` says so, before or under the claim, are
+    counted as dropped: their video is to be forgotten.
     """
 
     def __init__(
@@ -116,10 +118,11 @@ class Worklist(Generic[Item]):
         max_tries: int | None = None,
         dry_run: bool = False,
         prepare: Callable[[], object] = lambda: None,
+        is_forgotten: Callable[[Item], bool] = lambda item: False,
     ) -> None:
         self._items, self._key, self._is_done, self._claim_path = items, key, is_done, claim_path
         self._failed_path, self._retry_failed, self._dry_run = failed_path, retry_failed, dry_run
-        self._max_tries, self._prepare = max_tries, prepare
+        self._max_tries, self._prepare, self._is_forgotten = max_tries, prepare, is_forgotten
         self._failures = load_failures(failed_path)
         self.tally = tally
 
@@ -154,6 +157,9 @@ class Worklist(Generic[Item]):
 
     def _is_pending(self, item: Item) -> bool:
         try:
+            if self._is_forgotten(item):
+                self.tally.dropped[FORGOTTEN] += 1
+                return False
             if self._is_done(item):
                 self.tally.already += 1
                 return False
@@ -181,7 +187,9 @@ class Worklist(Generic[Item]):
         """What is still to do: another process may have done, or failed, items between our look and our claim."""
         for item in pending:
             failure = failures.get(self._key(item))
-            if self._is_done(item):
+            if self._is_forgotten(item):
+                self.tally.dropped[FORGOTTEN] += 1
+            elif self._is_done(item):
                 self.tally.elsewhere += 1
             elif failure and failure != self._failures.get(self._key(item)):
                 self._count(self.tally.failed, failure)
