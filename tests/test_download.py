@@ -490,6 +490,53 @@ def test_private_addresses_are_not_asked(layout: Layout, server: LocalServer, ru
     assert server.requests.total() == 0
 
 
+LISTS = {
+    "HLS, encrypted so that yt-dlp would call ffmpeg": (
+        "list.m3u8",
+        '#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-KEY:METHOD=SAMPLE-AES,URI="{secret}"\n#EXTINF:2,\n{secret}\n'
+        "#EXT-X-ENDLIST\n",
+    ),
+    "HLS": ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{secret}\n#EXT-X-ENDLIST\n"),
+    "HLS of files": ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{file}\n#EXT-X-ENDLIST\n"),
+    "a list under a video's name": ("video.mp4", "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{file}\n"),
+    "a list to join under a video's name": ("video.mp4", "ffconcat version 1.0\nfile '{file}'\nfile '{secret}'\n"),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), LISTS.values(), ids=LISTS)
+def test_what_a_site_sends_leads_to_no_file_and_no_private_address(
+    layout: Layout, server: LocalServer, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    """The site passes for public here, as no public one can be had. What it points to is a second server and a file."""
+    monkeypatch.setattr(
+        download, "check_public", lambda url, real=download.check_public: "127.0.0.1" in url or real(url)
+    )
+    site = tmp_path / "site"
+    site.mkdir()
+    secret = draw_video(tmp_path / "secret.ts", format="mpegts")
+    with serve(site) as public:
+        (site / name).write_text(text.format(secret=server.url("whole.mp4", "localhost"), file=f"file://{secret}"))
+        status, _ = run(write_metafile(layout, {"video": public.url(name)}), "--only_public")
+    assert status == 1
+    assert server.requests.total() == 0
+    assert not layout.video_path("video").exists()
+    assert sum(failure[0] != "" for failure in failures(layout).values()) == 1
+
+
+def test_a_file_without_end_is_given_up(layout: Layout, server: LocalServer, run: Run, monkeypatch: Any) -> None:
+    """A site that announces no length and sends more than any video has."""
+    monkeypatch.setattr(download, "MAX_FILE_BYTES", 1000)
+    server.behaviours["whole.mp4"] = Behaviour(length=False)
+    run(write_metafile(layout, {"video": server.url("whole.mp4")}))
+    assert failures(layout) == {"video": ("file too large", False)}
+    assert not list(layout.videos_dir.rglob("*.part"))
+
+
+def test_every_scheme_that_yt_dlp_speaks_is_watched() -> None:
+    for scheme in ("http", "https", "ftp"):
+        assert hasattr(download._PublicAddresses, f"{scheme}_request")
+
+
 @pytest.mark.parametrize(
     "host", ["10.1.2.3", "192.168.0.1", "169.254.169.254", "[::1]", "[::ffff:127.0.0.1]", "100.64.0.1", "224.0.0.1"]
 )

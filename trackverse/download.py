@@ -51,7 +51,8 @@ DURATION_TOLERANCE_S, DURATION_TOLERANCE_FRAC = 1.0, 0.02
 NEVER_WHOLE = ("no video stream", "not a video", "frame too large")  # however often it is fetched
 FFMPEG_TOLD_TO_END = 255  # its status when it handles a signal itself
 # What a downloaded file may be: playlists (hls, concat, dash) would make ffmpeg open other files.
-FFMPEG_FORMATS = "mov,matroska,mpegts,mpeg,flv,avi,asf,ogg"
+FFMPEG_LIMITS = ["-protocol_whitelist", "file", "-format_whitelist", "mov,matroska,mpegts,mpeg,flv,avi,asf,ogg,aac,mp3"]
+MAX_FILE_BYTES = 32 << 30  # twelve hours at the 6 Mbit/s of a good 720p; who sends more means to fill the disk
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,13 @@ def options(config: DownloadConfig) -> dict[str, Any]:
         "match_filter": _refuse_lists_and_streams,
         "skip_unavailable_fragments": False,
         "external_downloader": {"default": "native"},
+        # What yt-dlp starts ffmpeg for: to fetch streams that it can't itself (this fails, as no protocol but that
+        # of files is left: ffmpeg would ask any address), to mend files (we do, with bounds), and to join two.
+        "external_downloader_args": {"ffmpeg_i": FFMPEG_LIMITS},
+        "postprocessor_args": {"ffmpeg_i": FFMPEG_LIMITS},
+        "fixup": "never",
+        "max_filesize": MAX_FILE_BYTES,
+        "progress_hooks": [_refuse_endless],
         "socket_timeout": 30,
         "retries": config.retries,
         "fragment_retries": config.retries,
@@ -224,6 +232,12 @@ def options(config: DownloadConfig) -> dict[str, Any]:
         "proxy": config.proxy,
         "cookiefile": config.cookies_path and str(config.cookies_path),
     }
+
+
+def _refuse_endless(progress: dict[str, Any]) -> None:
+    """yt-dlp's progress hook: raises ItemError for more than `MAX_FILE_BYTES`, whatever was announced."""
+    if (progress.get("downloaded_bytes") or 0) > MAX_FILE_BYTES:
+        raise refusals.failure(f"over {MAX_FILE_BYTES >> 30} GB", "file too large", PERMANENT)
 
 
 def _refuse_lists_and_streams(info: Any, *, incomplete: bool) -> None:
@@ -286,15 +300,14 @@ class _PrivateAddressError(RequestError):  # type: ignore[misc]
 class _PublicAddresses(urllib.request.BaseHandler):
     """A urllib handler that sees every request before it is sent, those that follow a redirect too.
 
-    Not covered: a name that resolves otherwise a moment later, what a proxy resolves, and the streams that yt-dlp hands
-    to ffmpeg (RTMP, and HLS that its own downloader can't do).
+    Not covered: a name that resolves otherwise a moment later, and what a proxy resolves.
     """
 
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
         check_public(request.full_url)
         return request
 
-    https_request = http_request
+    https_request = ftp_request = http_request
 
 
 class _PublicRH(UrllibRH):  # type: ignore[misc]
@@ -357,10 +370,21 @@ def _as_mp4(path: Path, *, keep_audio: bool) -> Path:
     if is_mp4 and (keep_audio or not video.probe(path).has_audio):
         return path
     mp4_path = path.with_suffix(".whole.mp4")
-    limits = ["-protocol_whitelist", "file", "-format_whitelist", FFMPEG_FORMATS]
     # `V` leaves out pictures that are attached as a cover.
     streams = ["-map", "0:V:0", *(["-map", "0:a:0?"] if keep_audio else [])]
-    command = [ffmpeg_path(), "-nostdin", "-v", "error", "-y", *limits, "-i", f"file:{path}", *streams, "-c", "copy"]
+    command = [
+        ffmpeg_path(),
+        "-nostdin",
+        "-v",
+        "error",
+        "-y",
+        *FFMPEG_LIMITS,
+        "-i",
+        f"file:{path}",
+        *streams,
+        "-c",
+        "copy",
+    ]
     done = subprocess.run([*command, f"file:{mp4_path}"], capture_output=True, text=True, errors="replace")
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
