@@ -110,7 +110,8 @@ def test_thresholds() -> None:
 def test_half_of_clip_is_told(weights_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     (weights_dir / weights.BY_NAME[CLIP_WEIGHTS].filename).write_bytes(b"clip")
     with caplog.at_level(logging.INFO):
-        assert filter_flags.settings(parse())["aesthetics_model"] == "technical_quality"
+        filter_flags.check(parse())
+    assert "aesthetics: drop by technical_quality" in caplog.text
     assert f"python -m trackverse.weights get {HEAD_WEIGHTS}" in caplog.text
 
 

@@ -36,8 +36,8 @@ class Scorer:
 
 def add(parser: cli.Parser) -> None:
     add = parser.add_argument_group("what is dropped").add_argument
-    help_text = "length, cartoon or aesthetics, or NAME=off|score|drop; a filter that isn't named scores, drops nothing"
-    add("--filters", type=_mode, nargs="+", default=[f"{name}=drop" for name in NAMES], metavar="NAME", help=help_text)
+    help_text = "length, cartoon, aesthetics: which drop; or NAME=off|score|drop; others score (default: all drop)"
+    add("--filters", type=_mode, nargs="+", metavar="NAME", help=help_text)
     help_text = "shortest segment to keep"
     add("--min_scene_len", type=cli.not_negative, default=DEFAULTS.min_scene_len_s, metavar="SECONDS", help=help_text)
     help_text = "longest segment to keep"
@@ -46,11 +46,9 @@ def add(parser: cli.Parser) -> None:
     add("--max_cartoon", type=float, default=DEFAULTS.max_cartoon, metavar="LOGIT", help=help_text)
     help_text = "least aesthetic score, or technical quality, of 10"
     add("--min_aesthetics", type=cli.not_negative, default=DEFAULTS.min_aesthetics, metavar="SCORE", help=help_text)
-    help_text = f"auto: the published ResNet-18 if {CARTOON_WEIGHTS} is there; built_in: flat drawings; or its weights"
+    help_text = f"auto: the published ResNet-18 if {CARTOON_WEIGHTS} is here; built_in: flat drawings; or its file"
     add("--cartoon_model", type=_model, default=AUTO, metavar="MODEL", help=help_text)
-    help_text = (
-        f"auto: CLIP if {CLIP_WEIGHTS} and {HEAD_WEIGHTS} are there; built_in: technical quality; or CLIP's head"
-    )
+    help_text = f"auto: CLIP if {CLIP_WEIGHTS} and {HEAD_WEIGHTS} are here; built_in: technical quality; or the head"
     add("--aesthetics_model", type=_model, default=AUTO, metavar="MODEL", help=help_text)
 
 
@@ -82,6 +80,8 @@ def check(args: Namespace) -> None:
     found = settings(args)
     for name in SCORERS:
         log.info("%s: %s", name, f"{found[name]} by {found[f'{name}_model']}" if found[name] != "off" else "off")
+    if args.aesthetics_model == AUTO and len(_missing_of_clip()) == 1:
+        log.info("aesthetics: CLIP lacks a file: python -m trackverse.weights get %s", *_missing_of_clip())
     if args.slurm and not args.dry_run:
         load(args)  # a file that is no such model is told here, and not by every element of the array
 
@@ -99,7 +99,8 @@ def load(args: Namespace) -> list[ScoreFilter]:
 
 
 def _modes(args: Namespace) -> dict[str, str]:
-    return dict.fromkeys(NAMES, "score") | dict(one.split("=") for one in args.filters)
+    named = args.filters or [f"{name}=drop" for name in NAMES]
+    return dict.fromkeys(NAMES, "score") | dict(one.split("=") for one in named)
 
 
 def _limits(args: Namespace, name: str) -> tuple[float, float]:
@@ -116,16 +117,17 @@ def _cartoon_scorer(args: Namespace) -> Scorer:
 
 
 def _aesthetics_scorer(args: Namespace) -> Scorer:
-    missing = [name for name in (CLIP_WEIGHTS, HEAD_WEIGHTS) if not _is_here(name)]
-    if args.aesthetics_model == AUTO and len(missing) == 1:
-        log.info("aesthetics: CLIP lacks a file: python -m trackverse.weights get %s", missing[0])
-    if args.aesthetics_model == BUILT_IN or (args.aesthetics_model == AUTO and missing):
+    if args.aesthetics_model == BUILT_IN or (args.aesthetics_model == AUTO and _missing_of_clip()):
         name = "technical_quality"
         return Scorer(name, name, "low technical quality", lambda: quality.technical_quality)
     clip, clip_digest = weights.find_with_sha256(CLIP_WEIGHTS)
     head, head_digest = _file(args.aesthetics_model, HEAD_WEIGHTS)
     name = f"clip-vit-l14 sha256:{_short(clip_digest)} linear sha256:{_short(head_digest)}"
     return Scorer("aesthetics", name, "low aesthetics", lambda: learnt_scores.AestheticNet(clip, head))
+
+
+def _missing_of_clip() -> list[str]:
+    return [name for name in (CLIP_WEIGHTS, HEAD_WEIGHTS) if not _is_here(name)]
 
 
 SCORERS: dict[str, Callable[[Namespace], Scorer]] = {"cartoon": _cartoon_scorer, "aesthetics": _aesthetics_scorer}

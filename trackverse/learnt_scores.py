@@ -2,7 +2,7 @@
 
 Cartoons: a ResNet-18 with two outputs, of which the first is above 0 for cartoons. Aesthetics: CLIP ViT-L/14's image
 tower, and on its unit vectors one linear layer that was fitted to people's ratings from 1 to 10. Both see the middle
-224 x 224 px of a frame whose short side was made 256 or 224 px.
+224 x 224 px of a frame whose short side was made 256 or 224 px. They take a GPU if there is one.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ class CartoonNet:
         with self._torch.device("meta"):  # no memory, no random numbers: the file brings all values
             model = resnet18(num_classes=2)
         _fill(model, _load_state(weights), weights, "a ResNet-18 of two classes")
-        self._model = model.eval()
+        self._device = _device()
+        self._model = model.eval().to(self._device)
 
     def __call__(self, images: UInt8) -> float:
         """The mean logit of frames (T, H, W, 3) uint8 RGB, T >= 1."""
         pixels = prepare(images, CARTOON_SHORT_SIDE, "bilinear", IMAGENET)
         with self._torch.inference_mode():
-            return float(self._model(pixels)[:, 0].mean())
+            return float(self._model(pixels.to(self._device))[:, 0].mean())
 
 
 class AestheticNet:
@@ -62,14 +63,16 @@ class AestheticNet:
         with self._torch.device("meta"):
             layer = self._torch.nn.Linear(width, 1)
         _fill(layer, _load_state(head), head, f"a linear layer for CLIP's {width} numbers")
-        self._head = layer.eval()
+        self._device = _device()
+        self._tower, self._head = self._tower.to(self._device), layer.eval().to(self._device)
 
     def __call__(self, images: UInt8) -> float:
         """The mean score of frames (T, H, W, 3) uint8 RGB, T >= 1."""
         pixels = prepare(images, INPUT_PX, "bicubic", CLIP)
         with self._torch.inference_mode():
-            # One at a time: a batch of ViT-L/14 is no faster on a CPU and takes more memory.
-            vectors = self._torch.cat([self._tower(one[None]) for one in pixels])
+            # One at a time on a CPU, where a batch of ViT-L/14 is no faster and takes more memory.
+            batches = self._torch.split(pixels.to(self._device), 1 if self._device == "cpu" else len(pixels))
+            vectors = self._torch.cat([self._tower(batch) for batch in batches])
             return float(self._head(self._torch.nn.functional.normalize(vectors, dim=-1)).mean())
 
 
@@ -152,6 +155,13 @@ def _fill(model: torch.nn.Module, state: Mapping[str, Any], path: Path, what: st
         raise SetupError(f"{path}: not {what}: {first}" + (f", and {len(odd) - 1} more" if odd[1:] else ""))
     values = {name: value.float() if torch.is_floating_point(value) else value for name, value in state.items()}
     model.load_state_dict(values, assign=True)
+
+
+def _device() -> str:
+    """A GPU if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _import_torch(what: str, num_threads: int) -> Any:
