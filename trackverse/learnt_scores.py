@@ -136,8 +136,8 @@ def _load_state(path: Path) -> Mapping[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise SetupError(f"{path}: not weights that PyTorch saved ({type(error).__name__}: {reason})") from error
+        # Not its words: they advise to load the file in a way that runs what is in it.
+        raise SetupError(f"{path}: not weights that PyTorch saved ({type(error).__name__})") from error
     if not isinstance(state, Mapping) or not all(isinstance(one, torch.Tensor) for one in state.values()):
         raise SetupError(f"{path}: not a state dict, but a {type(state).__name__}")
     return state
