@@ -53,6 +53,12 @@ class Cluster:
         assert shown
         return int(shown[1])
 
+    def time_of(self, what: str, job_id: str) -> str:
+        """`StartTime` or `EndTime` of a job, as text that sorts."""
+        shown = re.search(rf"{what}=(\S+)", self.ask("scontrol", "show", "job", job_id))
+        assert shown
+        return shown[1]
+
     def processes(self, job_id: str) -> list[int]:
         """The processes of a job's steps on this node, those first that Slurm started itself."""
         number = re.search(r"JobId=(\d+)", self.ask("scontrol", "show", "job", job_id))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slurm_cluster import Cluster, wait_for
+from slurm_cluster import MAX_ARRAY_SIZE, Cluster, wait_for
 
 from trackverse import layout, slurm, slurm_job
 from trackverse.errors import SetupError
@@ -25,7 +28,6 @@ STAGE = f'''
 """Write each video's id to a file of its own: the smallest real stage."""
 
 import multiprocessing
-import os
 import sys
 import time
 from pathlib import Path
@@ -45,20 +47,17 @@ def work(args, rank):
         claim_path=lambda video: layout.lock_path(args.output_dir / video.video_id),
         failed_path=layout.failed_path(args.output_dir),
         tally=tally,
+        dry_run=args.dry_run,
     )
     for video in todo:
         with todo.attempt(video):
-            restart = os.environ.get("SLURM_RESTART_COUNT", "0")
             if args.fork:
                 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
                 child.start()
                 child.terminate()
                 child.join()
-            while args.wait and video.video_id.endswith("2") and not Path("go").exists():
-                Path(f"waiting.{{video.video_id}}.{{restart}}").touch()
-                time.sleep(0.05)
             with files.atomic_write(args.output_dir / video.video_id) as file:
-                file.write(f"written in run {{restart}}".encode())
+                file.write(video.video_id.encode())
     return tally
 
 
@@ -66,7 +65,6 @@ if __name__ == "__main__":
     parser = cli.stage_parser(__doc__)
     parser.add_argument("--metafile", type=Path, nargs="+", required=True)
     parser.add_argument("--output_dir", type=cli.folder, required=True)
-    parser.add_argument("--wait", action="store_true", help="at each second video, for the file `go`")
     parser.add_argument("--fork", action="store_true")
     sys.exit(stage.start(parser, work, what="videos", output_dir=lambda args: args.output_dir, parts="metafile"))
 '''
@@ -163,24 +161,23 @@ def test_what_is_queued_is_not_submitted_again(folder: Path, cluster: Cluster) -
     assert f"job {job_id} (2 pending) works on this folder" in done.stderr
 
 
-def test_an_interrupted_job_goes_on_where_it_was(folder: Path, cluster: Cluster) -> None:
-    """Element a gets the warning before a time-out (that is how submitit reads it in runs of up to ten minutes), b is
-    requeued by the administrator (SIGTERM, then SIGKILL): each in the middle of its second video."""
-    done = submit_stage(folder, "--metafile", "a.jsonl", "b.jsonl", "--wait", "--time", "5")
+def test_more_elements_than_an_array_may_have_become_two_arrays(folder: Path, cluster: Cluster) -> None:
+    """Of the six videos in nine chunks, the second array has none: it waits for the first, and has nothing to do."""
+    command = ["--metafile", "a.jsonl", "b.jsonl", "c.jsonl", "--num_chunks", "3", "--max_parallel", "8"]
+    done = submit_stage(folder, *command)
     assert done.returncode == 0, done.stderr
-    job_a, job_b = sorted(cluster.jobs())
-    for video_id in ("a2", "b2"):
-        wait_for((folder / f"waiting.{video_id}.0").exists, lambda: logs(folder))
-    subprocess.run(["scancel", "--signal=USR2", job_a], check=True, timeout=20)
-    subprocess.run(["scontrol", "requeue", job_b], check=True, timeout=20)
-    for video_id in ("a2", "b2"):
-        wait_for((folder / f"waiting.{video_id}.1").exists, lambda: f"runs again: {cluster.jobs()} {logs(folder)}")
-    done = submit_stage(folder, "--metafile", "a.jsonl", "b.jsonl", "--wait")
-    assert (done.returncode, "(2 running)" in done.stderr) == (2, True), "a requeued job is still the same job"
-    (folder / "go").touch()
-    cluster.wait_until_empty()
-    expected = {"a1": "run 0", "a2": "run 1", "b1": "run 0", "b2": "run 1"}
-    assert written(folder) == {video_id: f"written in {run}" for video_id, run in expected.items()}
+    first, second = sorted({int(job.partition("_")[0]) for job in cluster.jobs()})
+    assert f"submitted 9 of 9 elements as job {first}, {second}, one after another" in done.stdout
+    assert MAX_ARRAY_SIZE == 8 and str(second) in cluster.jobs(), "the ninth is alone, so no array"
+    again = submit_stage(folder, *command)
+    assert again.returncode == 2 and f"already queued as job {first}, {second} (" in again.stderr
+    cluster.wait_until_empty(90)
+    assert set(written(folder)) == {"a1", "a2", "b1", "b2", "c1", "c2"}, logs(folder)
+    ends = [cluster.time_of("EndTime", f"{first}_{n}") for n in range(8)]
+    assert max(ends) <= cluster.time_of("StartTime", str(second))
+    status = run_stage(folder, "--status", *command)
+    assert (status.returncode, status.stdout.splitlines()[-1]) == (0, "9 parts: 9 done"), status.stderr
+    assert "a.jsonl, chunk 0" in status.stdout
 
 
 def test_statuses_and_forks(folder: Path, cluster: Cluster) -> None:
@@ -279,6 +276,39 @@ def test_when_the_queue_is_not_clear_nothing_is_submitted(
     assert not sbatch_called.exists()
 
 
+STATUSES_OF_PARTS = {
+    "the queue can't be asked": ("exit 1", {}, 2, ["done", "?", "?"]),
+    "nothing was submitted": ("exit 0", {}, 0, ["done", "not submitted", "not submitted"]),
+    "one is queued, one has ended before its work did": (
+        'echo "9_1|PENDING|Priority|$NAME"', {"b": "9_1", "c": "9_2"}, 1, ["done", "queued", "failed"]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("squeue, jobs, code, states", STATUSES_OF_PARTS.values(), ids=STATUSES_OF_PARTS.keys())
+def test_the_status_of_each_part(
+    squeue: str, jobs: dict[str, str], code: int, states: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part a is done."""
+    assert run_stage(folder, "--metafile", "a.jsonl").returncode == 0
+    name = job_name(folder / "tiny_stage.py", folder / "out")
+    lines = {part: shlex.join(["--metafile", f"{part}.jsonl", "--output_dir", str(folder / "out")]) for part in jobs}
+    note = {name: {lines[part]: job_id for part, job_id in jobs.items()}}
+    (folder / "out" / "submitted.json").write_text(json.dumps(note))
+    monkeypatch.setenv("NAME", name)
+    put_tools(folder, monkeypatch, squeue)
+    before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*")}
+    status = run_stage(folder, "--status", "--metafile", "a.jsonl", "b.jsonl", "c.jsonl")
+    rows = [re.split(r"  +", row) for row in status.stdout.splitlines()]
+    assert (status.returncode, [row[1] for row in rows[1:4]]) == (code, states), status.stderr
+    assert [row[2:5] for row in rows[1:4]] == [["2", "0", "0"], ["0", "2", "0"], ["0", "2", "0"]]
+    if jobs:
+        assert rows[2][5] == "9_1 (Priority)" and rows[3][5].endswith("slurm_logs/9_2/9_2_0_log.err")
+    if code == 2:
+        assert status.stderr.startswith("error: can't tell what is queued: squeue says: status 1")
+    assert {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*")} == before
+
+
 def test_a_broken_note_is_not_taken_for_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sbatch_called = put_tools(tmp_path, monkeypatch, "exit 0")
     for content in ("{", "[1]", '{"name": 3}'):
@@ -360,6 +390,68 @@ def test_a_signal_that_comes_while_python_starts_does_not_end_the_job() -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2); print('alive')"
     done = subprocess.run(f"{slurm_job.PYTHON} -c {shlex.quote(code)}", shell=True, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+CHILDREN = """
+import multiprocessing, pathlib, subprocess, sys, time
+from trackverse.download import ffmpeg_path
+
+if __name__ == "__main__":
+    endless = ["-re", "-f", "lavfi", "-i", "testsrc=size=64x64", "-f", "null", "-"]
+    ffmpeg = subprocess.Popen([ffmpeg_path(), "-nostdin", "-v", "error", *endless])
+    workers = [
+        multiprocessing.get_context(method).Process(target=time.sleep, args=(600,)) for method in ("spawn", "fork")
+    ]
+    for worker in workers:
+        worker.start()
+    pathlib.Path("ready").touch()
+    while not pathlib.Path("signalled").exists():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    alive = [ffmpeg.poll() is None, *(worker.is_alive() for worker in workers)]
+    ffmpeg.kill()
+    for worker in workers:
+        worker.terminate()
+        worker.join(10)
+    print("alive", *alive, "ended by", *(worker.exitcode for worker in workers), flush=True)
+"""
+PARENT = """
+import pathlib, signal, sys
+from trackverse.slurm_job import StageJob
+
+signal.signal(signal.SIGUSR2, lambda *_: pathlib.Path("handled").touch())
+signal.signal(signal.SIGTERM, lambda *_: None)
+print("returned", StageJob("stage.py", ())())
+"""
+
+
+def test_children_survive_the_warning_and_end_when_they_are_told(tmp_path: Path) -> None:
+    """USR2 to the whole process group: the parent handles it (as submitit does), and nothing else notices."""
+    (tmp_path / "stage.py").write_text(CHILDREN)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], cwd=tmp_path, stdout=subprocess.PIPE, text=True, process_group=0,
+        env=os.environ | {"PYTHONPATH": str(REPO_DIR)},
+    )  # fmt: skip
+    wait_for((tmp_path / "ready").exists, lambda: "the children start")
+    os.killpg(parent.pid, signal.SIGUSR2)
+    wait_for((tmp_path / "handled").exists, lambda: "the parent handles the signal")
+    (tmp_path / "signalled").touch()
+    printed, _ = parent.communicate(timeout=60)
+    assert printed.splitlines() == ["alive True True True ended by -15 -15", "returned 0"]
+
+
+def test_a_job_that_is_told_to_end_waits_for_its_end(tmp_path: Path) -> None:
+    """TERM comes to all where Slurm goes by process groups. A job that ended by itself then would not be requeued."""
+    (tmp_path / "stage.py").write_text("import pathlib, time\npathlib.Path('ready').touch()\ntime.sleep(600)\n")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], cwd=tmp_path, process_group=0, env=os.environ | {"PYTHONPATH": str(REPO_DIR)}
+    )
+    wait_for((tmp_path / "ready").exists, lambda: "the stage starts")
+    os.killpg(parent.pid, signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        parent.wait(1)
+    parent.kill()
+    parent.wait()
 
 
 def test_a_checkpoint_is_the_same_job_again() -> None:
