@@ -1,15 +1,19 @@
 # make demo   set up, then run the whole pipeline on the video that comes with the repository
 # make test   set up, then run the tests
+# make faults kill every stage wherever it changes a file, over 500 times in all (a quarter of an hour)
 # make detic  install what the detector Detic needs (torch; several GB)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
-.PHONY: demo test lint setup detic
+.PHONY: demo test faults lint setup detic
 
 demo: .venv/.done
 	.venv/bin/python demo/run.py
 
 test: .venv/.done
 	.venv/bin/python -m pytest
+
+faults: .venv/.done
+	.venv/bin/python tests/faults/campaign.py
 
 lint: .venv/.done
 	.venv/bin/ruff check

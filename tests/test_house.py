@@ -31,7 +31,7 @@ ROWS = (
         "weights", "slurm", "slurm_status", "refine",
     ),
     ("detectors", "blur", "pacing", "segments", "forget"),
-    ("tracking", "curate", "report", "plates", "learnt_scores"),
+    ("tracking", "curate", "report", "plates", "learnt_scores", "doctor"),
     ("stage", "tracking_flags", "filter_flags"),
 )
 # fmt: on

@@ -52,6 +52,13 @@ def load_meta_bytes(path: Path) -> int | None:
 
 
 def _parse(value: Any, path: Path) -> Progress:
+    schema = value.get("schema", jsonl.SCHEMA) if isinstance(value, dict) else jsonl.SCHEMA
+    if schema != jsonl.SCHEMA:
+        raise RecordError(
+            f"{path}: of format {str(schema)[:40]!r}, this version writes {jsonl.SCHEMA}: use the version that made it, "
+            "or another --output_dir",
+            reason="newer version",
+        )
     try:
         segments = tuple((float(start), float(end)) for start, end in value["segments_complete"])
         num_tracks, meta_bytes, settings = value["num_tracks"], value["meta_bytes"], value["settings"]

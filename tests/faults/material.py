@@ -145,7 +145,7 @@ STAGES = {
             add_videos,
             lambda workdir, address: [
                 "cut_videos.py", "--workdir", workdir, "--metafile", workdir / "list.jsonl", "--min_scene_len", "0.5",
-                "--max_flat", "1", "--min_quality", "0",
+                "--filters", "length", "cartoon=off", "aesthetics=off",
             ],
             status=1,
         ),
