@@ -20,11 +20,11 @@ ROWS = (
     ("files",),
     (
         "boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch",
-        "plate_search", "workers",
+        "plate_search", "workers", "looks", "motion", "smoothing",
     ),
     (
         "metafile", "progress", "worklist", "video", "kalman", "association", "history", "camera", "cli",
-        "records", "appearance", "flat_drawing", "slurm_queue", "looks", "motion", "smoothing",
+        "records", "appearance", "flat_drawing", "slurm_queue", "looks", "motion", "smoothing", "refine",
     ),
     (
         "download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export",

@@ -17,8 +17,11 @@ FIT_S = 0.5  # what of a track's end its speed is measured on
 BOX_STD = 0.05  # heights by which a detected box is off (ByteTrack's measurement noise)
 SPEED_STD = 1.0  # heights a second, of objects in general: a person of 1.7 m walks at 0.8, runs at 2
 SPEED_LASTS_S = 1.0  # in which a speed falls to 1/e of itself
-DRIFT = 1.0  # heights by which the place is less sure after each second out of sight
+DRIFT = 0.7  # heights by which the place is less sure after each second out of sight; 0.25 to 1 do equally well
 SIZE_STD, SIZE_DRIFT = 0.1, 0.1  # of the logarithm of the height: as measured, and after a second
+# However few objects there are and however alike, another one would come anywhere within so many heights, and of a size
+# that differs by a third.
+MIN_SPREAD, MIN_SIZE_STD = 4.0, 0.3
 RETURN_RATE = 0.1  # nats a second: the longer an object is gone, the less likely it is to come back
 
 
@@ -69,9 +72,8 @@ class Scene:
         """From all boxes (T, 4) of a clip; outliers don't count."""
         height = xyxy[:, 3] - xyxy[:, 1]
         low, high = np.percentile((xyxy[:, :2] + xyxy[:, 2:]) / 2, (2, 98), axis=0)
-        # An object that moves little still could have come back half a height away.
-        sides = high - low + np.median(height) / 2
-        return Scene(float(sides[0] * sides[1]), max(float(np.log(height).std()), SIZE_STD))
+        sides = np.maximum(high - low, MIN_SPREAD * np.median(height))
+        return Scene(float(sides[0] * sides[1]), max(float(np.log(height).std()), MIN_SIZE_STD))
 
 
 def evidence(tails: Ends, heads: Ends, i: Int64, j: Int64, gap_s: Float64, scene: Scene) -> Float64:

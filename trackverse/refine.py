@@ -38,7 +38,8 @@ class RefineConfig:
     """Limits of the second pass. Kept when `>=`.
 
     `min_join_evidence`: from this log likelihood ratio on, two tracks are one object. Where one ends and one begins,
-    an object may have left and another one come: 3 stands for prior odds of 1 : 20.
+    an object may have left and another one come: 2 stands for prior odds of 1 : 7, and they fall further with the
+    number of tracks that begin in a second.
     `min_cut_evidence`: a track is cut where the evidence against its being one object is this large.
     `max_join_gap_s`: longest time out of sight; without looks there is only motion, which says little after
     `max_blind_gap_s`. `max_fill_gap_s`: longest gap that is filled.
@@ -46,11 +47,13 @@ class RefineConfig:
     `min_class_cosine`: classes whose scores over the tracks are further apart contradict each other.
     """
 
-    min_join_evidence: float = 3.0
+    min_join_evidence: float = 2.0
     min_cut_evidence: float = 6.0
     max_join_gap_s: float = 30.0
     max_blind_gap_s: float = 3.0
+    max_blink_s: float = 0.3
     max_fill_gap_s: float = 1.0
+    min_hidden_share: float = 0.7
     min_duplicate_iou: float = 0.8
     min_duplicate_share: float = 0.8
     min_class_cosine: float = 0.5
@@ -95,14 +98,8 @@ def _is_duplicate(tracks: Sequence[Track], config: RefineConfig) -> Bool:
     # By length and score: of two that are the same, the later one in this order stays.
     rank = np.lexsort((np.array([track.scores.mean() for track in tracks]), lengths)).argsort()
     _, frame_of = np.unique(np.concatenate([track.times_s for track in tracks]), return_inverse=True)
-    by_frame = np.argsort(frame_of, kind="stable")
-    first = np.searchsorted(frame_of[by_frame], np.arange(frame_of.max() + 2))
-
     samples = np.unique((np.cumsum(lengths) - lengths)[:, None] + lengths[:, None] * np.array([1, 2, 3]) // 4)
-    num_beside = np.diff(first)[frame_of[samples]]
-    rows = np.repeat(samples, num_beside)
-    turn = np.arange(len(rows)) - np.repeat(np.cumsum(num_beside) - num_beside, num_beside)
-    beside = by_frame[first[frame_of[rows]] + turn]
+    rows, beside = _same_frame(frame_of, samples)
     longer = rank[track_of[beside]] > rank[track_of[rows]]
     rows, beside = rows[longer], beside[longer]
     on = boxes.iou_of_pairs(xyxy[rows], xyxy[beside]) >= config.min_duplicate_iou
@@ -117,6 +114,16 @@ def _is_duplicate(tracks: Sequence[Track], config: RefineConfig) -> Bool:
     return dropped
 
 
+def _same_frame(frame_of: Int64, rows: Int64) -> tuple[Int64, Int64]:
+    """All pairs (P,), (P,) of one of the `rows` (K,) and any row of the same frame, itself too; `frame_of` (T,)."""
+    by_frame = np.argsort(frame_of, kind="stable")
+    first = np.searchsorted(frame_of[by_frame], np.arange(frame_of.max() + 2))
+    num_beside = np.diff(first)[frame_of[rows]]
+    turn = np.arange(num_beside.sum()) - np.repeat(np.cumsum(num_beside) - num_beside, num_beside)
+    repeated = np.repeat(rows, num_beside)
+    return repeated, by_frame[first[frame_of[repeated]] + turn]
+
+
 # ---- cutting
 
 
@@ -125,7 +132,7 @@ def _seen(track: Track) -> Track:
     return _part(track, np.flatnonzero(~track.interpolated), track.looks) if track.interpolated.any() else track
 
 
-def _part(track: Track, rows: Int64, look_sums: Float32) -> Track:
+def _part(track: Track, rows: Int64 | slice, look_sums: Float32) -> Track:
     """Some frames of a track, with the given looks."""
     known = look_sums[np.isfinite(look_sums).all(axis=1)]
     embedding = unit(known.sum(axis=0, keepdims=True))[0]
@@ -160,9 +167,9 @@ def _cut(track: Track, model: LookModel, config: RefineConfig) -> Iterator[Track
         # The slip is somewhere in look k, most likely where the box moved most.
         steps = np.abs(np.diff(track.xyxy[k * LOOK_FRAMES - 1 : (k + 1) * LOOK_FRAMES + 1], axis=0)).sum(axis=1)
         slip = k * LOOK_FRAMES + int(steps.argmax())
-        yield _part(track, np.arange(first_row, slip), track.looks[first_look:k])
+        yield _part(track, slice(first_row, slip), track.looks[first_look:k])
         first_row, first_look = slip, k + 1
-    yield _part(track, np.arange(first_row, len(track)), track.looks[first_look:])
+    yield _part(track, slice(first_row, None), track.looks[first_look:])
 
 
 def _changes(sums: Float64, nums: Float64, model: LookModel, config: RefineConfig) -> list[int]:
@@ -214,11 +221,13 @@ class _Pieces:
 def _chains(pieces: _Pieces, model: LookModel | None, config: RefineConfig) -> list[list[int]]:
     """The numbers of the tracks that are one object, in the order of time, for every object."""
     chains = [[n] for n in range(len(pieces.start_s))]
+    duration_s = pieces.end_s.max() - pieces.start_s.min()
+    limit = config.min_join_evidence + np.log1p(len(chains) / max(duration_s, 1.0))
     while True:
-        i, j, evidence = _candidates(pieces, chains, model, config)
+        i, j, evidence = _candidates(pieces, chains, model, config, limit)
         if not len(i):
             return chains
-        chosen = _best(i, j, evidence - config.min_join_evidence)
+        chosen = _best(i, j, evidence - limit)
         successor = dict(zip(i[chosen].tolist(), j[chosen].tolist(), strict=True))
         linked = []
         for n in sorted(set(range(len(chains))) - set(successor.values())):
@@ -231,7 +240,7 @@ def _chains(pieces: _Pieces, model: LookModel | None, config: RefineConfig) -> l
 
 
 def _candidates(
-    pieces: _Pieces, chains: Sequence[Sequence[int]], model: LookModel | None, config: RefineConfig
+    pieces: _Pieces, chains: Sequence[Sequence[int]], model: LookModel | None, config: RefineConfig, limit: float
 ) -> tuple[Int64, Int64, Float64]:
     """Pairs of chains (P,), (P,) that may be one object, the second after the first, and the evidence (P,) for it."""
     heads, tails = np.array([chain[0] for chain in chains]), np.array([chain[-1] for chain in chains])
@@ -260,7 +269,7 @@ def _candidates(
             a, b = i[known], j[known]
             distance2 = np.maximum(length2[a] + length2[b] - 2 * (means[block] @ means.T)[row[known], b], 0)
             evidence[known] += model.evidence(distance2, nums[a], nums[b])
-        kept = np.flatnonzero(evidence >= config.min_join_evidence)
+        kept = np.flatnonzero(evidence >= limit)
         cosine = np.einsum("pc,pc->p", classes[i[kept]], classes[j[kept]])
         agree = (cosine >= config.min_class_cosine) | ~(has_class[i[kept]] & has_class[j[kept]])
         found.append((i[kept[agree]], j[kept[agree]], evidence[kept[agree]]))
@@ -297,16 +306,39 @@ def _boxes(
         times_s = np.concatenate([part.times_s for part in parts])
         xyxy = np.concatenate([part.xyxy for part in parts]).astype(np.float64)
         filled.append(smoothing.fill(times_s, xyxy, frame_times_s, config.max_fill_gap_s + ROUNDING_S))
+    lengths = np.array([len(track[0]) for track in filled])
     times_s, xyxy = (np.concatenate([track[n] for track in filled]) for n in (0, 1))
-    lengths = [len(track[0]) for track in filled]
-    smooth = smoothing.smoothed(times_s, xyxy, np.repeat(np.arange(len(filled)), lengths))
+    new = np.concatenate([track[2] for track in filled])
+    track_of = np.repeat(np.arange(len(filled)), lengths)
+    kept = ~new | _may_be_filled(times_s, xyxy, new, config)
+    times_s, xyxy, new, track_of = times_s[kept], xyxy[kept], new[kept], track_of[kept]
+    smooth = smoothing.smoothed(times_s, xyxy, track_of)
     # No box comes out empty that went in with a size.
     has_size = (smooth[:, 2:] > smooth[:, :2]).all(axis=1, keepdims=True)
     smooth32: Float32 = np.where(has_size, smooth, xyxy).astype(np.float32)
-    return [
-        (times, part, new)
-        for (times, _, new), part in zip(filled, np.split(smooth32, np.cumsum(lengths)[:-1]), strict=True)
-    ]
+    ends = np.searchsorted(track_of, np.arange(1, len(filled)))
+    return list(zip(np.split(times_s, ends), np.split(smooth32, ends), np.split(new, ends), strict=True))
+
+
+def _may_be_filled(times_s: Float64, xyxy: Float64, new: Bool, config: RefineConfig) -> Bool:
+    """(T,): interpolated boxes of a gap that is short, or in which the object is hidden."""
+    seen, gap_of = (
+        np.flatnonzero(~new),
+        np.cumsum(~new, dtype=np.int64),
+    )  # gap n lies between the n-th detection and the one before
+    gap_s = times_s[seen[np.minimum(gap_of, len(seen) - 1)]] - times_s[seen[gap_of - 1]]
+    long = np.flatnonzero(new & (gap_s > config.max_blink_s + ROUNDING_S))
+    _, frame_of = np.unique(times_s, return_inverse=True)
+    rows, beside = _same_frame(frame_of, long)
+    rows, beside = rows[~new[beside]], beside[~new[beside]]
+    low, high = np.maximum(xyxy[rows, :2], xyxy[beside, :2]), np.minimum(xyxy[rows, 2:], xyxy[beside, 2:])
+    hidden = np.zeros(len(new))
+    np.maximum.at(hidden, rows, boxes.area(np.concatenate([low, high], axis=-1)) / boxes.area(xyxy[rows]))
+    sums = looks.totals(np.stack([hidden[long], np.ones(len(long))], axis=-1), gap_of[long], len(seen) + 1)
+    shares = sums[:, 0] / np.maximum(sums[:, 1], 1)
+    may: Bool = new & (gap_s <= config.max_blink_s + ROUNDING_S)
+    may[long] = shares[gap_of[long]] >= config.min_hidden_share
+    return may
 
 
 def _whole(parts: Sequence[Track], times_s: Float64, xyxy: Float32, new: Bool) -> Track:

@@ -8,7 +8,7 @@ from trackverse.types import Bool, Float64, Int64
 
 # Standard deviation of the Gaussian that weighs a box's neighbours in time: a detector's jitter changes from frame to
 # frame, a limb or a turn takes longer.
-SMOOTHING_S = 0.1
+SMOOTHING_S = 0.08
 REACH = 3.0  # standard deviations, beyond which the weight is less than 1.2 % of the middle's
 
 

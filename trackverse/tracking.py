@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 
@@ -18,23 +19,28 @@ from trackverse.detectors.protocol import Detector
 from trackverse.errors import VideoError
 from trackverse.filters import FilterConfig, why_drop
 from trackverse.prefetch import prefetch
+from trackverse.refine import RefineConfig, refined
 from trackverse.types import Clip, Detections, FrameBatch, Track
 from trackverse.video import VideoInfo, read_frames
 
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """Everything that decides which tracks come out. `frame_rate`: frames looked at a second."""
+    """Everything that decides which tracks come out. `frame_rate`: frames looked at a second; `refine`: the second pass
+    over the tracks of a clip, None for none.
+    """
 
     choice: Choice
     frame_rate: float
     detector: DetectorConfig
     tracker: ByteTrackConfig
     filters: FilterConfig
+    refine: RefineConfig | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Flat and JSON-able, for progress files: two runs with equal ones give equal records."""
         parts = asdict(self.detector) | asdict(self.tracker) | asdict(self.filters)
+        parts |= asdict(self.refine) if self.refine else {}
         chosen = {"detector": self.choice.id, "vocab": self.choice.vocab_id, "dtype": self.choice.dtype}
         return chosen | {"fps": self.frame_rate} | parts
 
@@ -49,8 +55,9 @@ def track_clip(
     dropped: Counter[str],
     num_threads: int = 0,
 ) -> Iterator[Track]:
-    """The tracks of a clip of the video at `path` that are worth keeping, as they end: their class scores take much
-    memory. The others are counted in `dropped`, once all is done.
+    """The tracks of a clip of the video at `path` that are worth keeping, one at a time: their class scores take much
+    memory. They come as they end, or with `settings.refine` after the last frame; then boxes and looks are held till
+    then, and the class scores lie in a temporary file. The others are counted in `dropped`, once all is done.
 
     Raises VideoError (reason "clip after the video's end", or as `read_frames` says).
     """
@@ -67,8 +74,15 @@ def track_clip(
     tracker = ByteTracker(settings.tracker, centre_embeddings=detector.centre_embeddings)
     video_hw = video.frame_hw
     refused = Counter[str]()
-    with closing(prefetch(frames)) as batches:
-        for track in track_frames(batches, detector, tracker, video_hw=video_hw, refused=refused):
+    times_s: list[float] = []
+    with closing(prefetch(frames)) as batches, TemporaryFile() as spool:
+        tracks = track_frames(_noting(batches, times_s), detector, tracker, video_hw=video_hw, refused=refused)
+        if settings.refine is not None:
+            held = on_disk(tracks, spool)
+            tracks = refined(held, settings.refine, frame_times_s=np.array(times_s))
+        for track in tracks:
+            if settings.refine is not None:  # smoothing may go over the frame's edge by a little
+                track = replace(track, xyxy=boxes.clip_to_frame(track.xyxy, video_hw))
             reason = why_drop(track, video_hw, settings.filters)
             if reason is None:
                 yield track
@@ -76,6 +90,28 @@ def track_clip(
                 refused[f"tracks {reason}"] += 1
     # Only now, so that a clip that fails midway is not counted twice when it is tried again.
     dropped.update(refused)
+
+
+def _noting(batches: Iterable[FrameBatch], times_s: list[float]) -> Iterator[FrameBatch]:
+    """The batches; the times of their frames are added to `times_s`."""
+    for batch in batches:
+        times_s += batch.times_s.tolist()
+        yield batch
+
+
+def on_disk(tracks: Iterable[Track], file: IO[bytes]) -> list[Track]:
+    """The tracks with their class scores in `file`, which they are read from when they are used."""
+    held, num_scores = [], [0]
+    for track in tracks:
+        file.write(np.ascontiguousarray(track.logits, np.float32).tobytes())
+        num_scores.append(num_scores[-1] + track.logits.size)
+        held.append((replace(track, logits=np.zeros((0, track.logits.shape[1]), np.float32)), track.logits.shape))
+    file.flush()
+    scores = np.memmap(file, np.float32, "r", shape=(num_scores[-1],)) if num_scores[-1] else np.zeros(0, np.float32)
+    return [
+        replace(track, logits=scores[first : first + shape[0] * shape[1]].reshape(shape))
+        for (track, shape), first in zip(held, num_scores, strict=False)
+    ]
 
 
 def track_frames(

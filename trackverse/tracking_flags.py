@@ -13,6 +13,7 @@ from trackverse.bytetrack import ByteTrackConfig
 from trackverse.detectors import DEFAULTS, DETECTORS, EMBEDDINGS, DetectorConfig, choose_detector, load_detector
 from trackverse.detectors.protocol import Detector
 from trackverse.filters import FilterConfig
+from trackverse.refine import RefineConfig
 from trackverse.tracking import TrackingSettings
 
 # The association's defaults for NanoDet, whose good scores begin at 0.45. Colours tell people apart less surely than a
@@ -82,6 +83,9 @@ def add(parser: cli.Parser, *, frame_rate: float, filters: FilterConfig) -> None
             else:
                 kind = cli.fraction if field.name in SHARES else cli.not_negative
             add(f"--{field.name}", type=kind, metavar="X", help=shown)
+    text = "look again at all tracks of a clip: join fragments, fill gaps, smooth boxes, drop duplicates (default)"
+    add("--refine", action="store_true", default=True, help=text)
+    add("--no_refine", dest="refine", action="store_false", help="keep the tracks as they are found")
     parser.set_defaults(filter_defaults=filters)
 
 
@@ -104,6 +108,7 @@ def settings(args: Namespace) -> TrackingSettings:
         given(DEFAULTS[choice.name]),
         given(TRACKING_DEFAULTS[choice.name]),
         given(args.filter_defaults),
+        RefineConfig() if args.refine else None,
     )
 
 

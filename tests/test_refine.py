@@ -1,0 +1,338 @@
+"""The second pass on drawn tracks: a table of what the online pass leaves behind, and what must come of it.
+
+Every box carries the number of the object that it shows in its first class score: so a track says whose boxes it has.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trackverse import boxes, motion
+from trackverse.refine import BLOCK_PAIRS, RefineConfig, refine
+from trackverse.tracking import on_disk
+from trackverse.types import LOOK_FRAMES, Track
+
+FPS = 16.0
+CONFIG = RefineConfig()
+CLIP_S = np.arange(0, 480) / FPS  # the times of a clip's frames
+# Five looks at right angles to each other, after what they have in common.
+RED, GREEN, BLUE, GREY, PINK = np.eye(5, 32)
+
+
+def seen(
+    frames: Sequence[int] | np.ndarray,
+    *,
+    x: Callable[[np.ndarray], np.ndarray] | float = 100.0,
+    y: float = 300.0,
+    owner: int = 1,
+    look: np.ndarray | None = None,
+    classes: Sequence[float] = (1.0, 0.0),
+    noise: float = 0.0,
+    size: tuple[float, float] = (40.0, 80.0),
+    clip_s: np.ndarray = CLIP_S,
+    seed: int = 0,
+) -> Track:
+    """A track of 40 x 80 px boxes, in the given frames; `x(t)` its centre; `look` its embedding but for some noise."""
+    frames, rng = np.asarray(frames), np.random.default_rng(seed)
+    times_s = clip_s[frames]
+    centre = np.stack([x(times_s) if callable(x) else np.full(len(frames), x), np.full(len(frames), y)], axis=-1)
+    half = np.array(size) / 2
+    xyxy = np.concatenate([centre - half, centre + half], axis=1) + rng.normal(0, noise, (len(frames), 4))
+    logits = np.tile(np.array([0.0, *classes]), (len(frames), 1))
+    logits[:, 0] = owner / 1000
+    embeddings = np.zeros((len(frames), 0))
+    if look is not None:
+        embeddings = look + 1 + rng.normal(0, 0.1, (len(frames), len(look)))
+        embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    looks = np.add.reduceat(embeddings, np.arange(0, len(frames), LOOK_FRAMES), axis=0)
+    mean = looks.sum(axis=0)
+    return Track(
+        times_s,
+        xyxy.astype(np.float32),
+        np.full(len(frames), 0.9, np.float32),
+        logits.astype(np.float32),
+        (mean / max(np.linalg.norm(mean), 1e-9)).astype(np.float32),
+        looks.astype(np.float32),
+    )
+
+
+def owners(track: Track) -> list[int]:
+    """Whose boxes a track has."""
+    return np.unique((1000 * track.logits[~track.interpolated, 0]).round().astype(int)).tolist()
+
+
+def spans(tracks: Sequence[Track]) -> list[tuple[list[int], int, int]]:
+    """(owners, first frame, last frame) of every track."""
+    return [(owners(track), *(round(FPS * float(t)) for t in track.times_s[[0, -1]])) for track in tracks]
+
+
+def again(tracks: Sequence[Track], **changes: float) -> list[Track]:
+    return refine(tracks, replace(CONFIG, **changes), frame_times_s=CLIP_S)
+
+
+def walk(t: np.ndarray) -> np.ndarray:
+    return 100 + 40 * t
+
+
+# Three that are there all the time, far away: from them the clip learns how much looks differ.
+OTHERS = [
+    seen(range(400), x=900.0 + 300 * n, owner=7 + n, look=look, seed=7 + n) for n, look in enumerate([BLUE, PINK, GREY])
+]
+
+
+# ---- joining: (what happens, tracks, what must come of them)
+
+
+def far(t: np.ndarray) -> np.ndarray:
+    return 800 - 10 * t
+
+
+JOINING = {
+    "a walker hidden for ten frames is one": ([seen(range(60), x=walk), seen(range(70, 130), x=walk)], 1),
+    "a look-alike walks the other way": (
+        [seen(range(60), x=walk), seen(range(70, 130), x=lambda t: 500 - 40 * t, owner=2)],
+        2,
+    ),
+    "one ends, another begins far away": ([seen(range(60), x=walk), seen(range(64, 130), x=far, owner=2)], 2),
+    "in the same place, but twice as large": (
+        [seen(range(60)), seen(range(70, 130), size=(80, 160), owner=2)],
+        2,
+    ),
+    "without looks, not across more than three seconds": ([seen(range(60)), seen(range(110, 170))], 2),
+    "both at once are two": ([seen(range(60), x=walk), seen(range(40, 100), x=walk, y=340.0, owner=2)], 2),
+    "a person is not a dog": (
+        [seen(range(60), classes=(1, 0)), seen(range(64, 120), classes=(0, 1), owner=2)],
+        2,
+    ),
+    "a car that is half a lorry is": (
+        [seen(range(60), classes=(0.6, 0.4)), seen(range(64, 120), classes=(0.4, 0.6))],
+        1,
+    ),
+    "three fragments become one": ([seen(range(n, n + 40), x=walk) for n in (0, 44, 88)], 1),
+}
+
+
+@pytest.mark.parametrize("case", JOINING)
+def test_joining_by_motion(case: str) -> None:
+    tracks, num = JOINING[case]
+    found = again(tracks)
+    assert len(found) == num
+    assert all(len(owners(track)) == 1 for track in found)
+
+
+LOOKING = {
+    "gone for ten seconds, back elsewhere with its look": (
+        [seen(range(100), look=RED), seen(range(260, 400), x=600.0, look=RED, seed=1)],
+        1,
+    ),
+    "another look is another object, even in the same place": (
+        [seen(range(100), look=RED), seen(range(104, 200), look=GREEN, owner=2, seed=1)],
+        2,
+    ),
+    "a look says nothing across more than the longest time": (
+        [seen(range(30), look=RED), seen(range(30, 60), look=RED, clip_s=CLIP_S + 40, seed=1)],
+        2,
+    ),
+    "unknown looks leave it to the motion": (
+        [seen(range(100), x=walk, look=RED), seen(range(104, 200), x=walk, look=np.full(32, np.nan))],
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LOOKING)
+def test_joining_by_looks(case: str) -> None:
+    tracks, num = LOOKING[case]
+    found = again([*tracks, *OTHERS])
+    assert len(found) == num + len(OTHERS)
+    assert all(len(owners(track)) == 1 for track in found)
+
+
+def test_the_best_for_all_is_not_the_best_for_one() -> None:
+    """A ends nearest to where B goes on; but then A's own end would be left over."""
+    a, b = seen(range(40), x=100.0, owner=1), seen(range(40), x=128.0, owner=2)
+    a2, b2 = seen(range(44, 90), x=116.0, owner=1), seen(range(44, 90), x=146.0, owner=2)
+    assert sorted(spans(again([a, b, a2, b2]))) == [([1], 0, 89), ([2], 0, 89)]
+
+
+def test_no_longer_gap_than_asked_for_is_joined() -> None:
+    tracks = [seen(range(60), x=walk), seen(range(70, 130), x=walk)]
+    gap_s = 11 / FPS
+    assert len(again(tracks, max_blind_gap_s=gap_s)) == 1
+    assert len(again(tracks, max_blind_gap_s=gap_s - 0.01)) == 2
+
+
+def test_a_track_that_slips_to_another_object_is_cut_and_the_parts_find_their_own() -> None:
+    """Where red and green pass each other, each track goes on with the other one's boxes."""
+    parts = {
+        (owner, half): seen(
+            range(104) if half == 0 else range(104, 208),
+            x=400.0 + 60 * n,
+            look=look,
+            owner=owner,
+            seed=2 * owner + half,
+        )
+        for n, (owner, look) in enumerate([(1, RED), (2, GREEN)])
+        for half in (0, 1)
+    }
+
+    def swapped(first: Track, second: Track) -> Track:
+        columns = ("times_s", "xyxy", "scores", "logits", "looks", "interpolated")
+        return replace(
+            first, **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in columns}
+        )
+
+    tracks = [swapped(parts[1, 0], parts[2, 1]), swapped(parts[2, 0], parts[1, 1])]
+    assert [owners(track) for track in tracks] == [[1, 2], [1, 2]]
+    found = [track for track in again([*tracks, *OTHERS]) if owners(track)[0] in (1, 2)]
+    counts = np.array([[(np.round(1000 * track.logits[:, 0]) == n).sum() for n in (1, 2)] for track in found])
+    assert len(found) == 2
+    # The frame of the slip is known to one look only.
+    assert (np.sort(counts, axis=1)[:, 0] <= LOOK_FRAMES).all()
+    assert (np.sort(counts, axis=1)[:, 1] >= 200).all()
+
+
+# ---- gaps
+
+
+def test_gaps_are_filled_on_the_way_and_marked() -> None:
+    (track,) = again([seen(range(60), x=walk), seen(range(63, 130), x=walk)])
+    assert np.flatnonzero(track.interpolated).tolist() == [60, 61, 62]
+    np.testing.assert_allclose(track.times_s, CLIP_S[:130])
+    np.testing.assert_allclose(track.xyxy[:, 0] + 20, walk(track.times_s), atol=0.01)
+    assert not track.scores[track.interpolated].any() and not track.logits[track.interpolated].any()
+    np.testing.assert_allclose(track.scores[~track.interpolated], 0.9)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "num_new"), [(True, 12), (False, 0)], ids=["behind another", "in full view, undetected"]
+)
+def test_a_longer_gap_is_filled_only_where_something_hides_the_object(hidden: bool, num_new: int) -> None:
+    at = 300.0 if hidden else 900.0
+    other = seen(range(130), x=at, size=(120, 200), owner=2)
+    found = again([seen(range(60), x=300.0), seen(range(72, 130), x=300.0), other])
+    assert sorted(int(track.interpolated.sum()) for track in found) == sorted([0, num_new])
+
+
+def test_a_gap_without_frames_stays_empty() -> None:
+    """Variable frame rate: nothing is put where the video has no frame."""
+    clip_s = np.concatenate([np.arange(0, 60) / FPS, 60 / FPS + 0.1 + np.arange(0, 60) / 4.0])
+    tracks = [seen(range(59), x=walk, clip_s=clip_s), seen(range(60, 100), x=walk, clip_s=clip_s)]
+    (track,) = refine(tracks, CONFIG, frame_times_s=clip_s)
+    assert np.isin(track.times_s, clip_s).all()
+    assert track.times_s[track.interpolated].tolist() == [clip_s[59]]
+
+
+def test_what_was_interpolated_before_is_made_anew() -> None:
+    once = again([seen(range(60), x=walk), seen(range(63, 130), x=walk)])
+    twice = again(once)
+    assert [len(track) for track in twice] == [130]
+    assert twice[0].interpolated.tolist() == once[0].interpolated.tolist()
+
+
+# ---- smoothing
+
+
+def test_smoothing_takes_jitter_away_and_neither_shrinks_nor_lags() -> None:
+    jittered = seen(range(200), x=walk, noise=2.0)
+    (track,) = again([jittered])
+    truth = seen(range(200), x=walk).xyxy
+    assert np.abs(track.xyxy - truth).mean() < 0.75 * np.abs(jittered.xyxy - truth).mean()
+    assert boxes.area(track.xyxy).mean() == pytest.approx(40 * 80, rel=0.01)
+
+
+def test_steady_motion_and_growth_stay_as_they_are() -> None:
+    track = seen(range(50), x=lambda t: 100 + 200 * t)
+    grown = replace(track, xyxy=track.xyxy + np.outer(np.arange(50), [-1, -2, 1, 2]).astype(np.float32))
+    (found,) = again([grown])
+    np.testing.assert_allclose(found.xyxy, grown.xyxy, atol=0.01)
+
+
+# ---- duplicates
+
+
+def test_a_track_on_another_one_goes() -> None:
+    whole, part = seen(range(200), x=walk), seen(range(50, 120), x=walk, owner=2, noise=1.0, classes=(0, 1))
+    assert spans(again([part, whole])) == [([1], 0, 199)]
+
+
+def test_of_two_equal_tracks_the_better_one_stays() -> None:
+    good = seen(range(100), owner=1)
+    bad = replace(seen(range(100), owner=2), scores=np.full(100, 0.4, np.float32))
+    for tracks in ([good, bad], [bad, good]):
+        assert spans(again(tracks)) == [([1], 0, 99)]
+
+
+def test_objects_that_pass_each_other_both_stay() -> None:
+    tracks = [seen(range(200), x=walk), seen(range(200), x=lambda t: 600 - 40 * t, owner=2)]
+    assert len(again(tracks)) == 2
+
+
+# ---- edges
+
+
+def test_nothing_comes_of_nothing() -> None:
+    assert refine([], CONFIG) == []
+
+
+def test_tracks_of_one_frame() -> None:
+    tracks = [seen([n], x=100.0 + 300 * n, owner=n + 1) for n in range(3)]
+    found = again(tracks)
+    assert [len(track) for track in found] == [1, 1, 1]
+    for before, after in zip(tracks, found, strict=True):
+        np.testing.assert_allclose(after.xyxy, before.xyxy)
+
+
+@pytest.mark.parametrize("num_labels", [0, 1, 3])
+def test_no_classes_and_no_looks_are_no_obstacle(num_labels: int) -> None:
+    tracks = [seen(range(60), x=walk), seen(range(63, 130), x=walk)]
+    (track,) = again([replace(track, logits=np.zeros((len(track), num_labels), np.float32)) for track in tracks])
+    assert track.logits.shape == (130, num_labels)
+    assert track.embedding.shape == (0,)
+
+
+def test_a_joined_track_has_the_mean_look_of_its_parts() -> None:
+    tracks = [seen(range(100), look=RED), seen(range(104, 200), look=RED, seed=1), *OTHERS]
+    joined = next(track for track in again(tracks) if owners(track) == [1])
+    total = sum(track.looks.sum(axis=0) for track in tracks[:2])
+    np.testing.assert_allclose(joined.embedding, total / np.linalg.norm(total), atol=1e-6)
+
+
+def test_the_order_of_the_tracks_does_not_matter() -> None:
+    tracks = [*LOOKING["gone for ten seconds, back elsewhere with its look"][0], *OTHERS]
+    assert sorted(spans(again(tracks))) == sorted(spans(again(tracks[::-1])))
+
+
+def test_class_scores_on_disk_come_back_whole() -> None:
+    tracks = [seen(range(60), x=walk), seen(range(64, 130), x=walk), seen(range(20), x=far, owner=2)]
+    with tempfile.TemporaryFile() as file:
+        held = on_disk(tracks, file)
+        assert all(isinstance(track.logits.base, np.memmap) for track in held)
+        for ours, theirs in zip(again(held), again(tracks), strict=True):
+            np.testing.assert_array_equal(ours.logits, theirs.logits)
+
+
+def test_five_thousand_tracks_are_never_paired_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory stays far below a number for each of their 25 million pairs."""
+    rng = np.random.default_rng(5)
+    places = zip(rng.integers(0, 460, 5000), *rng.uniform(0, 4000, (2, 5000)), strict=True)
+    tracks = [
+        seen(range(start, start + 12), x=x, y=y, look=rng.normal(0, 0.3, 16), seed=n)
+        for n, (start, x, y) in enumerate(places)
+    ]
+    at_once = []
+
+    def counted(*args: Any) -> Any:
+        at_once.append(len(args[2]))
+        return evidence(*args)
+
+    evidence = motion.evidence
+    monkeypatch.setattr(motion, "evidence", counted)
+    assert len(again(tracks)) < 5000
+    assert sum(at_once) > 4e6 and max(at_once) <= BLOCK_PAIRS
