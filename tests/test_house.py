@@ -20,11 +20,11 @@ ROWS = (
     ("files",),
     (
         "boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch",
-        "plate_search", "workers", "looks", "motion", "smoothing",
+        "plate_search", "workers",
     ),
     (
-        "metafile", "progress", "worklist", "video", "kalman", "association", "history", "camera", "cli",
-        "records", "appearance", "flat_drawing", "slurm_queue", "looks", "motion", "smoothing", "refine",
+        "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",
+        "records", "appearance", "flat_drawing", "slurm_queue", "looks", "motion", "smoothing",
     ),
     (
         "download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export",
@@ -32,7 +32,7 @@ ROWS = (
     ),
     ("detectors", "blur", "pacing", "segments", "forget"),
     ("tracking", "curate", "report", "plates", "learnt_scores", "doctor"),
-    ("stage", "tracking_flags", "filter_flags"),
+    ("stage", "associate", "tracking_flags", "filter_flags"),
 )
 # fmt: on
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}

@@ -55,8 +55,8 @@ def _parse(value: Any, path: Path) -> Progress:
     schema = value.get("schema", jsonl.SCHEMA) if isinstance(value, dict) else jsonl.SCHEMA
     if schema != jsonl.SCHEMA:
         raise RecordError(
-            f"{path}: of format {str(schema)[:40]!r}, this version writes {jsonl.SCHEMA}: use the version that made it, "
-            "or another --output_dir",
+            f"{path}: of format {str(schema)[:40]!r}, this version writes {jsonl.SCHEMA}: use the version that "
+            "made it, or another --output_dir",
             reason="newer version",
         )
     try:
