@@ -32,7 +32,7 @@ ROWS = (
     ),
     ("detectors", "blur", "pacing", "segments", "forget"),
     ("tracking", "curate", "report", "plates", "learnt_scores", "doctor"),
-    ("stage", "associate", "tracking_flags", "filter_flags"),
+    ("stage", "associate", "evaluate", "tracking_flags", "filter_flags"),
 )
 # fmt: on
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}
