@@ -97,16 +97,16 @@ def test_a_harmful_line_is_counted_and_the_others_are_read(
 
 
 def bomb_line(path: Path) -> None:
-    """A billion letters in one line, in a megabyte of gzip."""
+    """A quarter of a billion letters in one line."""
     with gzip.open(path, "wb", compresslevel=1) as file:
-        for _ in range(1 << 10):
+        for _ in range(1 << 8):
             file.write(b"x" * (1 << 20))
 
 
 def bomb_blank(path: Path) -> None:
-    """A billion empty lines."""
+    """A quarter of a billion empty lines."""
     with gzip.open(path, "wb", compresslevel=9) as file:
-        for _ in range(1 << 10):
+        for _ in range(1 << 8):
             file.write(b"\n" * (1 << 20))
 
 
@@ -133,8 +133,8 @@ def many_lists_in_array(path: Path) -> None:
 
 
 BOMBS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
-    "a line of 1 GB in 1 MB": (bomb_line, {"line too long", "gzip bomb"}),
-    "a billion empty lines in 1 MB": (bomb_blank, {"gzip bomb"}),
+    "a line of 256 MB in 1 MB": (bomb_line, {"line too long", "gzip bomb"}),
+    "256 million empty lines": (bomb_blank, {"gzip bomb"}),
     "a line of 1 GB": (long_line, {"line too long", "set-up"}),
     "a text of 80 MB in an array": (long_string_in_array, {"line too long"}),
     "5 million lists": (many_lists, {"bad line"}),

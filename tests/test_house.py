@@ -123,3 +123,25 @@ def test_the_project_speaks_of_itself_alone() -> None:
         if path.suffix in (".py", ".sh", ".md", ".txt", ".toml", "") and path != Path(__file__).resolve():
             text = path.read_text(errors="ignore")
             assert str(REPO_DIR) not in text and not re.search(r"://[^\s/]+/simple\b", text), name
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=lambda path: str(path.relative_to(REPO_DIR)))
+def test_no_shell_is_involved(path: Path) -> None:
+    """Names come from others: a command is a list of words, never a line for a shell, and nothing is evaluated."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        assert called not in ("eval", "exec", "os.system", "os.popen", "commands.getoutput", "subprocess.getoutput")
+        assert not called.startswith(("os.exec", "os.spawn")) and called not in ("pickle.load", "pickle.loads")
+        assert all(keyword.arg != "shell" for keyword in node.keywords), called
+        if called.startswith("subprocess.") and node.args:
+            assert not isinstance(node.args[0], ast.JoinedStr | ast.Constant), called
+
+
+def test_the_shell_script_quotes_everything() -> None:
+    """Every expansion in the one shell script is within double quotes, but for one in an assignment."""
+    text = (REPO_DIR / "gdpr_blur_faces.sh").read_text()
+    commands = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    without_quoted = re.sub(r'"[^"]*"', "", commands)
+    assert not re.sub(r"(?m)^\w+=\S*$|^here=.*$", "", without_quoted).count("$")

@@ -89,6 +89,8 @@ def fetch(source: SourceVideo, video_path: Path, provenance_path: Path, config: 
     if is_youtube(url):
         check_youtube_tools()
     partial_dir = files.temporary_path(video_path).with_suffix("")
+    if partial_dir.is_symlink():
+        partial_dir.unlink()  # what somebody laid there must not be written through
     try:
         try:
             info, downloaded_path = _download(url, partial_dir, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ def load_matrix(path: Path) -> npt.NDArray[Any]:
     """
     try:
         rows: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except (EOFError, OverflowError, MemoryError, TypeError) as error:
+    # numpy reads the header as Python, which has many ways to be wrong.
+    except (EOFError, OverflowError, MemoryError, RecursionError, SyntaxError, TypeError, TokenError) as error:
         raise ValueError(str(error)) from error
     if rows.ndim != 2 or rows.dtype.kind != "f":
         raise ValueError(f"{rows.dtype} of shape {rows.shape}")

@@ -209,7 +209,11 @@ class Worklist(Generic[Item]):
             log.error("%s: %s", key, error)
             for unmarked in error.unmark:
                 self._note(unmarked, self._failures.get(unmarked))
-        except ItemError as error:
+        except (ItemError, MemoryError) as caught:
+            if isinstance(caught, ItemError):
+                error = caught
+            else:  # the item's doing: the next one may well fit
+                error = ItemError(f"memory ran out ({caught})", reason="out of memory", retry=True)
             self._count(self.tally.failed, error)
             log.warning("%s: %s", key, error)
             before = self._failures.get(key)
