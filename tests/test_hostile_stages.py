@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
@@ -15,7 +16,9 @@ import pytest
 import shelf
 from made_tracks import fill_store
 
-from trackverse.layout import REPO_DIR, Layout, lock_path
+from trackverse import files
+from trackverse.errors import RecordError
+from trackverse.layout import REPO_DIR, Layout, TracksLayout
 from trackverse.store import TrackStore
 
 NUM_VIDEOS = 320
@@ -145,8 +148,6 @@ def test_damaged_metadata_through_a_stage(surrounded: Path) -> None:
 
 def test_damaged_records_and_progress_through_a_stage(surrounded: Path) -> None:
     """Each record in a gzip member of its own, damaged before it is packed; every fourth file's progress is, too."""
-    import gzip
-
     rng = np.random.default_rng(7)
     layout = fill_store(surrounded / "tracks", {"video-00000": [1, 2, 3, 4]})
     original = gzip.decompress(layout.meta_path("video-00000").read_bytes())
@@ -168,22 +169,16 @@ def test_damaged_records_and_progress_through_a_stage(surrounded: Path) -> None:
 
 
 def test_links_in_a_dataset_are_not_written_through(surrounded: Path, tmp_path: Path) -> None:
-    """A folder from elsewhere, with links where locks, temporary and track files will be."""
-    from trackverse import files
-    from trackverse.errors import RecordError
+    """A folder from elsewhere, with links where temporary and track files will be."""
 
     victim = surrounded.parent / "other" / "passwd"
     path = surrounded / "tracks" / "vi" / "video-meta.jsonl.gzip"
     path.parent.mkdir(parents=True)
-    for link in (lock_path(path), files.temporary_path(path)):
-        link.symlink_to(victim)
-    with files.claim(lock_path(path)) as claimed, files.atomic_write(path) as file:
-        assert claimed
+    files.temporary_path(path).symlink_to(victim)
+    with files.atomic_write(path) as file:
         file.write(b"x")
     path.unlink()
     path.symlink_to(victim)
-    from trackverse.layout import TracksLayout
-
     with pytest.raises(RecordError) as caught:
         TrackStore(TracksLayout(surrounded / "tracks"), {})._append(path, 0, b"x")
     assert caught.value.reason == "a link in the way"

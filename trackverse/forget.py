@@ -13,6 +13,7 @@ not touched. To take a video in again, remove its tombstone.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
 import json
@@ -78,9 +79,9 @@ class Forgetting:
                 self._remove_from(folder, name)
         for path in self._files("jsonl"):
             if path.parent.parent.name == "mined_segments":
-                self._rewrite(path, lock_path(path.with_name("part0.jsonl")), jsonl.dump, is_packed=False)
+                self._rewrite(path, lock_path(path.with_name("part0.jsonl")))
         for path in self._files("jsonl.gzip", "jsonl.gz"):
-            self._rewrite(path, lock_path(path), jsonl.dump, is_packed=True)
+            self._rewrite(path, None)
         for path in self._files("html"):
             if any(name.pattern.search(path.read_bytes()) for name in self.names):
                 self._remove(path, "; trackverse.report makes it anew")
@@ -166,15 +167,22 @@ class Forgetting:
         else:
             path.unlink(missing_ok=True)  # of a link the link, never what it leads to
 
-    def _rewrite(self, path: Path, lock: Path, dump: Callable[[Any], str], *, is_packed: bool) -> None:
-        """A file of lines without those of the videos, and what is told beside it; the other lines as they are."""
+    def _rewrite(self, path: Path, lock: Path | None) -> None:
+        """A file of lines without those of the videos, and what is told beside it; the other lines as they are.
+
+        `lock`: what others hold while they write the file.
+        """
+        is_packed = not path.name.endswith(".jsonl")
+        if lock and os.path.lexists(lock) and not self.dry_run:
+            self._wait_for(lock)  # one that a kill left is removed, too
         try:
             num_lines = sum(1 for _ in self._lines(path))
             num_left = sum(1 for _ in self._left(path))
             if num_left < num_lines:
                 self.say(f"{path}: {num_lines - num_left} lines of {num_lines} taken out")
                 if not self.dry_run:
-                    with files.claim(lock, wait=True), files.atomic_write(path) as file:  # cut_videos.py takes it, too
+                    claim = files.claim(lock, wait=True) if lock else contextlib.nullcontext()
+                    with claim, files.atomic_write(path) as file:
                         for line in self._left(path):
                             text = line.decode()
                             file.write(jsonl.gzip_member(text) if is_packed else text.encode() + b"\n")

@@ -8,6 +8,7 @@ left behind them is cut off before the next commit.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections import Counter
@@ -21,7 +22,7 @@ import numpy as np
 from trackverse import files, jsonl, workers
 from trackverse import progress as progress_file
 from trackverse.errors import RecordError, SetupError
-from trackverse.layout import TracksLayout, embeddings_beside, progress_beside
+from trackverse.layout import TracksLayout, embeddings_beside, progress_beside, sidecar_beside
 from trackverse.progress import Progress
 from trackverse.records import Origin, TrackRecord, TrackSummary, describe, parse_record, parse_summary, to_line
 from trackverse.types import Clip, Float16, Float32, Int64, Track
@@ -85,6 +86,7 @@ class TrackStore:
     @staticmethod
     def _append(path: Path, committed_bytes: int, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        files.check_claims()
         if path.is_symlink():
             raise RecordError(f"{path}: is a link, and nothing is written through links", reason="a link in the way")
         with open(path, "ab") as file:
@@ -187,6 +189,26 @@ def summarise_all(
         yield from map(summarise, meta_paths)
         return
     yield from workers.map_each(summarise, meta_paths, num_workers)
+
+
+def commit_subset(path: Path, picks: Iterable[tuple[Path, int]], sidecar: Mapping[str, Any]) -> None:
+    """Write a subset and how it came about. Without the second it does not count as made, so a kill loses nothing."""
+    sidecar_path = sidecar_beside(path)
+    sidecar_path.unlink(missing_ok=True)
+    write_subset(path, picks)
+    with files.atomic_write(sidecar_path) as file:
+        file.write(json.dumps(sidecar, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def load_sidecar(path: Path) -> dict[str, Any] | None:
+    """How a subset came about: empty if what is there is not ours, None if the subset doesn't count as made."""
+    sidecar_path = sidecar_beside(path)
+    if not path.exists() or not sidecar_path.exists():
+        return None
+    try:
+        return dict(jsonl.read_json(sidecar_path))
+    except (RecordError, TypeError, ValueError):
+        return {}
 
 
 def write_subset(path: Path, picks: Iterable[tuple[Path, int]]) -> None:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -22,6 +24,7 @@ from typing import Generic, TypeVar
 
 from trackverse import files, jsonl
 from trackverse.errors import ItemError, RecordError, StopWorkError
+from trackverse.layout import lock_path
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -124,7 +127,7 @@ class Worklist(Generic[Item]):
         self.tally = tally
 
     def __iter__(self) -> Iterator[Item]:
-        busy: list[list[Item]] = []
+        busy: dict[Path, list[Item]] = {}
         for claim_path, group in groupby(self._items, key=self._claim_path):
             pending = [item for item in group if self._is_pending(item)]
             if self._dry_run:
@@ -133,16 +136,24 @@ class Worklist(Generic[Item]):
                 self._prepare()
                 with files.claim(claim_path) as claimed:
                     if not claimed:
-                        busy.append(pending)
+                        busy.setdefault(claim_path, []).extend(pending)
                         continue
                     yield from self._under_claim(pending, {})
+            else:
+                files.clear_claim(claim_path)  # of one that was killed when it had only this left to do
             if self.tally.stopped:
                 return
-        for pending in busy:
-            with files.claim(self._claim_path(pending[0]), wait=True):
-                yield from self._under_claim(pending, load_failures(self._failed_path))
-            if self.tally.stopped:
-                return
+        while busy:
+            for claim_path in list(busy):
+                with files.claim(claim_path) as claimed:
+                    if claimed:
+                        yield from self._under_claim(busy.pop(claim_path), load_failures(self._failed_path))
+                if self.tally.stopped:
+                    return
+            if busy:
+                time.sleep(files.MAX_LOOK_S)
+        if not self._dry_run:
+            self._mend_list()
 
     def _is_pending(self, item: Item) -> bool:
         try:
@@ -207,6 +218,12 @@ class Worklist(Generic[Item]):
             if key in self._failures:
                 self._note(key, None)
 
+    def _mend_list(self) -> None:
+        """Undo what a worker that was killed while it noted a failure has left."""
+        if os.path.lexists(lock_path(self._failed_path)):
+            with files.claim(lock_path(self._failed_path), wait=True):
+                files.cut_torn_line(self._failed_path)
+
     def _fail(self, key: str, error: ItemError) -> None:
         self._count(self.tally.failed, error)
         log.warning("%s: %s", key, error)
@@ -217,7 +234,8 @@ class Worklist(Generic[Item]):
     def _note(self, key: str, failure: Failure | None) -> None:
         entry: dict[str, object] = {"key": key, "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
         entry |= failure.to_json() if failure else {"reason": None}
-        files.append_line(self._failed_path, jsonl.dump(entry))
+        with files.claim(lock_path(self._failed_path), wait=True):
+            files.append_line(self._failed_path, jsonl.dump(entry))
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,7 @@ def published(path: Path) -> Iterator[Path]:
     """
     temporary = files.temporary_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.unlink(missing_ok=True)  # a link that was laid there would be written through
+    temporary.unlink(missing_ok=True)  # never go on writing in a file that a dead one may still have open
     try:
         yield temporary
         files.publish(temporary, path)
