@@ -145,7 +145,7 @@ def test_what_is_queued_is_not_submitted_again(folder: Path, cluster: Cluster) -
     (job_id,) = {job.partition("_")[0] for job in held}
     assert answers[1][1] == f"error: already queued as job {job_id} (2 pending); nothing submitted\n"
 
-    done = submit_stage(folder, "--metafile", "a.jsonl", "c.jsonl", "b.jsonl")
+    done = submit_stage(folder, "--metafile", "a.jsonl", "c.jsonl", "b.jsonl", "--num_workers", "2")
     assert done.returncode == 0, done.stderr
     assert "submitted 1 of 3 elements" in done.stdout
     assert f"not submitted again: job {job_id} (2 pending)" in done.stdout
@@ -271,7 +271,7 @@ def test_when_the_queue_is_not_clear_nothing_is_submitted(
     monkeypatch.setenv("NAME", job_name(script, output_dir))
     sbatch_called = put_tools(tmp_path, monkeypatch, squeue)
     with pytest.raises(SetupError) as refusal:
-        slurm.submit(script, [["--a", "1"]], output_dir, Settings())
+        slurm.submit(script, {"--a 1": ["--a", "1"]}, output_dir, Settings())
     assert said in str(refusal.value)
     assert not sbatch_called.exists()
 
@@ -314,7 +314,7 @@ def test_a_broken_note_is_not_taken_for_an_empty_one(tmp_path: Path, monkeypatch
     for content in ("{", "[1]", '{"name": 3}'):
         (tmp_path / "submitted.json").write_text(content)
         with pytest.raises(SetupError, match=r"submitted\.json: not a list of submitted jobs"):
-            slurm.submit(tmp_path / "stage.py", [[]], tmp_path, Settings())
+            slurm.submit(tmp_path / "stage.py", {"": []}, tmp_path, Settings())
     assert not sbatch_called.exists()
 
 
@@ -333,7 +333,7 @@ def test_folders_whose_names_slurm_would_read_as_patterns(
 ) -> None:
     sbatch_called = put_tools(tmp_path, monkeypatch, "exit 0")
     with pytest.raises(SetupError, match="can't write logs"):
-        slurm.submit(tmp_path / "stage.py", [[]], tmp_path / name, Settings())
+        slurm.submit(tmp_path / "stage.py", {"": []}, tmp_path / name, Settings())
     assert not sbatch_called.exists()
 
 

@@ -126,6 +126,7 @@ class Campaign:
     street: Layout
     output_dir: Path
     slow_imports_dir: Path
+    num_workers: int  # that each element has
     job: str = ""  # number of the first array
     role: dict[str, int] = field(default_factory=dict)  # which element each thing befell
     restarts: dict[str, int] = field(default_factory=dict)
@@ -147,7 +148,7 @@ class Campaign:
         self.cluster.wait_until_empty(120)
         self.note_states()
         self.answers["status after"] = self.stage("--status")
-        self.answers["again"] = self.stage(*SETTINGS)
+        self.answers["again"] = self.stage(*self.settings)
         self.cluster.wait_until_empty(120)
         self.answers["status at the end"] = self.stage("--status")
         return self
@@ -159,14 +160,18 @@ class Campaign:
             env.pop(name, None)
         return parse_tracks(self.street, self.output_dir, *flags, env=env)
 
+    @property
+    def settings(self) -> list[str]:
+        return [*SETTINGS, "--gpus", "1", "--num_workers", str(self.num_workers)]
+
     def submit(self) -> None:
         self.slow_imports_dir.mkdir()
         (self.slow_imports_dir / "sitecustomize.py").write_text(SLOW_IMPORTS)
-        done = self.stage(*SETTINGS, "--gpus", "1")
+        done = self.stage(*self.settings)
         assert done.returncode == 0, done.stderr
         self.job = min(self.cluster.jobs()).partition("_")[0]
         self.answers["submitted"] = done
-        self.answers["twice"] = self.stage(*SETTINGS, "--gpus", "1")
+        self.answers["twice"] = self.stage(*self.settings)
 
     def element(self, number: int) -> str:
         return f"{self.job}_{number}"
@@ -231,7 +236,7 @@ class Campaign:
         self.restarts = {job: self.cluster.restarts(job) - before for job, before in self.restarts.items()}
 
 
-PROCTRACKS = ("cgroup", "pgid")
+PROCTRACKS = {"cgroup": 1, "pgid": 2}  # and the processes of an element: they get its signals only under pgid
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +246,7 @@ def campaigns(street: Layout, tmp_path_factory: pytest.TempPathFactory) -> Itera
         def run(proctrack: str) -> Campaign:
             with running_cluster(proctrack) as cluster:
                 folder = tmp_path_factory.mktemp(proctrack)
-                return Campaign(cluster, street, folder / "it's by slurm", folder / "slow").run()
+                return Campaign(cluster, street, folder / "it's by slurm", folder / "slow", PROCTRACKS[proctrack]).run()
 
         yield {proctrack: pool.submit(run, proctrack) for proctrack in PROCTRACKS}
 
@@ -249,6 +254,25 @@ def campaigns(street: Layout, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(params=PROCTRACKS)
 def campaign(request: pytest.FixtureRequest, campaigns: dict[str, Future[Campaign]]) -> Campaign:
     return campaigns[request.param].result()
+
+
+def test_an_array_over_six_parts_runs_two_at_a_time(
+    street: Layout,
+    undisturbed: dict[str, object],
+    campaigns: dict[str, Future[Campaign]],
+    slurm_cluster: Cluster,
+    tmp_path: Path,
+) -> None:
+    """While the campaigns, on clusters of their own, mostly wait."""
+    slurm_cluster.cancel_all()
+    done = parse_tracks(street, tmp_path / "out", *SETTINGS, "--max_parallel", "2")
+    assert done.returncode == 0, done.stderr
+    array = min(slurm_cluster.jobs()).partition("_")[0]
+    slurm_cluster.wait_until_empty(120)
+    assert tracks(tmp_path / "out") == undisturbed, logs(tmp_path / "out")
+    starts, ends = ([slurm_cluster.time_of(what, f"{array}_{n}") for n in PARTS] for what in ("StartTime", "EndTime"))
+    at_once = [sum(start <= now < end for start, end in zip(starts, ends, strict=True)) for now in starts]
+    assert max(at_once) <= 2
 
 
 def test_whatever_befell_them_the_tracks_are_the_same(campaign: Campaign, undisturbed: dict[str, object]) -> None:

@@ -156,12 +156,13 @@ def slurm_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in SLURM_FLAGS if name != "slurm_extra"} | {"extra": extra}
 
 
-def to_argv(parser: Parser, args: argparse.Namespace) -> list[str]:
-    """The command line that parses to `args`, without the defaults, and without what is about Slurm or `--dry_run`."""
+def to_argv(parser: Parser, args: argparse.Namespace, *, without: Sequence[str] = ()) -> list[str]:
+    """The command line that parses to `args`, without the defaults, without what is about Slurm or `--dry_run`, and
+    `without` the arguments of these names."""
     argv: list[str] = []
     for action in parser._actions:
         value = getattr(args, action.dest, action.default)
-        if action.dest in ("slurm", "status", "dry_run", *SLURM_FLAGS) or value == action.default:
+        if action.dest in ("slurm", "status", "dry_run", *SLURM_FLAGS, *without) or value == action.default:
             continue
         if action.nargs == 0:
             argv.append(action.option_strings[-1])

@@ -51,17 +51,18 @@ class Settings:
 
 
 def submit(
-    script: Path, elements: list[list[str]], output_dir: Path, settings: Settings, *, dry_run: bool = False
+    script: Path, elements: dict[str, list[str]], output_dir: Path, settings: Settings, *, dry_run: bool = False
 ) -> str:
     """Submit `script` once per command line of `elements`, as one array; the lines that say what was done.
 
-    Elements that are still queued from an earlier call are left out, and `submitted.json` in `output_dir` says which
-    those are. More elements than the site takes in one array become several, of which each waits for the one before.
+    `elements` goes by what each is known as: those that are still queued from an earlier call are left out, and
+    `submitted.json` in `output_dir` says which those are. More elements than the site takes in one array become
+    several, of which each waits for the one before.
     Raises SetupError, with nothing submitted, if all are queued, if the queue can't be asked, if it lists jobs of this
     stage and folder that are not noted, and if there is no Slurm or it refuses the settings.
     """
     name = job_name(script, output_dir)
-    jobs = {shlex.join(argv): StageJob(str(script), tuple(argv)) for argv in elements}
+    jobs = {known_as: StageJob(str(script), tuple(argv)) for known_as, argv in elements.items()}
     if dry_run:
         return _plan(name, jobs, settings)
     _check_tools()
@@ -101,7 +102,7 @@ def _plan(name: str, jobs: dict[str, StageJob], settings: Settings) -> str:
     """What `submit` would ask for. The queue is not asked."""
     wants = [f"{key} {value}" for key, value in vars(settings).items() if value]
     lines = [f"would submit {len(jobs)} elements as {name} ({', '.join(wants)}), but those that are queued already:"]
-    return "\n".join([*lines, *(f"  {Path(job.script).name} {command}" for command, job in jobs.items())])
+    return "\n".join([*lines, *(f"  {Path(job.script).name} {shlex.join(job.argv)}" for job in jobs.values())])
 
 
 def _check_tools() -> None:

@@ -63,7 +63,9 @@ def start(
             return _show_status(work, parser, list(_array_elements(args, parts)), script, output_dir(args))
         if args.slurm:
             settings = slurm.Settings(**cli.slurm_settings(args))
-            elements = [cli.to_argv(parser, element) for _, element in _array_elements(args, parts)]
+            elements = {
+                _known_as(parser, element): cli.to_argv(parser, element) for _, element in _array_elements(args, parts)
+            }
             print(slurm.submit(script, elements, output_dir(args), settings, dry_run=args.dry_run))
             return 0
         tally = _run_workers(work, args) if spread else work(args, 0)
@@ -96,6 +98,11 @@ def _array_elements(args: Namespace, parts: str | None) -> Iterator[tuple[str, N
         yield ", ".join(label) or "all", element
 
 
+def _known_as(parser: cli.Parser, element: Namespace) -> str:
+    """The command line by which an element is known in the queue: with more processes, it is still the same work."""
+    return shlex.join(cli.to_argv(parser, element, without=("num_workers", "verbose")))
+
+
 def _show_status(
     work: Work, parser: cli.Parser, elements: list[tuple[str, Namespace]], script: Path, stage_dir: Path
 ) -> int:
@@ -103,7 +110,7 @@ def _show_status(
     package_log.setLevel(logging.ERROR)  # what is wrong with an item is in the jobs' logs
     parts = []
     for label, element in elements:
-        command = shlex.join(cli.to_argv(parser, element))
+        command = _known_as(parser, element)
         element.dry_run, element.num_workers = True, 1
         parts.append(slurm_status.Part(label, command, work(element, 0)))
     name = slurm_queue.job_name(script, stage_dir)
