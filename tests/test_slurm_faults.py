@@ -218,14 +218,17 @@ class Campaign:
         return [self.element(number) for what, number in self.role.items() if what not in ("killed", "cancelled")]
 
     def lose_the_node(self) -> None:
-        """When all that go on by themselves run again. The one that was out of time has its hour back."""
+        """When all that go on by themselves run again. The one that was out of time has its hour back before it does:
+        within a minute, it may not have come further than its imports."""
+        late = self.element(self.role["out of time"])
+        self.wait_until(lambda: self.cluster.state(late) != "RUNNING", "the one whose time is up is requeued", 90)
+        self.cluster.ask("scontrol", "update", f"jobid={late}", "TimeLimit=60")
 
         def all_run_again() -> bool:
             jobs = self.cluster.jobs()
             return all(jobs[job] == "RUNNING" and self.cluster.restarts(job) for job in self.survivors)
 
         self.wait_until(all_run_again, "all run again", 90)
-        self.cluster.ask("scontrol", "update", f"jobid={self.element(self.role['out of time'])}", "TimeLimit=60")
         self.restarts = {job: self.cluster.restarts(job) for job in self.survivors}
         self.cluster.lose_the_node()
         self.cluster.start()
@@ -289,7 +292,7 @@ def test_what_slurm_or_submitit_requeues_needs_no_second_command(campaign: Campa
         "requeued": "COMPLETED",
         "killed": "FAILED",
         "cancelled": "CANCELLED",
-    }
+    }, logs(campaign.output_dir)
     assert set(campaign.restarts.values()) == {1}, "once more for the lost node"
 
 
