@@ -204,7 +204,7 @@ def test_segments_are_judged_by_their_own_samples(shots_video: Path, case: str) 
         own_scores = {name: score for name, score in segment.scores.items() if name != "length"}
         assert own_scores == pytest.approx(scores, abs=0.03), clip
         assert segment.reason == by_itself[1]
-        assert own_scores == pytest.approx(by_itself[0], abs=0.5), clip  # other frames of the same pictures
+        assert own_scores == pytest.approx(by_itself[0], abs=1.5), clip  # other frames of the same pictures
 
 
 def test_stretches_are_judged_by_their_own_samples_in_little_memory() -> None:
