@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from trackverse import boxes, motion
+from trackverse.filters import FilterConfig, why_drop
 from trackverse.refine import BLOCK_PAIRS, RefineConfig, refine
 from trackverse.tracking import on_disk
 from trackverse.types import LOOK_FRAMES, Track
@@ -139,6 +140,10 @@ LOOKING = {
         [seen(range(30), look=RED), seen(range(30, 60), look=RED, clip_s=CLIP_S + 40, seed=1)],
         2,
     ),
+    "slips of the detector that look alike, ten seconds apart": (
+        [seen(range(8), look=RED), seen(range(160, 168), look=RED, seed=1)],
+        2,
+    ),
     "unknown looks leave it to the motion": (
         [seen(range(100), x=walk, look=RED), seen(range(104, 200), x=walk, look=np.full(32, np.nan))],
         1,
@@ -234,6 +239,15 @@ def test_what_was_interpolated_before_is_made_anew() -> None:
     twice = again(once)
     assert [len(track) for track in twice] == [130]
     assert twice[0].interpolated.tolist() == once[0].interpolated.tolist()
+
+
+def test_time_out_of_sight_does_not_make_a_track_long() -> None:
+    """Two seconds, eight of nothing, half a second: less than three in all."""
+    track = seen([*range(33), *range(160, 169)])
+    assert why_drop(track, (720, 1280), FilterConfig(2.6, 0.0)) == "shorter than 2.6 s"
+    assert why_drop(track, (720, 1280), FilterConfig(2.5, 0.0)) is None
+    slow = replace(track, times_s=2.0 * np.arange(len(track)))
+    assert why_drop(slow, (720, 1280), FilterConfig(80.0, 0.0)) is None
 
 
 # ---- smoothing

@@ -17,6 +17,7 @@ from trackverse.errors import VideoError
 from trackverse.export import write_mot
 from trackverse.filters import FilterConfig, why_drop
 from trackverse.records import FrameClasses, Origin, TopClasses, TrackRecord
+from trackverse.refine import RefineConfig
 from trackverse.tracking import TrackingSettings, track_clip, track_frames, usable
 from trackverse.types import Clip, Detections, FrameBatch, Track, UInt8
 from trackverse.video import VideoWriter, probe, read_frames
@@ -207,6 +208,21 @@ def test_a_clip_is_tracked_on_the_clock_and_in_the_pixels_of_its_video(square_vi
     np.testing.assert_allclose(track.xyxy[:, 0], frame, atol=2)  # the square's left edge is at the frame's number
     np.testing.assert_allclose(track.xyxy[:, 2] - track.xyxy[:, 0], 20, atol=3)
     assert not dropped
+
+
+def test_the_second_pass_gives_the_same_object_with_its_class_scores_and_inside_the_frame(square_video: Path) -> None:
+    dropped = Counter[str]()
+    (once,) = tracks_of(square_video, clip_of(1.0, 4.0), settings(), dropped)
+    (twice,) = tracks_of(square_video, clip_of(1.0, 4.0), replace(settings(), refine=RefineConfig()), dropped)
+    np.testing.assert_array_equal(twice.times_s, once.times_s)
+    np.testing.assert_array_equal(twice.logits, once.logits)
+    np.testing.assert_allclose(twice.xyxy, once.xyxy, atol=2)
+    assert twice.xyxy.min() >= 0 and not dropped
+
+
+def test_with_the_second_pass_other_settings_are_recorded() -> None:
+    assert "max_fill_gap_s" not in settings().as_dict()
+    assert replace(settings(), refine=RefineConfig()).as_dict()["max_fill_gap_s"] == RefineConfig().max_fill_gap_s
 
 
 def test_dropped_tracks_are_counted_by_reason(square_video: Path) -> None:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from trackverse import boxes
 from trackverse.types import Track
+
+# A longer step from one frame of a track to the next is time out of sight, unless its frames come as rarely anyway.
+HOLE_S = 1.0
 
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """`min_track_len`: seconds from first to last frame; `min_track_area`: mean box area as a share of the frame's."""
+    """`min_track_len`: seconds from first to last frame, less the time out of sight; `min_track_area`: mean box area as
+    a share of the frame's.
+    """
 
     min_track_len: float = 3.0
     min_track_area: float = 0.1
@@ -19,7 +26,9 @@ class FilterConfig:
 def why_drop(track: Track, frame_hw: tuple[int, int], config: FilterConfig) -> str | None:
     """The reason not to keep a track, None if it is kept."""
     # Times are sums of frame durations: 30 frames of 0.1 s must not fall short of 3 s by a rounding error.
-    if track.times_s[-1] - track.times_s[0] < config.min_track_len - 1e-6:
+    steps_s = np.diff(track.times_s)
+    hole = steps_s > max(HOLE_S, 2 * float(np.median(steps_s))) if len(steps_s) else np.zeros(0, bool)
+    if steps_s[~hole].sum() < config.min_track_len - 1e-6:
         return f"shorter than {config.min_track_len:g} s"
     if boxes.area(track.xyxy).mean() < config.min_track_area * frame_hw[0] * frame_hw[1]:
         return f"smaller than {config.min_track_area:g} of the frame"

@@ -30,6 +30,9 @@ from trackverse.vectors import unit
 
 # Pairs of tracks are gone through this many at a time, so that memory doesn't grow with their square.
 BLOCK_PAIRS = 1 << 20
+# Only what was seen for this many looks (a second at 16 frames/s) is known again after long: slips of the detector that
+# happen to look alike would make long tracks of a few frames.
+MIN_LONG_LOOKS = 2
 ROUNDING_S = 1e-6
 
 
@@ -41,8 +44,10 @@ class RefineConfig:
     an object may have left and another one come: 2 stands for prior odds of 1 : 7, and they fall further with the
     number of tracks that begin in a second.
     `min_cut_evidence`: a track is cut where the evidence against its being one object is this large.
-    `max_join_gap_s`: longest time out of sight; without looks there is only motion, which says little after
-    `max_blind_gap_s`. `max_fill_gap_s`: longest gap that is filled.
+    `max_join_gap_s`: longest time out of sight; where looks are few there is only motion, which says little after
+    `max_blind_gap_s`.
+    `max_blink_s`: gaps up to this long are filled; longer ones, up to `max_fill_gap_s`, where other objects would hide
+    this one, by `min_hidden_share` of it in the mean: what isn't detected in full view is not where a line has it.
     `min_duplicate_iou`, `min_duplicate_share`: a duplicate overlaps that much in that share of its frames.
     `min_class_cosine`: classes whose scores over the tracks are further apart contradict each other.
     """
@@ -260,7 +265,8 @@ def _candidates(
     for block in np.split(np.arange(len(chains)), np.arange(num_rows, len(chains), num_rows)):
         gap_s = start_s - end_s[block, None]
         sure = (nums[block, None] > 0) & (nums > 0) & (model is not None)
-        max_gap_s = np.where(sure, config.max_join_gap_s, config.max_blind_gap_s)
+        well_known = (nums[block, None] >= MIN_LONG_LOOKS) & (nums >= MIN_LONG_LOOKS) & sure
+        max_gap_s = np.where(well_known, config.max_join_gap_s, config.max_blind_gap_s)
         row, j = np.nonzero((gap_s > 0) & (gap_s <= max_gap_s + ROUNDING_S))
         i = block[row]
         evidence = motion.evidence(pieces.tails, pieces.heads, tails[i], heads[j], gap_s[row, j], pieces.scene)
