@@ -5,9 +5,10 @@ python cut_videos.py --workdir data/hdvila-100m --metafile ids.txt --no_clips --
 python cut_videos.py --workdir data/hdvila-100m --metafile part0.jsonl part1.jsonl --vocab lvis --num_parts 128 --slurm
 
 What becomes a clip: the scenes of the video (from one hard cut to the next) or, where the metafile lists spans, what
-the spans and the scenes have in common. Dropped, each with its reason: what is shorter than --min_scene_len or longer
-than --max_scene_len, and, judged by two frames a second of its first 8 s, cartoons and what is not nice to look at. Of
-these, flat drawings (title cards too) and low technical quality (black, blank, blurred) are found out of the box.
+the spans and the scenes have in common. Of spans that overlap, the one listed first keeps what both have. Dropped,
+each with its reason: what is shorter than --min_scene_len or longer than --max_scene_len, and, judged by two frames a
+second of its first 8 s, cartoons and what is not nice to look at. Of these, flat drawings (title cards too) and low
+technical quality (black, blank, blurred) are found out of the box.
 
 WORKDIR/video_clips/<first two characters of the id>/<id>/<id>.<n>.mp4  the kept clips
 WORKDIR/video_scenes/<first two characters of the id>/<id>.json         every segment, with scores and reasons
@@ -41,6 +42,8 @@ def make_parser() -> cli.Parser:
     add = parser.add_argument_group("where shots change").add_argument
     help_text = "PySceneDetect's detector of hard cuts; none: the metafile's spans or the whole video"
     add("--scene_detector", choices=scenes.DETECTORS, default=DEFAULTS.scene_detector, help=help_text)
+    help_text = "look only at frames that others are predicted from (H.264), and closely around each cut"
+    add("--fast", action="store_true", help=help_text)
     filter_flags.add(parser)
     add = parser.add_argument_group("what is written").add_argument
     add("--no_clips", action="store_true", help="only scenes and segments, no clip files")
@@ -59,7 +62,7 @@ def work(args: Namespace, rank: int) -> Tally:
     tally = Tally()
     outdated: set[str] = set()
     clip_mode = None if args.no_clips else args.mode
-    config = CutConfig(scene_detector=args.scene_detector, **filter_flags.settings(args))
+    config = CutConfig(scene_detector=args.scene_detector, fast=args.fast, **filter_flags.settings(args))
     filters = [] if args.dry_run else filter_flags.load(args)
 
     def is_done(video: SourceVideo) -> bool:
@@ -89,6 +92,7 @@ def work(args: Namespace, rank: int) -> Tally:
                 write_clips(cut, layout, clip_mode)
             scenes.save(layout.scenes_path(video.video_id), cut)  # last: from now on the video is done
             tally.dropped.update(segment.reason for segment in cut.segments if segment.reason)
+            tally.shortened.update(scenes.why_shortened(video, cut.duration_s))
     if outdated:
         fix = f"remove their files in {layout.scenes_dir} to cut them again"
         log.warning("%d videos were cut with other settings or spans: %s", len(outdated), fix)

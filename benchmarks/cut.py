@@ -127,14 +127,22 @@ def find_ours(path: Path) -> list[int]:
     return [round(start_s * FPS) for start_s, _ in detect_scenes(path, probe(path), "adaptive")[1:]]
 
 
-def find_and_filter(path: Path) -> list[int]:
+def find_and_filter(path: Path, *, fast: bool = False) -> list[int]:
     parser = cli.Parser(None)
     filter_flags.add(parser)
     args = parser.parse_args(["--cartoon_model", "built_in", "--aesthetics_model", "built_in"])
-    config = CutConfig(**filter_flags.settings(args))
+    config = CutConfig(fast=fast, **filter_flags.settings(args))
     filters = filter_flags.load(args)
     found = find_segments(SourceVideo("shots", None, None), path, config, filters, clip_mode=None)
     return [round(start_s * FPS) for start_s, _ in found.scenes[1:]]
+
+
+def find_fast(path: Path) -> list[int]:
+    return [round(start_s * FPS) for start_s, _ in detect_scenes(path, probe(path), "adaptive", fast=True)[1:]]
+
+
+def find_fast_and_filter(path: Path) -> list[int]:
+    return find_and_filter(path, fast=True)
 
 
 def find_with_scenedetect(path: Path) -> list[int]:
@@ -226,7 +234,13 @@ def main() -> None:
         path = Path(folder) / "shots.mp4"
         transitions = write_video(path, args.seconds, rng)
         print(f"{probe(path).duration_s:.0f} s of {SIZE_HW[1]}x{SIZE_HW[0]}, {path.stat().st_size / 1e6:.1f} MB")
-        finders = {"ours": find_ours, "and filters": find_and_filter, "scenedetect": find_with_scenedetect}
+        finders = {
+            "ours": find_ours,
+            "and filters": find_and_filter,
+            "fast": find_fast,
+            "fast, filters": find_fast_and_filter,
+            "scenedetect": find_with_scenedetect,
+        }
         found = best_of(args.rounds, {name: (lambda find=find: find(path)) for name, find in finders.items()})
         print_scenes(found, transitions, peer="scenedetect")
 

@@ -68,6 +68,8 @@ def write(
     """
     if options is None:
         options = {"crf": "8"} if codec == "libx264" else {}
+    if codec == "libx264":
+        options = {"mbtree": "0"} | options  # with it, x264 writes other bytes from run to run in pictures this small
     pts = range(len(images)) if pts is None else pts
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options)

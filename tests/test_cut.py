@@ -10,12 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode, SceneManager, open_video
 
 from trackverse import metafile, quality, scenes, weights
 from trackverse.errors import RecordError, VideoError
@@ -25,7 +29,7 @@ from trackverse.quality import ScoreFilter, judge_clip, judge_frames, technical_
 from trackverse.scenes import CutConfig, CutFinder, Segment, VideoScenes, balance, plan_segments, why_drop_length
 from trackverse.segments import JudgingOnTheWay, detect_scenes, find_segments
 from trackverse.types import Clip, SourceVideo
-from trackverse.video import probe, read_frames
+from trackverse.video import CloseLook, glance_through, probe, read_frames
 
 REPO_DIR = Path(__file__).parent.parent
 FPS = 30
@@ -59,10 +63,12 @@ def landscape(seed: int) -> np.ndarray:
     return ((0.6 * coarse + 0.4 * fine) * tint).astype(np.uint8)
 
 
-def write_video(path: Path, shots: dict[str, int]) -> None:
+def write_video(path: Path, shots: dict[str, int], options: dict[str, str] | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as output:
-        stream = output.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "23", "g": "250"})
+        stream = output.add_stream(
+            "libx264", rate=FPS, options={"preset": "veryfast", "crf": "23", "g": "250"} | (options or {})
+        )
         stream.height, stream.width, stream.pix_fmt = *HW, "yuv420p"
         for seed, (name, num_frames) in enumerate(shots.items()):
             view = landscape(seed)
@@ -146,12 +152,57 @@ def num_frames(path: Path) -> int:
 # ---- where the shots are
 
 
+@pytest.fixture(scope="module")
+def hidden_cuts_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The five shots; odd: no key frame at the cuts, and two of three frames are such that no others need them."""
+    path = tmp_path_factory.mktemp("videos") / "hidden_cuts.mp4"
+    write_video(
+        path, SHOTS, options={"g": "250", "sc_threshold": "0", "bf": "2", "x264-params": "b-adapt=0:b-pyramid=0"}
+    )
+    return path
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["every frame", "fast"])
 @pytest.mark.parametrize("detector", ["adaptive", "content"])
-def test_cuts_are_found_at_the_frame(shots_video: Path, detector: str) -> None:
-    found = detect_scenes(shots_video, probe(shots_video), detector)
-    assert [start_s for start_s, _ in found] == [floor_ms(start) for start in STARTS.values()]
-    assert [end_s for _, end_s in found[:-1]] == [start_s for start_s, _ in found[1:]]
-    assert found[-1][1] == floor_ms(NUM_FRAMES)
+def test_cuts_are_found_at_the_frame(shots_video: Path, hidden_cuts_video: Path, detector: str, fast: bool) -> None:
+    for path in (shots_video, hidden_cuts_video):
+        found = detect_scenes(path, probe(path), detector, fast=fast)
+        assert [start_s for start_s, _ in found] == [floor_ms(start) for start in STARTS.values()], path
+        assert [end_s for _, end_s in found[:-1]] == [start_s for start_s, _ in found[1:]]
+        assert found[-1][1] == floor_ms(NUM_FRAMES)
+
+
+def test_the_fast_way_leaves_frames_out_and_shows_them_when_asked(hidden_cuts_video: Path) -> None:
+    glances = glance_through(hidden_cuts_video, long_side=64, sample_fps=None, sample_long_side=64, fast=True)
+    times_s = [glance.time_s for glance in glances]
+    assert NUM_FRAMES / 4 < len(times_s) < NUM_FRAMES / 2
+    first_s, last_s = next((a, b) for a, b in pairwise(times_s) if b - a > 1.5 / FPS)
+    with CloseLook(hidden_cuts_video, long_side=64) as close_look:
+        between = close_look.frames(first_s, last_s)
+        assert close_look.frames(last_s, last_s) == []
+    wanted = next(read_frames(hidden_cuts_video, start_s=first_s, end_s=last_s + 0.5 / FPS))
+    np.testing.assert_allclose([time_s for time_s, _ in between], wanted.times_s)
+    assert len(between) > 2
+
+
+def test_change_is_scored_as_pyscenedetect_does() -> None:
+    """At the size that cuts are looked for at; the detector keeps its score to itself."""
+    images = [landscape(seed)[:, :64] for seed in range(4)]
+    detector = ContentDetector()
+    for number, (old, new) in enumerate(pairwise(images)):
+        detector.process_frame(FrameTimecode(2 * number, float(FPS)), cv2.cvtColor(old, cv2.COLOR_RGB2BGR))
+        detector.process_frame(FrameTimecode(2 * number + 1, float(FPS)), cv2.cvtColor(new, cv2.COLOR_RGB2BGR))
+        assert scenes.content_change(old, new) == pytest.approx(detector._frame_score, abs=1e-6)
+
+
+@pytest.mark.parametrize("detector", ["adaptive", "content"])
+def test_cuts_are_those_that_pyscenedetect_finds_on_full_frames(shots_video: Path, detector: str) -> None:
+    manager = SceneManager()
+    manager.auto_downscale = False
+    manager.add_detector(AdaptiveDetector() if detector == "adaptive" else ContentDetector())
+    manager.detect_scenes(open_video(str(shots_video), backend="opencv"))
+    theirs = [floor_ms(start.frame_num) for start, _ in manager.get_scene_list()]
+    assert [start_s for start_s, _ in detect_scenes(shots_video, probe(shots_video), detector)] == theirs
 
 
 def test_without_a_detector_the_video_is_one_scene(shots_video: Path) -> None:
@@ -163,7 +214,7 @@ def test_cuts_are_at_frame_times_however_uneven_they_are() -> None:
     times_s = np.cumsum(np.random.default_rng(0).uniform(0.01, 0.09, 80))
     finder = CutFinder("adaptive")
     found = [finder.see(landscape(1 if n < 40 else 2)[:, :64], time_s) for n, time_s in enumerate(times_s.tolist())]
-    assert [cut_s for cuts in [*found, finder.rest()] for cut_s in cuts] == [times_s[40]]
+    assert [cut for cuts in [*found, finder.rest()] for cut in cuts] == [(times_s[39], times_s[40])]
     assert CutFinder("adaptive").rest() == []
 
 
@@ -242,9 +293,21 @@ PLANS = {
     "a span beyond the end": ([("v.1.mp4", 40, 50)], [("v.1.mp4", 40, 50, "span beyond the end of the video")]),
     "a reversed span": ([("v.1.mp4", 7, 2)], [("v.1.mp4", 7, 2, "span empty or reversed")]),
     "an empty span": ([("v.1.mp4", 7, 7)], [("v.1.mp4", 7, 7, "span empty or reversed")]),
-    "spans that overlap are both there": (
+    "the later of two that overlap begins where the earlier ends": (
         [("v.1.mp4", 1, 6), ("v.2.mp4", 3, 9)],
-        [("v.1.mp4", 1, 6, None), ("v.2.mp4", 3, 9, None)],
+        [("v.1.mp4", 1, 6, None), ("v.2.mp4", 6, 9, None)],
+    ),
+    "one listed later but beginning earlier ends where the other begins": (
+        [("v.1.mp4", 3, 9), ("v.2.mp4", 1, 6)],
+        [("v.1.mp4", 3, 9, None), ("v.2.mp4", 1, 3, None)],
+    ),
+    "a span within others": (
+        [("v.1.mp4", 1, 6), ("v.2.mp4", 6, 9), ("v.3.mp4", 5, 8)],
+        [("v.1.mp4", 1, 6, None), ("v.2.mp4", 6, 9, None), ("v.3.mp4", 5, 8, "span within others")],
+    ),
+    "spans that touch": (
+        [("v.1.mp4", 1, 6), ("v.2.mp4", 6, 9)],
+        [("v.1.mp4", 1, 6, None), ("v.2.mp4", 6, 9, None)],
     ),
     "a name listed twice counts once": (
         [("v.1.mp4", 1, 6), ("v.1.mp4", 3, 9)],
@@ -267,6 +330,25 @@ def test_segments_are_what_spans_and_scenes_share(case: str) -> None:
     assert found == expected
     names = [segment.clip.clip_id for segment in planned if segment.reason is None]
     assert len(set(names)) == len(names)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(-2000, 40000), st.integers(-2000, 40000)), max_size=12))
+def test_kept_segments_never_overlap_and_are_within_the_video(spans_ms: list[tuple[int, int]]) -> None:
+    clips = tuple(Clip("v", f"v.{n}.mp4", start / 1000, end / 1000) for n, (start, end) in enumerate(spans_ms))
+    planned = plan_segments(SourceVideo("v", None, clips), SCENES, min_piece_s=0.04)
+    kept = sorted((one.clip.start_s, one.clip.end_s) for one in planned if one.reason is None)
+    assert all(0 <= start_s < end_s <= SCENES[-1][1] for start_s, end_s in kept)
+    assert all(end_s <= next_s for (_, end_s), (next_s, _) in pairwise(kept))
+    assert len(planned) >= len(clips)
+
+
+def test_shortened_spans_are_counted_by_reason() -> None:
+    spans = [(1, 6), (3, 9), (25, 99), (40, 50), (7, 2), (4, 5), (20, 24)]
+    clips = tuple(Clip("v", f"v.{n}.mp4", *span) for n, span in enumerate(spans))
+    found = scenes.why_shortened(SourceVideo("v", None, clips), 32.5)
+    assert found == ["span overlaps another", "span ends after the video"]
+    assert scenes.why_shortened(SourceVideo("v", None, None), 32.5) == []
 
 
 @pytest.mark.parametrize(
@@ -292,6 +374,36 @@ def test_parts_are_balanced() -> None:
     assert sorted(key for part in parts for key in part) == sorted(weights)
     assert max(totals) - min(totals) <= 1
     assert parts == balance(dict(reversed(weights.items())), 7), "the order in which videos are met doesn't matter"
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_parts=st.sampled_from([2, 16, 128]),
+    videos_per_part=st.integers(20, 500),
+    spread=st.floats(0.1, 1.2),
+)
+def test_parts_are_of_one_length_within_two_percent(
+    seed: int, num_parts: int, videos_per_part: int, spread: float
+) -> None:
+    """Kept seconds of a video are spread like lengths on the web are: log-normally, from 3 s to 2 h."""
+    num_videos = num_parts * videos_per_part
+    seconds = np.clip(np.random.default_rng(seed).lognormal(np.log(120), spread, num_videos), 3, 7200).tolist()
+    weights = {f"v{n}": weight for n, weight in enumerate(seconds)}
+    parts = balance(weights, num_parts)
+    totals = np.array([sum(weights[key] for key in part) for part in parts])
+    assert sorted(key for part in parts for key in part) == sorted(weights)
+    # A video isn't divided: one that is longer than a part is a part of its own.
+    if max(seconds) < totals.mean() / 2:
+        assert np.abs(totals / totals.mean() - 1).max() <= 0.02
+
+
+def test_parts_of_few_videos_are_as_equal_as_videos_allow() -> None:
+    """The longest and the shortest part differ by one video at most."""
+    seconds = np.random.default_rng(0).uniform(3, 600, 40).tolist()
+    weights = {f"v{n}": weight for n, weight in enumerate(seconds)}
+    totals = [sum(weights[key] for key in part) for part in balance(weights, 16)]
+    assert max(totals) - min(totals) <= max(seconds)
 
 
 def test_parts_may_outnumber_videos() -> None:

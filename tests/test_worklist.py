@@ -320,8 +320,12 @@ def test_summary(tally: Tally, line: str, exit_status: int) -> None:
 
 def test_workers_counts_add_up() -> None:
     total = Tally(done=1, failed=Counter(a=1), stopped="first")
-    total.add(Tally(2, 3, 4, 5, Counter(a=1, b=1), Counter(c=1), Counter(d=1), "second", {"a": "transient"}))
-    assert total == Tally(3, 3, 4, 5, Counter(a=2, b=1), Counter(c=1), Counter(d=1), "first", {"a": "transient"})
+    total.add(
+        Tally(2, 3, 4, 5, Counter(a=1, b=1), Counter(c=1), Counter(d=1), "second", {"a": "transient"}, Counter(e=2))
+    )
+    assert total == Tally(
+        3, 3, 4, 5, Counter(a=2, b=1), Counter(c=1), Counter(d=1), "first", {"a": "transient"}, Counter(e=2)
+    )
 
 
 # ---- several processes

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DETECTORS = ("adaptive", "content", "none")
-LONG_SIDE = 160  # px; shot changes are as plain at this size, grain is less so, and looking at it costs little
+LONG_SIDE = 64  # px; shot changes are as plain at this size, grain is less so, and looking at it costs next to nothing
 CLIP_NUMBER = re.compile(r"\.(\d{1,18})\.mp4$")
+MAX_PAST_END_S = 0.1  # durations are rounded: a span that ends this little after the video isn't counted
 Span = tuple[float, float]
 
 
@@ -42,6 +43,7 @@ class CutConfig:
     """
 
     scene_detector: str = "adaptive"
+    fast: bool = False
     length: str = "drop"
     min_scene_len_s: float = 3.0
     max_scene_len_s: float = 600.0
@@ -101,33 +103,43 @@ def span_scenes(cuts: Iterable[float], duration_s: float) -> list[Span]:
 
 
 class CutFinder:
-    """Finds the times in s of the frames with which a new shot starts, the first shot's left out.
+    """Finds where new shots start, the first shot left out: the times in s of the frames before and after each cut.
 
     Is shown all frames of a video, at even or uneven times, then asked for the `rest`.
     """
 
     def __init__(self, detector: str) -> None:
         self._detector = _new_detector(detector)
-        self._times_s: dict[int, float] = {}  # by the time in microseconds, which the detector hands back
+        # The times of the frame before and of the frame, by the latter in microseconds, which the detector hands back.
+        self._cuts: dict[int, tuple[float, float]] = {}
         self._last: FrameTimecode | None = None
 
-    def see(self, image: UInt8, time_s: float) -> list[float]:
+    def see(self, image: UInt8, time_s: float) -> list[tuple[float, float]]:
         """The cuts that are certain once this (H, W, 3) RGB frame is known: a few frames late."""
         import cv2
         from scenedetect.common import FrameTimecode, Timecode
 
+        before_s = -math.inf if self._last is None else self._cuts[self._last.pts][1]
         # The frame rate has to be there; with a time in it, it is not looked at.
         self._last = FrameTimecode(Timecode(round(time_s * 1e6), Fraction(1, 1_000_000)), fps=1.0)
-        self._times_s[self._last.pts] = time_s
+        self._cuts[self._last.pts] = (before_s, time_s)
         return self._new_shots(self._detector.process_frame(self._last, cv2.cvtColor(image, cv2.COLOR_RGB2BGR)))
 
-    def rest(self) -> list[float]:
+    def rest(self) -> list[tuple[float, float]]:
         """The cuts that only the end of the video makes certain."""
         return [] if self._last is None else self._new_shots(self._detector.post_process(self._last))
 
-    def _new_shots(self, found: Iterable[FrameTimecode]) -> list[float]:
-        first = next(iter(self._times_s))
-        return [self._times_s[pts] for pts in sorted({cut.pts for cut in found}) if pts != first]
+    def _new_shots(self, found: Iterable[FrameTimecode]) -> list[tuple[float, float]]:
+        cuts = [self._cuts[pts] for pts in sorted({cut.pts for cut in found})]
+        return [cut for cut in cuts if cut[0] > -math.inf]
+
+
+def content_change(before: UInt8, after: UInt8) -> float:
+    """How much two (H, W, 3) RGB frames differ: PySceneDetect's score, the mean over hue, saturation and brightness."""
+    import cv2
+
+    old, new = (cv2.cvtColor(image, cv2.COLOR_RGB2HSV) for image in (before, after))
+    return float(cv2.absdiff(old, new).mean())
 
 
 def _new_detector(name: str) -> SceneDetector:
@@ -153,7 +165,8 @@ def plan_segments(video: SourceVideo, scenes: Sequence[Span], min_piece_s: float
 
     Without a list in the metafile, scene n is called `<video_id>.<n>.mp4`. With one, a span within one scene keeps its
     name; the pieces of a span over several scenes are numbered on from the highest number in the list. Pieces shorter
-    than `min_piece_s` (a frame) are not counted. A span without any piece is dropped.
+    than `min_piece_s` (a frame) are not counted. What an earlier span of the list holds already is left out of the
+    later ones. A span without any piece is dropped.
     """
     if video.clips is None:
         clips = [Clip(video.video_id, _clip_id(video, n), *span) for n, span in enumerate(scenes)]
@@ -161,27 +174,56 @@ def plan_segments(video: SourceVideo, scenes: Sequence[Span], min_piece_s: float
     numbers = [int(match[1]) for clip in video.clips if (match := CLIP_NUMBER.search(clip.clip_id))]
     free_numbers = count(max(numbers, default=-1) + 1)
     taken: set[str] = set()
+    held: list[Span] = []
     segments = []
     for clip in video.clips:
-        pieces = _intersections(clip, scenes, min_piece_s)
+        span = (to_milliseconds(clip.start_s), to_milliseconds(clip.end_s))
+        pieces = _intersections(_free_part(span, held), scenes, min_piece_s)
         if clip.clip_id in taken:
             segments.append(Segment(clip, "clip_id listed twice"))
-        elif not pieces:
-            segments.append(Segment(clip, _why_no_piece(clip)))
+            continue
+        if not pieces:
+            is_held = bool(_intersections(span, scenes, min_piece_s))
+            segments.append(Segment(clip, "span within others" if is_held else _why_no_piece(clip)))
         elif len(pieces) == 1:
             segments.append(Segment(replace(clip, start_s=pieces[0][0], end_s=pieces[0][1])))
         else:
             segments += [Segment(Clip(video.video_id, _clip_id(video, next(free_numbers)), *span)) for span in pieces]
         taken.add(clip.clip_id)
+        held.append(span)
     return segments
+
+
+def why_shortened(video: SourceVideo, duration_s: float) -> list[str]:
+    """A reason for each of the listed spans that is shortened, but not dropped, for the video's end or other spans."""
+    reasons = []
+    held: list[Span] = []
+    for clip in video.clips or ():
+        span = (clip.start_s, clip.end_s)
+        free = _free_part(span, held)
+        if free[0] < min(free[1], duration_s):
+            reasons += ["span overlaps another"] * (free != span) + ["span ends after the video"] * (
+                free[1] > duration_s + MAX_PAST_END_S
+            )
+        held.append(span)
+    return reasons
+
+
+def _free_part(span: Span, held: Iterable[Span]) -> Span:
+    """What of a span no other one has: its end, its beginning, or what is left in between; empty if nothing is."""
+    start, end = span
+    for other_start, other_end in held:
+        if max(start, other_start) < min(end, other_end):
+            start, end = (other_end, end) if other_start <= start else (start, other_start)
+    return start, end
 
 
 def _clip_id(video: SourceVideo, number: int) -> str:
     return f"{video.video_id}.{number}.mp4"
 
 
-def _intersections(clip: Clip, scenes: Sequence[Span], min_piece_s: float) -> list[Span]:
-    start_s, end_s = to_milliseconds(clip.start_s), to_milliseconds(clip.end_s)
+def _intersections(span: Span, scenes: Sequence[Span], min_piece_s: float) -> list[Span]:
+    start_s, end_s = span
     pieces = [(max(start_s, scene_start), min(end_s, scene_end)) for scene_start, scene_end in scenes]
     return [(start, end) for start, end in pieces if end - start >= min_piece_s]
 

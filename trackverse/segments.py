@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from trackverse.scenes import (
     Segment,
     Span,
     VideoScenes,
+    content_change,
     num_listed,
     plan_segments,
     span_scenes,
@@ -26,7 +28,7 @@ from trackverse.scenes import (
     why_drop_length,
 )
 from trackverse.types import SourceVideo, UInt8
-from trackverse.video import VideoInfo, glance_through, probe
+from trackverse.video import CloseLook, VideoInfo, glance_through, probe
 
 DEFAULT_FPS = 25.0  # of files that tell none
 LATE_S = 1.0  # how long after its frame a cut is found, as a rule
@@ -50,7 +52,7 @@ def find_segments(
     info = probe(video_path)
     spans = None if video.clips is None else [(clip.start_s, clip.end_s) for clip in video.clips]
     judging = JudgingOnTheWay(spans, info.duration_s, filters, config.least_kept_s)
-    scenes = detect_scenes(video_path, info, config.scene_detector, judging)
+    scenes = detect_scenes(video_path, info, config.scene_detector, judging, fast=config.fast)
 
     def judged(segment: Segment) -> Segment:
         length: Scores = {} if config.length == "off" else {"length": round(segment.clip.duration_s, 3)}
@@ -74,30 +76,43 @@ def find_segments(
 
 
 def detect_scenes(
-    video_path: Path, info: VideoInfo, detector: str, judging: JudgingOnTheWay | None = None
+    video_path: Path, info: VideoInfo, detector: str, judging: JudgingOnTheWay | None = None, *, fast: bool = False
 ) -> list[Span]:
     """The shots of a video as (start, end) s, without gaps; one that is the whole video for the detector "none".
 
-    `judging` is shown samples and cuts as they come. Raises VideoError if the video can't be read to its end.
+    `judging` is shown samples and cuts as they come. `fast` looks only at frames that others are predicted from, and
+    once more at those around each cut. Raises VideoError if the video can't be read to its end.
     """
     if detector == "none":
         return span_scenes([], info.duration_s)
     judging = judging or JudgingOnTheWay(None, info.duration_s, filters=[], min_len_s=0.0)
     sample_fps = quality.FPS if judging.filters else None
-    glances = glance_through(video_path, long_side=LONG_SIDE, sample_fps=sample_fps, sample_long_side=quality.LONG_SIDE)
+    glances = glance_through(
+        video_path, long_side=LONG_SIDE, sample_fps=sample_fps, sample_long_side=quality.LONG_SIDE, fast=fast
+    )
     finder = CutFinder(detector)
     cuts: list[float] = []
-    for glance in glances:
-        found = finder.see(glance.image, glance.time_s)
-        cuts += found
-        judging.cut(found)
-        if glance.sample is not None:
-            judging.see(glance.sample, glance.time_s)
-    rest = finder.rest()
-    judging.cut(rest)
+    with CloseLook(video_path, LONG_SIDE) as close_look:
+
+        def note(found: Sequence[tuple[float, float]]) -> None:
+            exact = [_first_of_shot(close_look, *bounds) for bounds in found] if fast else [at for _, at in found]
+            cuts.extend(exact)
+            judging.cut(exact)
+
+        for glance in glances:
+            note(finder.see(glance.image, glance.time_s))
+            if glance.sample is not None:
+                judging.see(glance.sample, glance.time_s)
+        note(finder.rest())
     judging.end()
-    cuts += rest
     return span_scenes(sorted(set(cuts)), info.duration_s)
+
+
+def _first_of_shot(close_look: CloseLook, before_s: float, after_s: float) -> float:
+    """The time of the frame that begins the new shot, given those of two frames on either side of the cut."""
+    frames = close_look.frames(before_s, after_s)
+    changes = [content_change(old, new) for (_, old), (_, new) in pairwise(frames)]
+    return frames[int(np.argmax(changes)) + 1][0] if changes else after_s
 
 
 class JudgingOnTheWay:

@@ -44,6 +44,7 @@ class Tally:
     dropped: Counter[str] = field(default_factory=Counter)
     stopped: str | None = None
     kinds: dict[str, str] = field(default_factory=dict)  # the class of each reason, in stages that have classes
+    shortened: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Tally) -> None:
         """Add another worker's counts."""
@@ -54,6 +55,7 @@ class Tally:
         self.failed.update(other.failed)
         self.failed_before.update(other.failed_before)
         self.dropped.update(other.dropped)
+        self.shortened.update(other.shortened)
         self.stopped = self.stopped or other.stopped
         self.kinds.update(other.kinds)
 
@@ -72,6 +74,7 @@ class Tally:
             self.failed_before
         )
         parts += [_by_reason("dropped", self.dropped)] * bool(self.dropped)
+        parts += [_by_reason("shortened", self.shortened)] * bool(self.shortened)
         parts += [f"stopped early: {self.stopped}"] * bool(self.stopped)
         nothing = not (self.done or self.planned or self.failed or self.stopped)
         return ", ".join(parts) + (": nothing to do" if nothing and not self.elsewhere else "")

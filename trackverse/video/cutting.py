@@ -28,6 +28,7 @@ from trackverse.video.writing import Encoder, open_mp4, published
 
 log = logging.getLogger(__name__)
 
+MAX_HELD_BYTES = 64_000_000  # two to three minutes of 720p
 CODECS_COPIED = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})
 
 
@@ -63,7 +64,8 @@ def cut_clips(
         for destination, span_s in clips.items():
             _encode_clip(source, destination, Window(*span_s), audio=audio)
         return
-    with open_video(source, num_threads=1) as video:  # one frame is decoded, and threads would run ahead of it
+    # One frame is decoded, for its time and its rotation; threads would run ahead of it.
+    with open_video(source, num_threads=1, unsmoothed="all") as video:
         for destination, span_s in clips.items():
             window = Window(*span_s)
             span = _find_span(video, window)
@@ -82,9 +84,9 @@ def _encode_clip(source: Path, destination: Path, window: Window, *, audio: bool
 
 @dataclass(frozen=True)
 class _Span:
-    """A clip's packets: the first `num_packets` from the key frame on, of which it shows `first_pts` to `end_pts`."""
+    """A clip's packets from a key frame on, to be taken once; it shows `first_pts` to `end_pts` of them."""
 
-    num_packets: int
+    packets: Iterator[Packet[VideoStream]]
     first_pts: int
     end_pts: int
 
@@ -95,8 +97,12 @@ def _find_span(video: OpenVideo, window: Window) -> _Span | None:
         return None
     shown_pts: list[int] = []
     end_pts: list[int] = []  # where the clip ends at the latest
-    num_packets = file_end_pts = 0
+    held: list[Packet[VideoStream]] = []
+    num_packets = num_bytes = file_end_pts = 0
     for number, packet in enumerate(_packets(video, window), start=1):
+        num_bytes += packet.size
+        if num_bytes <= MAX_HELD_BYTES:
+            held.append(packet)
         if packet.pts is None or packet.dts is None:
             return None
         if window.is_over(video.time_s(packet.dts)):
@@ -114,7 +120,8 @@ def _find_span(video: OpenVideo, window: Window) -> _Span | None:
         raise _no_frames(video, window)
     if window.end_s < math.inf:
         end_pts.append(video.pts(window.end_s))
-    return _Span(num_packets, min(shown_pts), min([file_end_pts, *end_pts]))
+    packets = iter(held) if num_packets <= len(held) else _packets(video, window)  # too many to hold are read again
+    return _Span(islice(packets, num_packets), min(shown_pts), min([file_end_pts, *end_pts]))
 
 
 def _packets(video: OpenVideo, window: Window) -> Iterator[Packet[VideoStream]]:
@@ -143,8 +150,7 @@ def _no_frames(video: OpenVideo, window: Window) -> VideoError:
 def _write_copy(video: OpenVideo, window: Window, span: _Span, path: Path, *, audio: bool) -> None:
     with open_mp4(path) as output:
         stream = output.add_stream_from_template(video.stream, opaque=True)
-        packets = islice(_packets(video, window), span.num_packets)
-        moved = (_move(packet, stream, span.first_pts) for packet in packets)
+        moved = (_move(packet, stream, span.first_pts) for packet in span.packets)
         sound = _copied_sound(video, output, span.first_pts, window) if audio else iter(())
         _interleave(output, moved, sound)
     editlist.end_first_track_after(path, float((span.end_pts - span.first_pts) * video.time_base))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import av
 import numpy as np
@@ -90,24 +92,57 @@ class Glance:
 
 
 def glance_through(
-    path: Path, *, long_side: int, sample_fps: float | None, sample_long_side: int
+    path: Path, *, long_side: int, sample_fps: float | None, sample_long_side: int, fast: bool = False
 ) -> Generator[Glance, None, None]:
     """All frames of a video, made small to `long_side` px, and from the same decoding some of `sample_long_side` px.
 
-    Sampled is the first frame at or after each k / `sample_fps` s; none with `sample_fps` None. Decoded by one thread,
-    which costs less than several. Raises VideoError as `read_frames` does.
+    Sampled is the first frame at or after each k / `sample_fps` s; none with `sample_fps` None. `fast` leaves out
+    frames of H.264 that no others are predicted from: `CloseLook` shows those. Decoded by one thread, which costs less
+    than several. Raises VideoError as `read_frames` does.
     """
-    with open_video(path, num_threads=1, is_rough=True) as video:
-        # The quick way looks at few of the source's pixels, which is good enough to tell one shot from another.
-        small, large = Painter(video, long_side, Interpolation.FAST_BILINEAR), Painter(video, sample_long_side)
+    with open_video(path, num_threads=1, unsmoothed="all" if fast else "noref") as video:
+        # The mean over all pixels: with fewer, moving texture flickers, and cuts drown in it.
+        small, large = Painter(video, long_side, Interpolation.AREA), Painter(video, sample_long_side)
         num_ticks = 0  # that have passed
-        for time_s, frame in video.frames(Window()):
+        for time_s, frame in video.frames(Window(references_only=fast)):
             sample = None
             if sample_fps is not None and time_s >= num_ticks / sample_fps - ROUNDING_S:
                 sample = large.paint(frame)
                 num_ticks = math.floor((time_s + ROUNDING_S) * sample_fps) + 1
             yield Glance(time_s, small.paint(frame), sample)
         video.check_whole()
+
+
+class CloseLook:
+    """Shows the frames of a video that `glance_through` left out, decoding only from the last key frame before them.
+
+    A context manager. The video is opened when it is first needed.
+    """
+
+    def __init__(self, path: Path, long_side: int) -> None:
+        self._path = path
+        self._long_side = long_side
+        self._stack = contextlib.ExitStack()
+        self._video: OpenVideo | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def frames(self, first_s: float, last_s: float) -> list[tuple[float, UInt8]]:
+        """Times and small images (H, W, 3) of the frames from `first_s` to `last_s`, both included.
+
+        Empty if these two follow one another. Raises VideoError as `read_frames` does.
+        """
+        if self._video is None:
+            self._video = self._stack.enter_context(open_video(self._path, num_threads=1, unsmoothed="all"))
+        if not (self._video.can_skip and self._video.has_frames_between(first_s, last_s)):
+            return []
+        painter = Painter(self._video, self._long_side, Interpolation.AREA)
+        window = Window(first_s, last_s + 2 * ROUNDING_S)
+        return [(time_s, painter.paint(frame)) for time_s, frame in self._video.frames(window)]
 
 
 def _on_ticks(video: OpenVideo, window: Window) -> Iterator[tuple[float, VideoFrame]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import av
 from av.container import InputContainer
@@ -62,11 +62,15 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a video and, with `fps`, the ticks in it: start_s + k / fps."""
+    """A stretch of a video and, with `fps`, the ticks in it: start_s + k / fps.
+
+    With `references_only`, frames that no others are predicted from aren't needed.
+    """
 
     start_s: float = 0.0
     end_s: float = math.inf
     fps: float | None = None
+    references_only: bool = False
 
     def has_begun(self, time_s: float) -> bool:
         return time_s >= self.start_s - ROUNDING_S
@@ -84,17 +88,20 @@ class Window:
 
         Always right when it says yes, whether or not frames begin in between.
         """
-        if not self.has_begun(time_s):
+        if self.references_only or not self.has_begun(time_s):
             return True
         return self.fps is not None and 1 < self.tick(time_s) == self.tick(later_s)
 
 
 @contextlib.contextmanager
-def open_video(path: Path, num_threads: int, *, is_rough: bool = False) -> Iterator[OpenVideo]:
+def open_video(
+    path: Path, num_threads: int, *, unsmoothed: Literal["noref", "all"] | None = None
+) -> Iterator[OpenVideo]:
     """The video, with its first frame decoded by `num_threads` (0: one per core). Closed at the end of the block.
 
-    `is_rough` leaves out the smoothing of block edges in frames that no others are predicted from: it can't be seen
-    where they are made much smaller, and decoding H.264 costs about a seventh less.
+    `unsmoothed` leaves out the smoothing of block edges, which costs a fifth of decoding H.264: "noref" in frames that
+    no others are predicted from, which can't be seen where they are made much smaller; "all" in every frame, which
+    grows to a slight blockiness up to the next key frame.
     Raises VideoError with one of the reasons that `read_frames` lists.
     """
     with open_container(path) as container:
@@ -107,8 +114,8 @@ def open_video(path: Path, num_threads: int, *, is_rough: bool = False) -> Itera
             raise VideoError(f"{path}: video of a codec that nothing here decodes", reason="unknown codec")
         stream.codec_context.thread_type = av.codec.context.ThreadType.AUTO
         stream.codec_context.thread_count = num_threads
-        if is_rough:
-            stream.codec_context.options = stream.codec_context.options | {"skip_loop_filter": "noref"}
+        if unsmoothed:
+            stream.codec_context.options = stream.codec_context.options | {"skip_loop_filter": unsmoothed}
         yield OpenVideo(path, container, stream)
 
 
@@ -241,6 +248,24 @@ class OpenVideo:
         """Whether frames say when they are shown. If not, they are counted, and nothing can be sought."""
         return self._origin_pts is not None
 
+    @property
+    def can_skip(self) -> bool:
+        """Whether the decoder leaves out frames that aren't needed.
+
+        In H.264 a frame says for certain whether others are predicted from it. Two fields may share one frame's time.
+        """
+        context = self.stream.codec_context
+        return self.has_times and context.name == "h264" and context.field_order in (0, 1)  # unknown, progressive
+
+    def has_frames_between(self, first_s: float, last_s: float) -> bool:
+        """Whether any frame is shown after `first_s` and before `last_s`, as the packets say: nothing is decoded."""
+        for packet in self.packets_from(first_s):
+            if packet.pts is not None and first_s + ROUNDING_S < self.time_s(packet.pts) < last_s - ROUNDING_S:
+                return True
+            if packet.dts is not None and self.time_s(packet.dts) > last_s:
+                return False  # no frame is shown before its decoding time
+        return False
+
     def time_s(self, pts: int) -> float:
         # Not as a product with the fraction: it gives the same, and is half the cost of looking at a packet.
         return (pts - (self._origin_pts or 0)) * self.time_base.numerator / self.time_base.denominator
@@ -318,10 +343,8 @@ class OpenVideo:
     def _decode(self, packets: Iterator[Packet[VideoStream]], window: Window) -> Iterator[VideoFrame]:
         """The packets' frames in the order of showing, but for those that are cheap to leave out and not needed."""
         context = self.stream.codec_context
-        # In H.264 a frame says for certain whether others are predicted from it. Two fields may share one frame's time.
-        may_skip = context.name == "h264" and context.field_order in (0, 1)  # unknown, progressive
         for packet, later_pts in _with_later_pts(packets):
-            if may_skip and self.has_times:
+            if self.can_skip:
                 is_missable = (
                     packet.pts is not None
                     and later_pts is not None

@@ -102,7 +102,9 @@ class Encoder:
         self._keyframe_s = keyframe_s
         self._next_keyframe_s = 0.0
         self._reformatter = VideoReformatter()
-        options = {"crf": str(crf), "preset": "fast", "forced-idr": "1"}
+        # x264's macroblock tree gives other bytes from run to run where pictures are small. Half-second groups of
+        # pictures hardly need it: 768 x 576 grew by 1 % without.
+        options = {"crf": str(crf), "preset": "fast", "forced-idr": "1", "mbtree": "0"}
         self._stream: VideoStream = container.add_stream("libx264", rate=rate, options=options)
         context = self._stream.codec_context
         context.height, context.width = (side + side % 2 for side in frame_hw)
