@@ -5,7 +5,7 @@
 The video is 720p30 H.264 with a key frame at least every 5 s: cameras that pan over textured ground under grain, with
 hard cuts, dissolves and fades through black at known frames.
 
-ours         `trackverse.segments.detect_scenes`
+ours         `trackverse.segments.detect_scenes`; "fast": as with --fast
 and filters  `trackverse.segments.find_segments`, as cut_videos.py calls it: the same, and its filters' scores of every
              shot of 3 s and more, from the same decoding
 scenedetect  PySceneDetect's `open_video`, `SceneManager` and `AdaptiveDetector` as they come
