@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ KILLS = {"download": 10, "cut": 8, "blur": 7, "blur in place": 5, "parse": 8, "t
 def bench_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     folder = tmp_path_factory.mktemp("faults")
     with site(folder / "site") as address, Warm(folder / "logs") as warm:
-        yield lambda name: Bench(warm, STAGES[name], folder / name, address)
+        yield functools.cache(lambda name: Bench(warm, STAGES[name], folder / name, address))
 
 
 @pytest.mark.parametrize("name", STAGES)
