@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from trackverse import files
 from trackverse.errors import RecordError, SetupError, TrackverseError
 from trackverse.layout import check_name
 
@@ -269,6 +271,7 @@ def set_up_worker(verbose: bool) -> None:
     """In a worker process of ours, first of all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all of them; ours is the parent's SIGTERM
     end_in_order()
+    multiprocessing.util.Finalize(None, files.give_back_claims, exitpriority=0)
     set_up_logging(verbose)
 
 
@@ -290,3 +293,5 @@ def run(main: Callable[[], int]) -> int:
         how = "told to end" if is_term else "interrupted"
         print(f"{how}: what was finished is kept, the same command goes on from here", file=sys.stderr)
         return 128 + (signal.SIGTERM if is_term else signal.SIGINT)
+    finally:
+        files.give_back_claims()

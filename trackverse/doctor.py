@@ -25,14 +25,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from trackverse import cli, files, jsonl, metafile, scenes
 from trackverse import progress as progress_file
 from trackverse.errors import RecordError, SetupError
 from trackverse.layout import Layout, embeddings_beside, progress_beside, sidecar_beside
 from trackverse.records import parse_summary
-from trackverse.store import load_embeddings, read_lines
+from trackverse.store import load_embeddings, read_lines, write_embeddings
 
 log = logging.getLogger(__name__)
 # The names that claims and unfinished files have: `.<name>.lock`, with a token while one is taken over; `.<name>.tmp`,
@@ -166,12 +164,8 @@ def _examine_embeddings(path: Path, num_tracks: int, anew: str) -> Iterator[Find
     if len(rows) < num_tracks:
         yield Finding("embeddings missing", f"{path}: {len(rows)} rows for {num_tracks} tracks; {anew}")
     elif len(rows) > num_tracks:
-
-        def cut() -> None:
-            with files.atomic_write(path) as file:
-                np.save(file, rows[:num_tracks])
-
-        yield Finding("uncommitted end", f"{path}: {len(rows) - num_tracks} rows of a segment never finished", cut)
+        repair = partial(write_embeddings, path, rows[:num_tracks])
+        yield Finding("uncommitted end", f"{path}: {len(rows) - num_tracks} rows of a segment never finished", repair)
 
 
 def find_duplicates(meta_path: Path, seen: dict[Path, Path]) -> Iterator[Finding]:

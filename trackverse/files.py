@@ -36,9 +36,11 @@ class _Look(NamedTuple):
     beat_ns: int
 
 
-# Claims are the process's, as the kernel's locks are: those that it holds, by path, and those of others that it saw,
-# with the time on its own clock at which it first saw them so. No clock is compared with another one.
-_held: dict[Path, str] = {}
+# Claims are the process's, as the kernel's locks are: by their text, those that it wants and those that it holds; and
+# those of others that it saw, with the time on its own clock at which it first saw them so. No clock is compared with
+# another one.
+_wanted: dict[str, Path] = {}
+_held: dict[str, Path] = {}
 _seen: dict[Path, tuple[_Look, float]] = {}
 
 
@@ -49,24 +51,36 @@ def claim(path: Path, *, wait: bool = False) -> Iterator[bool]:
     With `wait` the block starts when the claim is free. It is removed at the end, so that claims leave no litter.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    pause_s = FIRST_LOOK_S
-    while not (text := _take(path)) and wait:
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 1.5, MAX_LOOK_S)
-    if not text:
-        yield False
-        return
-    _held[path] = text
+    text = f"{_place()}:{os.getpid()}:{_started(os.getpid())}:{secrets.token_hex(4)}"
     is_over = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, text, is_over), daemon=True)
-    heart.start()
+    pause_s = FIRST_LOOK_S
+    _wanted[text] = path  # before it is there, for a signal may come right after
     try:
-        yield True
+        while not (is_mine := _take(path, text)) and wait:
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, MAX_LOOK_S)
+        if is_mine:
+            _held[text] = path
+            threading.Thread(target=_beat, args=(path, text, is_over), daemon=True).start()
+        yield is_mine
     finally:
         is_over.set()
-        del _held[path]
-        if _text(path) == text:
+        _give_back(text)
+
+
+def _give_back(text: str) -> None:
+    _held.pop(text, None)
+    path = _wanted.get(text)
+    with contextlib.suppress(OSError):  # where it can't be removed, it is taken over once this process has ended
+        if path and _text(path) == text:
             path.unlink(missing_ok=True)
+    _wanted.pop(text, None)  # last: a signal may come before
+
+
+def give_back_claims() -> None:
+    """For a process that ends in the middle: loops that hold claims may never be told to end."""
+    for text in list(_wanted):
+        _give_back(text)
 
 
 def clear_claim(path: Path, *temporaries: Path) -> None:
@@ -87,37 +101,35 @@ def check_claims() -> None:
 
     That happens to who stood still for `LEASE_S` (a suspended job, a sleeping laptop) while another host waited.
     """
-    for path, text in _held.items():
+    for text, path in list(_held.items()):
         if (now := _text(path)) != text:
             who = f"by {now.partition(':')[0]}" if now else "and given back"
             raise StopWorkError(f"{path}: taken over {who}, as this process stood still for over {LEASE_S:.0f} s")
 
 
-def _take(path: Path) -> str | None:
-    """Try once; the text of the claim if it is ours now.
+def _take(path: Path, text: str) -> bool:
+    """Try once; whether the claim is ours now.
 
     A dead one is replaced by who holds the claim `<path>.<token of the dead one>`, so that it happens only once: that
     claim becomes the claim itself. If its holder is killed in between, it is taken over in the same way.
     """
-    text = f"{_place()}:{os.getpid()}:{_started(os.getpid())}:{secrets.token_hex(4)}"
     try:
         path.symlink_to(text)
     except FileExistsError:
         found = _look(path)
         if found is None or not _is_over(path, found):
-            return None
+            return False
         who, _, token = (found.text or "an older version:old").rpartition(":")
         turn = path.with_name(f"{path.name}.{token}")
-        text = _take(turn) or ""
-        if not text:
-            return None
+        if not _take(turn, text):
+            return False
         if _look(path) != found:  # another process was quicker
             turn.unlink(missing_ok=True)
-            return None
+            return False
         os.replace(turn, path)
         log.info("%s: taken over from %s, which is gone", path, who.partition(":")[0])
     _seen.pop(path, None)
-    return text
+    return True
 
 
 def _is_over(path: Path, found: _Look) -> bool:

@@ -8,6 +8,7 @@ left behind them is cut off before the next commit.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -111,8 +112,7 @@ class TrackStore:
                     reason="bad embeddings",
                 )
             rows = np.concatenate([committed, rows])
-        with files.atomic_write(path) as file:
-            np.save(file, rows)
+        write_embeddings(path, rows)
 
 
 def _check_not_cut(path: Path, num_bytes: int, committed_bytes: int) -> None:
@@ -127,6 +127,14 @@ def _check_not_cut(path: Path, num_bytes: int, committed_bytes: int) -> None:
 def origin_of(clip: Clip, video_hw: tuple[int, int], settings: Mapping[str, Any]) -> Origin:
     """Where tracks of a clip come from; `settings` has the detector, the vocabulary and the sampled frame rate."""
     return Origin(clip.video_id, clip.clip_id, video_hw, settings["detector"], settings["vocab"], settings["fps"])
+
+
+def write_embeddings(path: Path, rows: Float16) -> None:
+    """Replace an embeddings file by (N, D) rows."""
+    buffer = io.BytesIO()  # written by numpy itself, a full disk would be an error without a number
+    np.save(buffer, rows)
+    with files.atomic_write(path) as file:
+        file.write(buffer.getbuffer())
 
 
 def load_embeddings(path: Path) -> Float16:
