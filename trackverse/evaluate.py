@@ -5,7 +5,7 @@
 
 Reads   <gt>/<sequence>/gt.txt (or gt/gt.txt, as MOTChallenge has it) and seqinfo.ini; <tracks>/<sequence>.txt.
 Prints  a table. HOTA: Luiten et al. 2021; MOTA and id switches: CLEAR, Bernardin and Stiefelhagen 2008; IDF1: Ristani
-        et al. 2016. For MOT16, MOT17 and MOT20 (`benchmark` in seqinfo.ini) distractors are taken out as TrackEval does.
+        et al. 2016. For MOT16, MOT17 and MOT20 (`benchmark` in seqinfo.ini) distractors are left out as TrackEval does.
 """
 
 from __future__ import annotations
