@@ -7,13 +7,21 @@
 Criteria (--num_samples caps all of them; a track's class is the best of its ten):
   random            --num_samples tracks, each set of them equally likely
   video_balanced    --num_samples_per_video random tracks of every video
-  class_balanced    the --num_samples_per_class best tracks of every class, by mean class score x objectness
+  class_balanced    the --num_samples_per_class best tracks of every class, by mean class score x objectness; with
+                    --temperature T drawn one by one, with chances in proportion to exp(score / T); inf: by chance alone
   min_redundancy    the --num_samples_per_class tracks of every class that look least alike (stored embeddings)
-The same arguments, seed and tracks give the same subset.
+  max_motion        the --num_samples tracks that move most
+  diverse           the --num_samples tracks of all classes that look least alike
+Balanced ones give in turns: under a cap no class or video gives its second before all have given their first. Ties go
+by video and track id. The same arguments, seed and tracks give the same subset, whatever the number of workers.
 
-Reads   <tracks_dir>/<id[:2]>/<id>-meta.jsonl.gzip and, for min_redundancy, <id>-embeddings.npy.
-Writes  <output_file>, the chosen lines byte for byte, and <output_file's name>.json beside it: arguments, seed, counts
-        by class, what could not be filled, a fingerprint of the input.
+Limits (--min_length and so on) hold for every criterion. One that leaves a class short is kept, and told; with --relax
+it is loosened for that class, half-way, then altogether, and the sidecar says which, to what and for how many tracks.
+
+Reads   <tracks_dir>/<id[:2]>/<id>-meta.jsonl.gzip, once: then <tracks_dir>/index.parquet, which is kept up to date;
+        and, where looks are compared, <id>-embeddings.npy.
+Writes  <output_file>, the chosen lines byte for byte, and <output_file's name>.json beside it: arguments, seed, what
+        became of every class's tracks, what could not be filled, a fingerprint of the input. --stats: a page of charts.
 """
 
 from __future__ import annotations
@@ -25,25 +33,18 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from trackverse import __version__, cli, curate, files, stage
-from trackverse.curate import TrackTable
+from trackverse import cli, curate, curation_flags, files, selection, stage, subset
+from trackverse.embeddings import StoredEmbeddings
 from trackverse.errors import SetupError
-from trackverse.layout import TracksLayout, lock_path
-from trackverse.store import commit_subset, embeddings_of, fingerprint, load_sidecar, summarise_all
-from trackverse.types import Int64
+from trackverse.index import Index, is_current, open_index, ready_index
+from trackverse.layout import TracksLayout, lock_path, stats_beside
+from trackverse.stats import page, stats_of
 from trackverse.worklist import Tally
 
 log = logging.getLogger("trackverse.curate_db")
-USED_BY = {
-    "random": (),
-    "video_balanced": ("num_samples_per_video",),
-    "class_balanced": ("num_samples_per_class",),
-    "min_redundancy": ("num_samples_per_class", "max_swaps", "batch_size"),
-}
 
 
 def make_parser() -> cli.Parser:
@@ -51,93 +52,91 @@ def make_parser() -> cli.Parser:
     add = parser.add_argument
     add("--output_file", type=cli.folder, required=True, metavar="FILE", help="the subset, a .jsonl.gzip file")
     add("--tracks_dir", type=cli.folder, required=True, metavar="DIR", help="folder of tracks, tracks_meta/<vocab>")
-    add("--criterion", choices=list(USED_BY), required=True, help="how to choose")
-    add("--num_samples", type=cli.at_least_one, metavar="N", help="at most so many tracks (random: how many)")
-    add("--num_samples_per_video", type=cli.at_least_one, default=3, metavar="N", help="for video_balanced")
-    add("--num_samples_per_class", type=cli.at_least_one, default=500, metavar="N", help="for the two by class")
-    add("--max_swaps", type=int, default=2000, metavar="N", help="min_redundancy: tries to better the first choice")
-    add("--batch_size", type=cli.at_least_one, default=20, metavar="N", help="min_redundancy: candidates of a try")
-    add("--seed", type=int, default=0, metavar="N", help="of everything random")
+    curation_flags.add(parser)
+    add(
+        "--stats", action="store_true", help="tell what is in the tracks and the subset, with charts in NAME-stats.html"
+    )
+    add("--index_file", type=cli.folder, metavar="FILE", help="where the index is kept (default: in --tracks_dir)")
+    add("--rebuild_index", action="store_true", help="read all track files again")
     add("--overwrite", action="store_true", help="replace a subset that was made with other arguments or tracks")
     return parser
 
 
 def work(args: Namespace, rank: int) -> Tally:
     """One subset; whoever else makes the same file waits, and finds it there."""
-    with nullcontext() if args.dry_run else files.claim(lock_path(args.output_file), wait=True):
-        return make(args, Tally())
+    with nullcontext() if args.dry_run or args.status else files.claim(lock_path(args.output_file), wait=True):
+        return make(args)
 
 
-def make(args: Namespace, tally: Tally) -> Tally:
-    """Read all tracks, choose, write."""
+def make(args: Namespace) -> Tally:
+    """Bring the index up to date, choose, write."""
     meta_paths = TracksLayout(args.tracks_dir).meta_paths()[: args.limit]
-    made_by = made_with(args, meta_paths)
-    if (there := is_there(args, made_by)) or args.status:  # which asks for no more
-        tally.already, tally.planned = int(there), int(not there)
-        return tally
+    path = args.index_file or TracksLayout(args.tracks_dir).index_path
+    if args.status:  # which asks for no more than whether it is there
+        index = open_index(path)
+        current = index is not None and is_current(index, meta_paths)
+        is_there = current and subset.is_made(args.output_file, curation_flags.made_with(args, index), overwrite=False)
+        return Tally(already=int(is_there), planned=int(not is_there))
+    # What a dry run or a part of the files needs is not worth keeping.
+    with ready_index(
+        path,
+        meta_paths,
+        num_workers=args.num_workers,
+        keep=not args.dry_run and not args.limit,
+        rebuild=args.rebuild_index,
+        watch=lambda items, total: cli.progress(items, what="track files", total=total),
+    ) as index:
+        return choose_and_write(args, index, meta_paths)
 
-    summaries = cli.progress(summarise_all(meta_paths, args.num_workers), what="track files", total=len(meta_paths))
-    table = curate.make_table(summaries, failed=tally.failed, dropped=tally.dropped)
-    rows, unfilled = choose(table, args, meta_paths, tally)
-    by_class = curate.count_by_class(table, rows)
-    most = ", ".join(f"{number} {label}" for label, number in islice(by_class.items(), 10))
-    num_filled = sum(number > 0 for number in by_class.values())
-    log.info("%d of %d tracks, %d of %d classes: %s", len(rows), len(table), num_filled, len(by_class), most)
+
+def choose_and_write(args: Namespace, index: Index, meta_paths: Sequence[Path]) -> Tally:
+    tally = Tally(failed=index.failures())
+    made_with = curation_flags.made_with(args, index)
+    if args.criterion and subset.is_made(args.output_file, made_with, overwrite=args.overwrite):
+        return Tally(already=1)
+    table = curate.make_table(index, dropped=tally.dropped)
+    plan = curation_flags.plan(args, table)
+    told = {f"all of {args.tracks_dir.name}": stats_of(table, motion=plan.motion)} if args.stats else {}
+    rows = np.zeros(0, np.int64)
+    if args.criterion:
+        choice = selection.choose(
+            table,
+            plan,
+            np.random.default_rng(args.seed),
+            lambda: StoredEmbeddings(index, meta_paths, table, failed=tally.failed),
+        )
+        rows, by_class = choice.rows, selection.by_class_and_reason(table, choice)
+        tell(by_class, len(rows), len(table))
+        if args.stats:
+            told[args.output_file.name] = stats_of(table, rows, motion=plan.motion)
+    for name, stats in told.items():
+        cli.show("\n".join([f"{name}:", *stats.lines()]))
     if args.dry_run:
         tally.planned = 1
+        if args.criterion:
+            cli.show("\n".join(selection.as_text(by_class)))
         return tally
-
-    report = {"num_tracks": len(table), "num_chosen": len(rows), "num_by_class": by_class}
-    report |= {"unfilled": unfilled, "left_out": dict(tally.failed + tally.dropped)}
-    picks = [(meta_paths[table.files[row]], int(table.lines[row])) for row in rows]
-    commit_subset(args.output_file, picks, made_by | report)
+    if args.criterion:
+        report = selection.report(table, choice, by_class) | {"left_out": dict(tally.failed + tally.dropped)}
+        subset.write(args.output_file, made_with | report, index, meta_paths, table.index_rows(rows))
+    if args.stats:
+        with files.atomic_write(stats_beside(args.output_file)) as file:
+            file.write(page(told).encode())
     tally.done = 1
     return tally
 
 
-def made_with(args: Namespace, meta_paths: Sequence[Path]) -> dict[str, Any]:
-    """What the subset is a function of: the arguments that matter to the criterion, the seed, the tracks."""
-    names = ["criterion", "num_samples", *USED_BY[args.criterion], "seed"]
-    return {"version": __version__, "input": fingerprint(meta_paths)} | {name: getattr(args, name) for name in names}
-
-
-def is_there(args: Namespace, made_by: dict[str, Any]) -> bool:
-    """Whether the subset is there, made of the same tracks with the same arguments. Another one is not replaced."""
-    sidecar = load_sidecar(args.output_file)
-    if sidecar is None:
-        return False
-    differing = [name for name, value in made_by.items() if sidecar.get(name) != value]
-    if differing and not args.overwrite:
-        which = ", ".join(differing)
-        raise SetupError(f"{args.output_file} was made with other {which}: choose another --output_file or --overwrite")
-    return not differing
-
-
-def choose(
-    table: TrackTable, args: Namespace, meta_paths: Sequence[Path], tally: Tally
-) -> tuple[Int64, dict[str, list[int]]]:
-    """The chosen rows, and what could not be filled: [chosen, asked for] by class, by video or in all."""
-    rng = np.random.default_rng(args.seed)
-    if args.criterion == "random":
-        rows = curate.choose_random(table, args.num_samples, rng)
-        return rows, curate.unfilled({"all": len(rows)}, args.num_samples)
-    if args.criterion == "video_balanced":
-        rows = curate.choose_video_balanced(table, args.num_samples_per_video, args.num_samples, rng)
-        return rows, curate.unfilled(curate.count_by_video(table, rows), args.num_samples_per_video)
-    if args.criterion == "class_balanced":
-        rows = curate.choose_class_balanced(table, args.num_samples_per_class, args.num_samples)
-    else:
-        embeddings = embeddings_of(meta_paths, table.files, table.track_ids, failed=tally.failed)
-        per_class, swaps = args.num_samples_per_class, {"max_swaps": args.max_swaps, "batch_size": args.batch_size}
-        rows = curate.choose_min_redundancy(table, embeddings, per_class, args.num_samples, rng=rng, **swaps)
-    return rows, curate.unfilled(curate.count_by_class(table, rows), args.num_samples_per_class)
+def tell(by_class: dict[str, dict[str, int]], num_chosen: int, num_tracks: int) -> None:
+    """One line of what is chosen."""
+    filled = {label: counts["chosen"] for label, counts in by_class.items() if counts["chosen"]}
+    most = ", ".join(f"{number} {label}" for label, number in islice(filled.items(), 10))
+    log.info("%d of %d tracks, %d of %d classes: %s", num_chosen, num_tracks, len(filled), len(by_class), most)
 
 
 def check(args: Namespace) -> None:
     if not any(TracksLayout(args.tracks_dir).meta_paths()):
         raise SetupError(f"{args.tracks_dir}: no *-meta.jsonl.gzip files; parse_tracks.py makes them")
-    if args.criterion == "random" and args.num_samples is None:
-        raise SetupError("--criterion random needs --num_samples N")
+    curation_flags.check(args)
 
 
 def output_dir(args: Namespace) -> Path:

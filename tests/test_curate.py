@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-import logging
 import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_tracks import LABELS, SETTINGS, VIDEO_HW, clip, fill_store, make_track
 
-from trackverse import curate, jsonl
-from trackverse.curate import TrackTable
-from trackverse.errors import RecordError
+from trackverse import constraints, curate, jsonl, spread
+from trackverse.columns import DTYPES
+from trackverse.constraints import Limits
+from trackverse.curate import Quota, SpreadConfig, TrackTable
 from trackverse.layout import TracksLayout
-from trackverse.records import TrackSummary
+from trackverse.selection import Plan, choose
 from trackverse.store import TrackStore
 from trackverse.vectors import unit
 
@@ -33,220 +34,345 @@ REPO_DIR = Path(__file__).resolve().parent.parent
 
 # ---- tables
 
-Tracks = list[TrackSummary]
+
+@dataclass(frozen=True)
+class Summary:
+    """A track as the oracles see it. `boxes`: at each tick from `first` on; `look`: its embedding, None for none."""
+
+    video_id: str
+    track_id: int
+    label_id: int
+    score: float | None = None
+    length_s: float = 5.0
+    area: float | None = 0.5
+    motion: float = 1.0
+    first: int = 0
+    boxes: tuple[tuple[int, int, int, int], ...] = ((0, 0, 10, 10),)
+    look: tuple[float, float] | None = (1.0, 0.0)
+
+
+Tracks = list[Summary]
+BOXES = st.lists(
+    st.sampled_from([(0, 0, 10, 10), (5, 0, 15, 10), (0, 0, 20, 20), (40, 40, 50, 50)]), min_size=1, max_size=3
+)
+LOOKS = st.none() | st.integers(0, 11).map(lambda n: tuple(on_circle([30 * n])[0].tolist()))
 
 
 @st.composite
 def track_lists(draw: st.DrawFn, min_size: int = 0) -> Tracks:
-    """Tracks of a few videos and classes, with scores that are often equal and sometimes not there."""
+    """Tracks of a few videos and classes, with values that are often equal and sometimes not there."""
     names = draw(
         st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 9)), unique=True, min_size=min_size, max_size=25)
     )
-    scores = st.none() | st.sampled_from([0.1, 0.5, 0.9])
     return [
-        TrackSummary(video_id, track_id, label_id, f"class {label_id}", draw(scores))
+        Summary(
+            video_id,
+            track_id,
+            draw(st.integers(0, 3)),
+            draw(st.none() | st.sampled_from([0.1, 0.5, 0.9])),
+            draw(st.sampled_from([1.0, 3.0, 8.0])),
+            draw(st.none() | st.sampled_from([0.125, 0.25, 0.5])),
+            draw(st.sampled_from([0.0, 0.5, 2.0])),
+            draw(st.integers(0, 6)),
+            tuple(draw(BOXES)),
+            draw(LOOKS),
+        )
         for video_id, track_id in names
-        for label_id in [draw(st.integers(0, 3))]
     ]
 
 
-def table_of(tracks: Sequence[TrackSummary], num_files: int = 1) -> TrackTable:
-    """The table of tracks that are dealt out to files one by one."""
-    files = [([(track, line) for line, track in enumerate(tracks[n::num_files], 1)], []) for n in range(num_files)]
-    failed, dropped = Counter[str](), Counter[str]()
-    table = curate.make_table(files, failed=failed, dropped=dropped)
-    assert not failed
-    return table
+def table_of(tracks: Sequence[Summary]) -> TrackTable:
+    """The table of tracks that lie in any order."""
+    video_ids = sorted({track.video_id for track in tracks})
+    values = {name: np.zeros(len(tracks), dtype) for name, dtype in DTYPES.items()}
+    nothing = float("nan")
+    values["track_id"] = np.array([track.track_id for track in tracks], np.int64)
+    values["label_id"] = np.array([track.label_id for track in tracks], np.int64)
+    values["score"] = np.array([nothing if track.score is None else track.score for track in tracks])
+    values["end_s"] = np.array([track.length_s for track in tracks])
+    values["area"] = np.array([nothing if track.area is None else track.area for track in tracks], np.float32)
+    values["box_motion"] = np.array([track.motion for track in tracks], np.float32)
+    videos = np.array([video_ids.index(track.video_id) for track in tracks], np.int64)
+    order = np.lexsort((values["track_id"], videos))
+    starts = np.concatenate([[0], np.cumsum([len(track.boxes) for track in tracks])]).astype(np.int64)
+    xyxy = np.array([box for track in tracks for box in track.boxes], np.uint16).reshape(-1, 4)
+    first = np.array([track.first for track in tracks], np.int64)
+    labels = {track.label_id: f"class {track.label_id}" for track in tracks}
+    return TrackTable(videos[order], video_ids, labels, values, lambda: [(first, starts, xyxy)], order)
+
+
+class Looks:
+    """The embeddings of the tracks of a table that was made of `tracks`."""
+
+    dim = 2
+
+    def __init__(self, tracks: Sequence[Summary]) -> None:
+        ordered = sorted(tracks, key=name_of)
+        self._looks = np.array([t.look or (np.nan, np.nan) for t in ordered], np.float16).reshape(-1, 2)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return self._looks[rows]
 
 
 Name = tuple[str, int]
 
 
 def names(table: TrackTable, rows: np.ndarray) -> list[Name]:
-    return [(table.video_ids[table.videos[row]], int(table.track_ids[row])) for row in rows]
+    return [(table.video_ids[table.videos[row]], int(table["track_id"][row])) for row in rows]
 
 
-def by(tracks: Tracks, chosen: Sequence[Name], key: Callable[[TrackSummary], Any]) -> tuple[Counter[Any], Counter[Any]]:
+def by(tracks: Tracks, chosen: Sequence[Name], key: Callable[[Summary], Any]) -> tuple[Counter[Any], Counter[Any]]:
     """How many tracks each group has, and how many of them are chosen."""
     return Counter(map(key, tracks)), Counter(key(track) for track in tracks if name_of(track) in chosen)
 
 
-def name_of(track: TrackSummary) -> Name:
+def name_of(track: Summary) -> Name:
     return track.video_id, track.track_id
 
 
 CAPS = st.none() | st.integers(0, 30)
 
-
-def test_a_table_is_sorted_and_says_where_each_record_is() -> None:
-    first = [TrackSummary("b", 10, 5, "dog", 0.5), TrackSummary("b", 9, 2, "cat", None)]
-    second = [TrackSummary("a", 0, 5, "dog", 0.25)]
-    files = [([(first[0], 1), (first[1], 4)], []), ([(second[0], 2)], [])]
-    table = curate.make_table(files, failed=Counter(), dropped=Counter())
-    assert names(table, np.arange(3)) == [("a", 0), ("b", 9), ("b", 10)]
-    assert list(zip(table.files.tolist(), table.lines.tolist(), strict=True)) == [(1, 2), (0, 4), (0, 1)]
-    assert table.label_ids.tolist() == [5, 2, 5]
-    assert np.array_equal(table.scores, [0.25, np.nan, 0.5], equal_nan=True)
-    assert table.labels == {5: "dog", 2: "cat"}
-
-
-def test_a_track_that_is_listed_twice_counts_once_and_is_told() -> None:
-    track = TrackSummary("a", 0, 1, "cat", 0.5)
-    dropped = Counter[str]()
-    table = curate.make_table([([(track, 1), (track, 3)], []), ([(track, 1)], [])], failed=Counter(), dropped=dropped)
-    assert (len(table), table.files.tolist(), table.lines.tolist()) == (1, [0], [1])
-    assert dropped == Counter({"track listed twice": 2})
-
-
-def test_lines_that_cannot_be_used_are_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:
-    errors = [RecordError("a.gzip:7: no good", reason="bad record"), RecordError("a.gzip: torn", reason="torn gzip")]
-    failed = Counter[str]()
-    with caplog.at_level(logging.WARNING):
-        table = curate.make_table([([], errors)], failed=failed, dropped=Counter())
-    assert len(table) == 0
-    assert failed == Counter({"bad record": 1, "torn gzip": 1})
-    assert caplog.messages == ["a.gzip:7: no good", "a.gzip: torn"]
-
-
 # ---- what holds for every criterion
 
-Chooser = Callable[[TrackTable, int, int | None, int], np.ndarray]
-
-
-def embeddings_for(table: TrackTable) -> np.ndarray:
-    """An embedding for each track that depends on its name alone; the fifth ids have none."""
-    seeds = [[*video_id.encode(), track_id] for video_id, track_id in names(table, np.arange(len(table)))]
-    rows = [np.random.default_rng(seed).normal(size=4) for seed in seeds]
-    embeddings = unit(np.array(rows, np.float32).reshape(-1, 4))
-    embeddings[table.track_ids == 5] = np.nan
-    return embeddings
-
-
-def min_redundancy(table: TrackTable, per_group: int, cap: int | None, seed: int) -> np.ndarray:
-    return curate.choose_min_redundancy(
-        table, embeddings_for(table), per_group, cap, max_swaps=10, batch_size=3, rng=np.random.default_rng(seed)
-    )
-
-
-CRITERIA: dict[str, Chooser] = {
-    "random": lambda table, _, cap, seed: curate.choose_random(
-        table, len(table) if cap is None else cap, np.random.default_rng(seed)
-    ),
-    "video_balanced": lambda table, per_group, cap, seed: curate.choose_video_balanced(
-        table, per_group, cap, np.random.default_rng(seed)
-    ),
-    "class_balanced": lambda table, per_group, cap, _: curate.choose_class_balanced(table, per_group, cap),
-    "min_redundancy": min_redundancy,
-}
-GROUPS: dict[str, Callable[[TrackSummary], Any]] = {
+GROUPS: dict[str, Callable[[Summary], Any]] = {
     "random": lambda track: "all",
     "video_balanced": lambda track: track.video_id,
     "class_balanced": lambda track: track.label_id,
     "min_redundancy": lambda track: track.label_id,
+    "max_motion": lambda track: "all",
+    "diverse": lambda track: "all",
 }
-CAN_BE_CHOSEN: dict[str, Callable[[TrackSummary], bool]] = {
-    "random": lambda track: True,
-    "video_balanced": lambda track: True,
+CAN_BE_CHOSEN: dict[str, Callable[[Summary], bool]] = {
     "class_balanced": lambda track: track.score is not None,
-    "min_redundancy": lambda track: track.track_id != 5,
+    "min_redundancy": lambda track: track.look is not None,
+    "diverse": lambda track: track.look is not None,
 }
-each_criterion = pytest.mark.parametrize("criterion", CRITERIA)
+each_criterion = pytest.mark.parametrize("criterion", GROUPS)
+LIMITS = st.builds(
+    Limits,
+    min_motion=st.none() | st.sampled_from([0.5, 1.0]),
+    max_overlap=st.none() | st.sampled_from([0.0, 0.2, 0.5, 1.0]),
+    min_distance=st.none() | st.sampled_from([0.3, 1.2]),
+    min_length=st.none() | st.just(3.0),
+    min_area=st.none() | st.just(0.25),
+    classes=st.sampled_from([(), ("class 0", "class 2")]),
+    exclude_videos=st.sampled_from([frozenset(), frozenset("b"), frozenset("az")]),
+)
+
+
+def made(tracks: Tracks, plan: Plan, seed: int = 0) -> tuple[list[Name], Any]:
+    table = table_of(tracks)
+    choice = choose(table, plan, np.random.default_rng(seed), lambda: Looks(tracks))
+    return names(table, choice.rows), choice
+
+
+def overlap_of(one: Summary, other: Summary, half_life_s: float) -> float:
+    """By the definition, tick by tick."""
+    if one.video_id != other.video_id:
+        return 0.0
+    if other.first < one.first:
+        one, other = other, one
+    at_one = {one.first + n: box for n, box in enumerate(one.boxes)}
+    at_other = {other.first + n: box for n, box in enumerate(other.boxes)}
+
+    def area(box: Any) -> int:
+        return max(0, box[2] - box[0]) * max(0, box[3] - box[1])
+
+    def common(a: Any, b: Any) -> int:
+        return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+
+    ticks = set(at_one) & set(at_other)
+    if ticks:
+        shared = sum(common(at_one[tick], at_other[tick]) for tick in ticks)
+        return shared / (sum(map(area, one.boxes)) + sum(map(area, other.boxes)) - shared)
+    a, b = one.boxes[-1], other.boxes[0]
+    gap_s = (min(at_other) - max(at_one)) / 2
+    return common(a, b) / (area(a) + area(b) - common(a, b)) * 0.5 ** (gap_s / half_life_s)
+
+
+def distance_of(one: Summary, other: Summary) -> float:
+    assert one.look and other.look
+    return float(np.linalg.norm(np.float32(np.float16(one.look)) - np.float32(np.float16(other.look))))
+
+
+def fits(track: Summary, limits: Limits) -> bool:
+    return (
+        track.video_id not in limits.exclude_videos
+        and (not limits.classes or f"class {track.label_id}" in limits.classes)
+        and (limits.min_length is None or track.length_s >= limits.min_length)
+        and (limits.min_area is None or (track.area is not None and track.area >= limits.min_area))
+        and (limits.min_motion is None or track.motion >= limits.min_motion)
+        and (limits.min_distance is None or track.look is not None)
+    )
+
+
+def go_together(one: Summary, other: Summary, limits: Limits) -> bool:
+    if limits.max_overlap is not None and overlap_of(one, other, limits.half_life_s) > limits.max_overlap:
+        return False
+    is_near = limits.min_distance is not None and one.label_id == other.label_id
+    return not is_near or distance_of(one, other) >= limits.min_distance - 1e-3
 
 
 @each_criterion
 @given(tracks=track_lists(), per_group=st.integers(1, 8), cap=CAPS, seed=st.integers(0, 5))
 def test_numbers(criterion: str, tracks: Tracks, per_group: int, cap: int | None, seed: int) -> None:
     """Nothing twice, no more than asked for of a group and in all, as many as there are, and in turns under a cap."""
-    table = table_of(tracks)
-    rows = CRITERIA[criterion](table, per_group, cap, seed)
-    assert rows.tolist() == sorted(set(rows.tolist()))
-    chosen = names(table, rows)
-
-    usable = [track for track in tracks if CAN_BE_CHOSEN[criterion](track)]
+    chosen, choice = made(tracks, Plan(criterion, per_group, cap, Limits()), seed)
+    assert chosen == sorted(set(chosen))
+    usable = [track for track in tracks if CAN_BE_CHOSEN.get(criterion, lambda _: True)(track)]
     assert set(chosen) <= set(map(name_of, usable))
     there, taken = by(usable, chosen, GROUPS[criterion])
-    if criterion == "random":
-        per_group = len(tracks)
     could_give = {group: min(number, per_group) for group, number in there.items()}
     assert len(chosen) == min(sum(could_give.values()), len(tracks) if cap is None else cap)
     for group, other in itertools.permutations(there, 2):
         assert taken[group] <= could_give[group]
         if taken[group] > taken[other] + 1:
             assert taken[other] == could_give[other], "one gave its second before another gave its first"
+    assert all(number < asked == per_group for number, asked in choice.unfilled.values())
+    assert sum(choice.unfilled[name][0] for name in choice.unfilled) <= len(chosen)
 
 
 @each_criterion
-@given(tracks=track_lists(min_size=1), per_group=st.integers(1, 4), cap=CAPS, data=st.data())
-def test_the_order_of_files_and_lines_changes_nothing(
-    criterion: str, tracks: Tracks, per_group: int, cap: int | None, data: st.DataObject
+@given(tracks=track_lists(), limits=LIMITS, per_group=st.integers(1, 6), cap=CAPS)
+def test_limits_hold_and_nothing_more_would_have_fitted(
+    criterion: str, tracks: Tracks, limits: Limits, per_group: int, cap: int | None
 ) -> None:
-    shuffled, num_files = data.draw(st.permutations(tracks)), data.draw(st.integers(1, 5))
-    table, other = table_of(tracks), table_of(shuffled, num_files)
-    choose = CRITERIA[criterion]
-    assert names(table, choose(table, per_group, cap, 1)) == names(other, choose(other, per_group, cap, 1))
+    chosen, _ = made(tracks, Plan(criterion, per_group, cap, limits))
+    by_name = {name_of(track): track for track in tracks}
+    assert chosen == sorted(set(chosen))
+    assert all(fits(by_name[name], limits) for name in chosen)
+    for one, other in itertools.combinations(chosen, 2):
+        assert go_together(by_name[one], by_name[other], limits)
+    taken = Counter(GROUPS[criterion](by_name[name]) for name in chosen)
+    if cap is not None and len(chosen) >= cap:
+        assert len(chosen) == cap
+        return
+    for track in tracks:
+        usable = fits(track, limits) and CAN_BE_CHOSEN.get(criterion, lambda _: True)(track)
+        if usable and name_of(track) not in chosen and taken[GROUPS[criterion](track)] < per_group:
+            beside = limits if limits.min_distance is None else replace(limits, min_distance=limits.min_distance + 2e-3)
+            assert not all(go_together(track, by_name[name], beside) for name in chosen), "it would have fitted"
+
+
+@each_criterion
+@given(tracks=track_lists(), limits=LIMITS, per_group=st.integers(1, 6))
+def test_relaxing_only_adds_and_is_told(criterion: str, tracks: Tracks, limits: Limits, per_group: int) -> None:
+    plan = Plan(criterion, per_group, None, limits)
+    strict, before = made(tracks, plan)
+    relaxed, choice = made(tracks, replace(plan, relax=True))
+    if criterion not in ("min_redundancy", "diverse"):
+        assert set(strict) <= set(relaxed)
+    told = sum(step["chosen"] for steps in choice.relaxed.values() for step in steps)
+    assert len(relaxed) == len(before.rows) + told
+    by_name = {name_of(track): track for track in tracks}
+    for name in relaxed:
+        assert by_name[name].video_id not in limits.exclude_videos
+        assert not limits.classes or f"class {by_name[name].label_id}" in limits.classes
+    assert not before.relaxed
+
+
+@each_criterion
+@given(tracks=track_lists(min_size=1), limits=LIMITS, cap=CAPS, data=st.data())
+def test_the_order_of_files_and_lines_changes_nothing(
+    criterion: str, tracks: Tracks, limits: Limits, cap: int | None, data: st.DataObject
+) -> None:
+    plan = Plan(criterion, 3, cap, limits, temperature=0.5)
+    assert made(tracks, plan, 1)[0] == made(data.draw(st.permutations(tracks)), plan, 1)[0]
 
 
 @each_criterion
 def test_nothing_to_choose_from(criterion: str) -> None:
-    assert CRITERIA[criterion](table_of([]), 3, 10, 0).shape == (0,)
-    assert CRITERIA[criterion](table_of([]), 3, None, 0).shape == (0,)
+    for cap in (10, None):
+        assert made([], Plan(criterion, 3, cap, Limits(max_overlap=0.1)))[0] == []
 
 
-@pytest.mark.parametrize("criterion", ["random", "video_balanced", "min_redundancy"])
+@pytest.mark.parametrize("criterion", ["random", "video_balanced", "min_redundancy", "diverse"])
 def test_another_seed_is_another_choice(criterion: str) -> None:
-    table = table_of([TrackSummary(f"v{n % 3}", n + 6, n % 2, f"class {n % 2}", 0.5) for n in range(60)])
-    choose = CRITERIA[criterion]
-    choices = {tuple(choose(table, 4, 8, seed).tolist()) for seed in range(6)}
-    assert len(choices) > 3
-    assert choose(table, 4, 8, 3).tolist() == choose(table, 4, 8, 3).tolist()
+    tracks = [Summary(f"v{n % 3}", n, n % 2, 0.5, look=tuple(on_circle([n * 37 % 360])[0].tolist())) for n in range(60)]
+    plan = Plan(criterion, 4, 8, Limits())
+    assert len({tuple(made(tracks, plan, seed)[0]) for seed in range(6)}) > 3
+    assert made(tracks, plan, 3)[0] == made(tracks, plan, 3)[0]
 
 
 # ---- criterion by criterion
 
 
 def test_random_takes_every_set_equally_often() -> None:
-    table = table_of([TrackSummary("a", n, 0, "class 0", None) for n in range(5)])
     rng = np.random.default_rng(0)
-    counts = Counter(tuple(curate.choose_random(table, 2, rng).tolist()) for _ in range(5000))
+    rows = np.arange(5)
+    counts = Counter(
+        tuple(sorted(curate.take(curate.by_chance(rows, rng), np.zeros(5, int), Quota(2, 2)).tolist()))
+        for _ in range(5000)
+    )
     assert set(counts) == set(itertools.combinations(range(5), 2))
     assert all(abs(count - 500) < 5 * np.sqrt(500 * 0.9) for count in counts.values())
 
 
 def test_video_balanced_takes_every_track_of_a_video_equally_often() -> None:
     """Under a cap as well: neither early videos nor early tracks are favoured."""
-    table = table_of([TrackSummary(video_id, n, 0, "class 0", None) for video_id in "abc" for n in range(4)])
     rng = np.random.default_rng(0)
-    counts = Counter(row for _ in range(4000) for row in curate.choose_video_balanced(table, 2, 5, rng).tolist())
+    videos = np.repeat(np.arange(3), 4)
+    counts = Counter[int]()
+    for _ in range(4000):
+        order = curate.by_chance(np.arange(12), rng)
+        counts.update(curate.take(order, videos[order], Quota(2, 5)).tolist())
     expected = 4000 * 5 / 12
     assert all(abs(counts[row] - expected) < 5 * np.sqrt(expected) for row in range(12))
 
 
-@given(track_lists(), st.integers(1, 6), CAPS)
-def test_class_balanced_takes_exactly_the_best(tracks: Tracks, per_class: int, cap: int | None) -> None:
-    scored = [track for track in tracks if track.score is not None]
-    best_first = sorted(scored, key=lambda track: (-track.score, name_of(track)))
-    classes = defaultdict(list)
-    for track in best_first:
-        classes[track.label_id].append(track)
-    expected = []
-    for turn in range(per_class):
-        expected += [track for track in best_first if classes[track.label_id][turn : turn + 1] == [track]]
-    table = table_of(tracks)
-    chosen = names(table, curate.choose_class_balanced(table, per_class, cap))
-    assert chosen == sorted(map(name_of, expected[:cap]))
+@given(track_lists(), LIMITS, st.integers(1, 6), CAPS)
+def test_class_balanced_takes_exactly_the_best(tracks: Tracks, limits: Limits, per_class: int, cap: int | None) -> None:
+    """The oracle walks through the classes turn by turn, the best candidates of a turn first."""
+    best_first = sorted(
+        (track for track in tracks if track.score is not None and fits(track, limits)),
+        key=lambda track: (-track.score, name_of(track)),
+    )
+    chosen: list[Summary] = []
+    waiting = {label_id: [t for t in best_first if t.label_id == label_id] for label_id in range(4)}
+    given = Counter[int]()
+    while cap is None or len(chosen) < cap:
+        heads = [queue[0] for label_id, queue in waiting.items() if queue and given[label_id] < per_class]
+        if not heads:
+            break
+        track = min(heads, key=lambda head: (given[head.label_id], best_first.index(head)))
+        waiting[track.label_id].pop(0)
+        exact = limits if limits.min_distance is None else replace(limits, min_distance=limits.min_distance + 1e-3)
+        if all(go_together(track, other, exact) for other in chosen):
+            chosen.append(track)
+            given[track.label_id] += 1
+    assert made(tracks, Plan("class_balanced", per_class, cap, limits))[0] == sorted(map(name_of, chosen))
 
 
-BEST = {
-    "the better scores": ([("a", 0, 0.2), ("a", 1, 0.9), ("b", 0, 0.5)], 2, [("a", 1), ("b", 0)]),
-    "ties by video, then by track": ([("b", 0, 0.5), ("a", 10, 0.5), ("a", 9, 0.5)], 2, [("a", 9), ("a", 10)]),
-    "never one without a score": ([("a", 0, None), ("a", 1, 0.0)], 2, [("a", 1)]),
-}
+@given(track_lists(), st.integers(1, 30))
+def test_max_motion_takes_exactly_those_that_move_most(tracks: Tracks, number: int) -> None:
+    best = sorted(tracks, key=lambda track: (-track.motion, name_of(track)))[:number]
+    assert made(tracks, Plan("max_motion", number, number, Limits()))[0] == sorted(map(name_of, best))
 
 
-@pytest.mark.parametrize(("tracks", "per_class", "chosen"), BEST.values(), ids=BEST)
-def test_class_balanced_by_hand(tracks: list[Any], per_class: int, chosen: list[Name]) -> None:
-    table = table_of([TrackSummary(video_id, n, 0, "class 0", score) for video_id, n, score in tracks])
-    assert names(table, curate.choose_class_balanced(table, per_class, None)) == chosen
+def test_temperature_draws_in_proportion_to_the_exponential_of_the_score() -> None:
+    """Two draws of three without putting back, against the probabilities of all ordered pairs; 0 and inf are limits."""
+    scores, t, rng = np.array([0.9, 0.5, 0.1]), 0.4, np.random.default_rng(0)
+    counts = Counter(tuple(curate.by_score(np.arange(3), scores, t, rng)[:2].tolist()) for _ in range(6000))
+    weight = np.exp(scores / t)
+    for a, b in itertools.permutations(range(3), 2):
+        expected = 6000 * weight[a] / weight.sum() * weight[b] / (weight.sum() - weight[a])
+        assert abs(counts[a, b] - expected) < 5 * np.sqrt(expected)
+    assert curate.by_score(np.arange(3), scores, 0, rng).tolist() == [0, 1, 2]
+    assert curate.by_score(np.arange(3), np.array([np.nan, 0.5, 0.9]), 0.1, rng).tolist() != [0]
+    assert sorted(curate.by_score(np.arange(3), np.array([np.nan, 0.5, 0.9]), np.inf, rng).tolist()) == [0, 1, 2]
+
+
+@given(track_lists(), st.sampled_from([0.0, 0.1, 0.4]), st.sampled_from([0.5, 2.0]))
+def test_overlaps_are_those_of_the_definition(tracks: Tracks, least: float, half_life_s: float) -> None:
+    table, ordered = table_of(tracks), sorted(tracks, key=name_of)
+    found = set(constraints.overlapping(table, np.arange(len(tracks)), least, half_life_s))
+    expected = {
+        (a, b)
+        for a, b in itertools.combinations(range(len(tracks)), 2)
+        if overlap_of(ordered[a], ordered[b], half_life_s) > least
+    }
+    assert {tuple(sorted(pair)) for pair in found} == expected
+    assert len(found) == len(expected)
 
 
 # ---- far apart
@@ -265,16 +391,16 @@ def closest(points: np.ndarray) -> float:
     return min(float(np.linalg.norm(a.astype(float) - b)) for a, b in itertools.combinations(points, 2))
 
 
-def spread(points: np.ndarray, num_samples: int, max_swaps: int, seed: int, batch_size: int = 3) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return curate.least_redundant(points, num_samples, max_swaps=max_swaps, batch_size=batch_size, rng=rng)
+def least_redundant(points: np.ndarray, number: int, max_swaps: int, first: int = 0, batch_size: int = 3) -> np.ndarray:
+    found = spread.farthest_first(points, number, start=[first])
+    return spread.widen(points, found, max_swaps=max_swaps, batch_size=batch_size)[0]
 
 
-@given(ANGLES, st.integers(2, 9), st.integers(0, 40), st.integers(0, 3))
-def test_swaps_never_bring_points_closer(degrees: list[int], num_samples: int, max_swaps: int, seed: int) -> None:
+@given(ANGLES, st.integers(2, 9), st.integers(0, 40))
+def test_swaps_never_bring_points_closer(degrees: list[int], num_samples: int, max_swaps: int) -> None:
     """And the greedy choice that they begin with is at least half as good as the best of all choices, as proven."""
     points = on_circle(degrees)
-    greedy, swapped = spread(points, num_samples, 0, seed), spread(points, num_samples, max_swaps, seed)
+    greedy, swapped = least_redundant(points, num_samples, 0), least_redundant(points, num_samples, max_swaps)
     for rows in (greedy, swapped):
         assert len(set(rows.tolist())) == min(num_samples, len(points))
     best = max(closest(points[list(rows)]) for rows in itertools.combinations(range(len(points)), len(greedy)))
@@ -285,16 +411,38 @@ def test_swaps_never_bring_points_closer(degrees: list[int], num_samples: int, m
 
 def test_swaps_better_the_greedy_choice() -> None:
     points = unit(np.random.default_rng(3).normal(size=(300, 8)).astype(np.float32))
-    for seed in range(4):
-        greedy, swapped = (closest(points[spread(points, 7, max_swaps, seed, 20)]) for max_swaps in (0, 2000))
-        assert swapped > greedy + 0.01
+    gains = [
+        closest(points[least_redundant(points, 7, 2000, first)]) - closest(points[least_redundant(points, 7, 0, first)])
+        for first in range(4)
+    ]
+    assert min(gains) >= -1e-3 and max(gains) > 0.01
+
+
+@pytest.mark.parametrize("num_points", [1, 40, 900])
+def test_the_front_changes_nothing(num_points: int) -> None:
+    """Greedy k-centre by its definition, every point compared with every choice, on points with duplicates."""
+    rng = np.random.default_rng(num_points)
+    points = np.repeat(rng.integers(-4, 5, (-(-num_points // 2), 4)), 2, axis=0)[:num_points].astype(np.float32)
+    number = min(num_points, 60)
+    chosen = [min(3, num_points - 1)]
+    while len(chosen) < number:
+        nearest = ((points[:, None] - points[chosen]) ** 2).sum(axis=2).min(axis=1)
+        nearest[chosen] = -1
+        chosen.append(int(nearest.argmax()))
+    found = spread.farthest_first(points, number, start=chosen[:1])
+    assert found.chosen.tolist() == chosen
+    distance = ((points[:, None] - points[chosen]) ** 2).sum(axis=2)
+    others = np.setdiff1d(np.arange(num_points), chosen)
+    np.testing.assert_array_equal(found.nearest[others], distance[others].min(axis=1))
+    if number > 1:
+        np.testing.assert_array_equal(found.second[others], np.sort(distance[others], axis=1)[:, 1])
 
 
 def test_far_apart_is_better_than_at_random() -> None:
     rng = np.random.default_rng(0)
     centres = unit(rng.normal(size=(20, 8)).astype(np.float32))
     points = unit(np.repeat(centres, 30, axis=0) + rng.normal(scale=0.02, size=(600, 8)).astype(np.float32))
-    chosen = spread(points, 20, 0, 0)
+    chosen = least_redundant(points, 20, 0)
     assert sorted((chosen // 30).tolist()) == list(range(20))  # one of every bunch of lookalikes
     at_random = [closest(points[rng.permutation(600)[:20]]) for _ in range(20)]
     assert closest(points[chosen]) > max(at_random)
@@ -302,34 +450,30 @@ def test_far_apart_is_better_than_at_random() -> None:
 
 def test_points_that_are_all_the_same() -> None:
     points = on_circle([30] * 6)
-    assert len(set(spread(points, 4, 50, 0).tolist())) == 4
-
-
-@pytest.mark.parametrize("num_points", [0, 1, 3])
-def test_fewer_points_than_asked_for(num_points: int) -> None:
-    assert sorted(spread(on_circle(range(num_points)), 5, 10, 0).tolist()) == list(range(num_points))
+    assert len(set(least_redundant(points, 4, 50).tolist())) == 4
 
 
 @pytest.mark.parametrize("per_class", [2, 3, 500])
 def test_under_a_cap_a_class_gives_its_most_spread_out_tracks(per_class: int) -> None:
     """Also when it has no more tracks than asked for: of two lookalikes and a stranger, the stranger comes along."""
-    table = table_of([TrackSummary("a", n, 0, "class 0", None) for n in range(3)])
+    looks = [(1.0, 0.0), (0.9998, 0.0175), (-1.0, 0.0)]
+    tracks = [Summary("a", n, 0, look=look) for n, look in enumerate(looks)]
+    plan = Plan("min_redundancy", per_class, 2, Limits(), spread=SpreadConfig(max_swaps=0))
     for seed in range(10):
-        rows = curate.choose_min_redundancy(
-            table, on_circle([0, 1, 180]), per_class, 2, max_swaps=0, batch_size=1, rng=np.random.default_rng(seed)
-        )
-        assert 2 in rows.tolist()
+        assert ("a", 2) in made(tracks, plan, seed)[0]
+
+
+def test_of_a_huge_class_a_pool_is_compared_and_that_is_told() -> None:
+    tracks = [Summary("a", n, n % 2, look=tuple(on_circle([n])[0].tolist())) for n in range(50)]
+    plan = Plan("min_redundancy", 5, None, Limits(classes=("class 1",)), spread=SpreadConfig(pool=10))
+    chosen, choice = made(tracks, plan)
+    assert (len(chosen), choice.pooled) == (5, {"class 1": 25})
 
 
 # ---- counts
 
 
 def test_counts_name_everything_also_what_was_not_chosen() -> None:
-    tracks = [TrackSummary("a", n, label_id, f"class {label_id}", None) for n, label_id in enumerate([7, 2, 2, 5])]
-    table = table_of([*tracks, TrackSummary("b", 0, 2, "class 2", None)])
-    by_class = curate.count_by_class(table, np.array([1, 2, 3]))
-    assert list(by_class.items()) == [("class 2", 2), ("class 5", 1), ("class 7", 0)]
-    assert curate.count_by_video(table, np.array([0, 3])) == {"a": 2, "b": 0}
     assert curate.unfilled({"cat": 3, "dog": 1, "bus": 0}, 3) == {"dog": [1, 3], "bus": [0, 3]}
 
 
@@ -386,14 +530,14 @@ COMMANDS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     ),
     "class_balanced": (
         ("--criterion", "class_balanced", "--num-samples-per-class", "2", "--num-samples", "20"),
-        {"num_samples_per_class"},
+        {"num_samples_per_class", "temperature"},
     ),
     "min_redundancy, as documented": (
         (
             *("--criterion", "min_redundancy", "--num-samples", "30", "--n-workers", "2"),
             *("--batch-size", "20", "--num-samples-per-class", "4", "--max-swaps", "200"),
         ),
-        {"num_samples_per_class", "max_swaps", "batch_size"},
+        {"num_samples_per_class", "max_swaps", "batch_size", "pool"},
     ),
 }
 
@@ -414,11 +558,14 @@ def test_a_subset(tracks_dir: Path, tmp_path: Path, argv: tuple[str, ...], own_a
     assert set(sidecar) == {
         *("version", "input", "criterion", "num_samples", "seed"),
         *own_arguments,
-        *("num_tracks", "num_chosen", "num_by_class", "unfilled", "left_out"),
+        *("num_tracks", "num_chosen", "classes", "unfilled", "relaxed", "pooled", "left_out"),
     }
     assert (sidecar["num_tracks"], sidecar["num_chosen"]) == (len(everything), len(lines))
     by_class = Counter(json.loads(line)["top10_desc"][0] for line in lines)
-    assert {label: number for label, number in sidecar["num_by_class"].items() if number} == by_class
+    told = {label: counts["chosen"] for label, counts in sidecar["classes"].items() if counts["chosen"]}
+    assert told == by_class
+    for counts in sidecar["classes"].values():
+        assert counts["tracks"] == sum(number for name, number in counts.items() if name != "tracks")
     assert sidecar["left_out"] == {}
 
     before = files_of(tmp_path)
@@ -470,12 +617,12 @@ def test_another_subset_is_not_replaced_unless_asked(
     curate_db(tracks_dir, subset, *RANDOM)
     if change:
         change(tracks_dir)
-    before = files_of(tmp_path)
+    before = files_of(subset.parent)
     refused = curate_db(tracks_dir, subset, *argv)
     assert refused.returncode == 2
     assert said in refused.stderr
     assert "--overwrite" in refused.stderr
-    assert files_of(tmp_path) == before
+    assert files_of(subset.parent) == before
 
     assert curate_db(tracks_dir, subset, *argv, "--overwrite").returncode == 0
     assert json.loads((subset.parent / "a.json").read_text()) != json.loads(before[subset.parent / "a.json"][0])

@@ -20,19 +20,23 @@ ROWS = (
     ("files",),
     (
         "boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch",
-        "plate_search", "workers",
+        "plate_search", "workers", "ticks", "spread",
     ),
     (
         "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",
-        "records", "appearance", "flat_drawing", "slurm_queue", "looks", "motion", "smoothing",
+        "records", "appearance", "flat_drawing", "slurm_queue", "looks", "motion", "smoothing", "members",
     ),
+    ("columns",),
     (
         "download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export",
         "weights", "slurm", "slurm_status", "refine",
     ),
     ("detectors", "blur", "pacing", "segments", "forget"),
-    ("tracking", "curate", "report", "plates", "learnt_scores", "doctor"),
-    ("stage", "associate", "evaluate", "tracking_flags", "filter_flags"),
+    ("tracking", "index", "report", "plates", "learnt_scores", "doctor"),
+    ("stage", "associate", "evaluate", "tracking_flags", "filter_flags", "curate"),
+    ("constraints", "embeddings", "split", "subset", "stats"),
+    ("selection",),
+    ("curation_flags",),
 )
 # fmt: on
 ROW_OF = {room: row for row, rooms in enumerate(ROWS) for room in rooms}

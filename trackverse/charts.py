@@ -45,10 +45,13 @@ def classes(sizes: Counter[str]) -> str:
     return _svg(row_height * (len(bars) + bool(rest)), "Number of tracks of each class", shapes)
 
 
-def lengths(lengths_s: Float64) -> str:
-    """A histogram of lengths (N,) in s; the last bar holds the long tail too, and says so."""
+def lengths(lengths_s: Float64, *, least: float = 1.0) -> str:
+    """A histogram of lengths (N,) in s; the last bar holds the long tail too, and says so.
+
+    `least`: how far the axis goes at least.
+    """
     height, base, top = 210, 186, 16
-    reach = max(float(np.quantile(lengths_s, LONG_TAIL)), 1.0) if len(lengths_s) else 1.0
+    reach = max(float(np.quantile(lengths_s, LONG_TAIL)), least) if len(lengths_s) else least
     step = _round_step(reach / MAX_BARS)
     num_bars = math.ceil(reach / step - 1e-3)
     # Times are rounded to 0.1 ms: 3 s must not fall into the bar before by a rounding error.
@@ -69,6 +72,26 @@ def lengths(lengths_s: Float64) -> str:
             _soft_text("" if (num_bars - 1 - bar) % ticks_every else tick, left + 1, base + 17, "start"),
         ]
     return _svg(height, "Number of tracks by length in seconds", shapes)
+
+
+def ranks(sizes: Float64) -> str:
+    """A line of sizes (N,) from 1 up, falling, by their rank, on logarithmic scales."""
+    height, base, top = 210, 186, 16
+    shapes = [f'<line class="axis" x1="0" x2="{WIDTH}" y1="{base}" y2="{base}"/>']
+    if len(sizes):
+        widest, highest = max(math.log10(len(sizes)), 1.0), max(math.log10(sizes[0]), 1.0)
+        # As many points as can be told apart.
+        shown = np.unique(np.geomspace(1, len(sizes), min(len(sizes), WIDTH)).astype(int))
+        xs = np.log10(shown) / widest * (WIDTH - 40)
+        ys = base - np.log10(sizes[shown - 1]) / highest * (base - top)
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs.tolist(), ys.tolist(), strict=True))
+        shapes.append(f'<polyline fill="none" stroke="var(--mark)" stroke-width="2" points="{points}"/>')
+        shapes += [f'<circle class="bar" r="2" cx="{xs[n]:.1f}" cy="{ys[n]:.1f}"/>' for n in (0, len(xs) - 1)]
+        for power in range(math.floor(widest) + 1):
+            shapes.append(_soft_text(_short(10**power), power / widest * (WIDTH - 40), base + 17, "start"))
+        shapes.append(_soft_text(_short(int(sizes[0])), 8, top, "start"))
+        shapes.append(_soft_text(_short(int(sizes[-1])), float(xs[-1]) + 6, float(ys[-1]) - 5, "start"))
+    return _svg(height, "Number of tracks of each class by rank", shapes)
 
 
 def places(xy: Sequence[tuple[float, float]]) -> str:

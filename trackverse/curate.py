@@ -1,182 +1,200 @@
 """Choosing subsets of tracks. Every choice is a function of the table, its arguments and a seed alone.
 
 The table is sorted by video and track id, so that neither the order of files nor the number of processes that read them
-changes what is chosen. Every function returns row numbers of the table, each once, and never more than `cap`.
+changes what is chosen. Rows are row numbers of the table.
+
+All criteria but two put the candidates in an order, and take them from its front: `take`. The two that look for tracks
+unlike each other compare embeddings: `pick_spread`.
 """
 
 from __future__ import annotations
 
-import logging
+import heapq
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from trackverse.errors import RecordError
-from trackverse.records import TrackSummary
-from trackverse.types import Float32, Float64, Int64
+from trackverse import spread
+from trackverse.columns import Array
+from trackverse.index import Index, columns_of
+from trackverse.types import Bool, Float16, Float32, Float64, Int64, UInt16
 
-log = logging.getLogger(__name__)
+GATHER_BYTES = 512 << 20  # of embeddings that are looked at together
 
 
 @dataclass(frozen=True)
 class TrackTable:
-    """N tracks, sorted: `videos` (N,) and `label_ids` (N,) are numbers, named by `video_ids` and `labels`.
+    """N tracks, sorted: `videos` (N,) are numbers, named by `video_ids`; `labels` names the numbers of `label_id`.
 
-    `scores` (N,) is the mean class score × objectness, NaN where the record has none. `files` and `lines` (N,) say
-    where the record is: which of the files that were read, and which line of it from 1.
+    `table["score"]` is a column of `columns.DTYPES`, (N,). `order` (N,): the row of the index, or of `columns`, that
+    each is; None if it is the same. `boxes` gives the coarse boxes, as `index.Index.boxes` does.
     """
 
     videos: Int64
-    track_ids: Int64
-    label_ids: Int64
-    scores: Float64
-    files: Int64
-    lines: Int64
     video_ids: Sequence[str]
-    labels: dict[int, str]
+    labels: Mapping[int, str]
+    columns: Mapping[str, Array]
+    boxes: Callable[[], Iterable[tuple[Int64, Int64, UInt16]]]
+    order: Int64 | None = None
+    _cache: dict[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.videos)
 
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._cache:
+            column = self.columns[name]
+            self._cache[name] = column if self.order is None else column[self.order]
+        return self._cache[name]
 
-def make_table(
-    files: Iterable[tuple[Sequence[tuple[TrackSummary, int]], Sequence[RecordError]]],
-    *,
-    failed: Counter[str],
-    dropped: Counter[str],
-) -> TrackTable:
-    """The table of all files' (summary, line number) pairs.
+    def index_rows(self, rows: Int64) -> Int64:
+        """Which rows of the index the given ones are."""
+        return rows if self.order is None else self.order[rows]
 
-    What is wrong with the files' other lines is told and counted in `failed`, a track that is there twice in `dropped`.
+    def boxes_of(self, rows: Int64) -> Iterator[Boxes]:
+        """The boxes of the given rows, video by video."""
+        row_of = np.full(len(self) if self.order is None else int(self.order.max(initial=-1)) + 1, -1)
+        row_of[self.index_rows(rows)] = rows
+        waiting: dict[int, list[Boxes]] = {}
+        start = 0
+        for first_tick, starts, xyxy in self.boxes():
+            here = row_of[start : start + len(first_tick)]
+            start += len(first_tick)
+            wanted = np.flatnonzero(here >= 0)
+            videos = self.videos[here[wanted]]
+            for begin, end in runs(videos):
+                video = int(videos[begin])
+                if self.order is None:  # then the rows of a video follow each other
+                    for other in [other for other in waiting if other != video]:
+                        yield _joined(waiting.pop(other))
+                places = wanted[begin:end]
+                counts = starts[places + 1] - starts[places]
+                within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+                found = xyxy[np.repeat(starts[places], counts) + within].astype(np.float32)
+                ends = np.concatenate([[0], np.cumsum(counts)])
+                waiting.setdefault(video, []).append(
+                    Boxes(here[places], first_tick[places].astype(np.int64), ends, found)
+                )
+        for parts in waiting.values():
+            yield _joined(parts)
+
+
+class Boxes(NamedTuple):
+    """Tracks of one video: `rows` (N,) of the table; their boxes at the ticks from `first` (N,) on, left, top, right,
+    bottom px, are the rows of `xyxy` from `starts` (N + 1,) on.
     """
-    rows = []
-    for number, (summaries, errors) in enumerate(files):
-        rows += [(summary, number, line) for summary, line in summaries]
-        for error in errors:
-            failed[error.reason] += 1
-            log.warning("%s", error)
-    rows.sort(key=lambda row: (*_name(row), *row[1:]))
-    unique = [row for n, row in enumerate(rows) if n == 0 or _name(row) != _name(rows[n - 1])]
-    if len(unique) < len(rows):
-        dropped["track listed twice"] += len(rows) - len(unique)
-    video_ids = sorted({track.video_id for track, _, _ in unique})
-    number_of = {video_id: number for number, video_id in enumerate(video_ids)}
-    scores = [np.nan if track.score is None else track.score for track, _, _ in unique]
-    return TrackTable(
-        np.array([number_of[track.video_id] for track, _, _ in unique], np.int64),
-        np.array([track.track_id for track, _, _ in unique], np.int64),
-        np.array([track.label_id for track, _, _ in unique], np.int64),
-        np.array(scores, np.float64),
-        np.array([file for _, file, _ in unique], np.int64),
-        np.array([line for _, _, line in unique], np.int64),
-        video_ids,
-        {track.label_id: track.label for track, _, _ in unique},
+
+    rows: Int64
+    first: Int64
+    starts: Int64
+    xyxy: Float32
+
+
+def _joined(parts: Sequence[Boxes]) -> Boxes:
+    counts = np.concatenate([np.diff(part.starts) for part in parts])
+    return Boxes(
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.first for part in parts]),
+        np.concatenate([[0], np.cumsum(counts)]),
+        np.concatenate([part.xyxy for part in parts]),
     )
 
 
-def _name(row: tuple[TrackSummary, int, int]) -> tuple[str, int]:
-    return row[0].video_id, row[0].track_id
+def make_table(index: Index, *, dropped: Counter[str]) -> TrackTable:
+    """The table of an index. A track that is there twice counts once, in its first place, and in `dropped`."""
+    stretches = [(video_id, number) for entry in index.entries for video_id, number in entry.videos]
+    video_ids = sorted({video_id for video_id, _ in stretches})
+    number_of = {video_id: number for number, video_id in enumerate(video_ids)}
+    numbers = np.array([number_of[video_id] for video_id, _ in stretches], np.int64)
+    videos = np.repeat(numbers, np.array([number for _, number in stretches], np.int64))
+    columns, order = columns_of(index), None
+    if not all(entry.is_sorted for entry in index.entries) or (np.diff(numbers) <= 0).any():
+        track_ids = columns["track_id"]
+        order = np.lexsort((track_ids, videos))
+        is_new = np.ones(len(order), bool)
+        is_new[1:] = (np.diff(videos[order]) != 0) | (np.diff(track_ids[order]) != 0)
+        if not is_new.all():
+            dropped["track listed twice"] += int((~is_new).sum())
+        order = order[is_new]
+        videos = videos[order]
+    return TrackTable(videos, video_ids, index.labels, columns, index.boxes, order)
 
 
-def choose_random(table: TrackTable, cap: int, rng: np.random.Generator) -> Int64:
-    """`cap` tracks, each set of them equally likely."""
-    return np.sort(rng.permutation(len(table))[:cap])
+class Conflicts(Protocol):
+    """What can't be chosen beside what is chosen already."""
+
+    def why_not(self, row: int) -> str | None:
+        """Why the row can't be taken any more; None if it can."""
+        ...
+
+    def took(self, row: int) -> None:
+        """The row is chosen now."""
+        ...
+
+    def blocked_by(self, row: int) -> Int64:
+        """The rows that can't be taken beside this one, whatever else is."""
+        ...
 
 
-def choose_video_balanced(table: TrackTable, per_video: int, cap: int | None, rng: np.random.Generator) -> Int64:
-    """`per_video` random tracks of every video; under a cap, no video gives a second before every one gave a first."""
-    order = rng.permutation(len(table))
-    turn = _turns(table.videos[order])
-    # Among the tracks of one turn the random order decides whose come under the cap.
-    order = order[np.argsort(turn, kind="stable")]
-    return np.sort(order[: _capped((turn < per_video).sum(), cap)])
+@dataclass
+class Quota:
+    """How many may still be chosen: `per_group` of every group, of which `given` are taken; `cap` in all, or None."""
+
+    per_group: int
+    cap: int | None
+    given: Counter[int] = field(default_factory=Counter)
+
+    def left(self, group: int) -> int:
+        return max(0, self.per_group - self.given[group])
+
+    def take(self, groups: Iterable[int]) -> None:
+        """Count members of these groups as chosen."""
+        taken = Counter(groups)
+        self.given.update(taken)
+        self.cap = None if self.cap is None else self.cap - taken.total()
 
 
-def choose_class_balanced(table: TrackTable, per_class: int, cap: int | None) -> Int64:
-    """The best `per_class` tracks of every class by score, ties by video and track id; tracks without a score never.
+def take(order: Int64, groups: Int64, quota: Quota, conflicts: Conflicts | None = None) -> Int64:
+    """Rows from the front of `order` (rows, best first), as `quota` allows and `conflicts` permits; counted in both.
 
-    Under a cap no class gives a second before every class gave its first; in the last turn the better scores win.
+    `groups` (N,): the group of every row of `order`. No group gives its second before every group gave its first; in
+    the last turn under a cap, those that come first in the order win. A row in conflict with those taken before it is
+    passed over, and the next one of its group has its turn.
     """
-    rows = np.flatnonzero(~np.isnan(table.scores))
-    best_first = rows[np.argsort(-table.scores[rows], kind="stable")]
-    turn = _turns(table.label_ids[best_first])
-    order = best_first[np.argsort(turn, kind="stable")]
-    return np.sort(order[: _capped((turn < per_class).sum(), cap)])
-
-
-def choose_min_redundancy(
-    table: TrackTable,
-    embeddings: Float32,
-    per_class: int,
-    cap: int | None,
-    *,
-    max_swaps: int,
-    batch_size: int,
-    rng: np.random.Generator,
-) -> Int64:
-    """Of every class the `per_class` tracks that look least alike, by `embeddings` (N, D) of unit length.
-
-    Rows of NaN (no embedding) are never chosen. Under a cap, classes give in turns, the most spread-out tracks first.
-    """
-    has_embedding = ~np.isnan(embeddings).any(axis=1)
-    chosen, turns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for label_id in np.unique(table.label_ids):
-        members = np.flatnonzero((table.label_ids == label_id) & has_embedding)
-        spread = least_redundant(embeddings[members], per_class, max_swaps=max_swaps, batch_size=batch_size, rng=rng)
-        chosen.append(members[spread])
-        turns.append(np.arange(len(spread)))
-    order = np.concatenate(chosen)[np.argsort(np.concatenate(turns), kind="stable")]
-    return np.sort(order[: _capped(len(order), cap)])
-
-
-def least_redundant(
-    embeddings: Float32, num_samples: int, *, max_swaps: int, batch_size: int, rng: np.random.Generator
-) -> Int64:
-    """`num_samples` of (N, D) points, or all, that are far from their nearest chosen neighbours, as row numbers.
-
-    First greedy k-centre (Gonzalez 1985): begin anywhere, then always take the point farthest from those taken. Then
-    swaps: `max_swaps` times, one of the closest pair gives way to the best of `batch_size` random points, if that is
-    farther from all others than the pair was apart. Which one is drawn: the later one was the best there was when it
-    was taken, so always trying that one would change nothing. The smallest distance never shrinks.
-    """
-    num_points, num_samples = len(embeddings), min(num_samples, len(embeddings))
-    if not num_samples:
-        return np.zeros(0, np.int64)
-    chosen = _farthest_first(embeddings, num_samples, first=int(rng.integers(num_points)))
-    is_free = np.ones(num_points, bool)
-    is_free[chosen] = False
-    apart = _distances(embeddings[chosen], embeddings[chosen])
-    np.fill_diagonal(apart, np.inf)
-    for _ in range(max_swaps if 1 < num_samples < num_points else 0):
-        kept, leaving = rng.permutation(np.array(np.unravel_index(apart.argmin(), apart.shape)))
-        candidates = rng.choice(np.flatnonzero(is_free), min(batch_size, num_points - num_samples), replace=False)
-        distance = _distances(embeddings[candidates], embeddings[chosen])
-        distance[:, leaving] = np.inf
-        best = int(distance.min(axis=1).argmax())
-        if distance[best].min() > apart[kept, leaving]:
-            is_free[chosen[leaving]], is_free[candidates[best]] = True, False
-            chosen[leaving] = candidates[best]
-            apart[leaving, :] = apart[:, leaving] = distance[best]
-    return chosen
-
-
-def _farthest_first(points: Float32, num_samples: int, first: int) -> Int64:
-    """Row numbers (num_samples,) of (N, D) points in the order of greedy k-centre."""
-    chosen = np.empty(num_samples, np.int64)
-    chosen[0] = first
-    nearest = np.full(len(points), np.inf)
-    for n in range(1, num_samples):
-        nearest = np.minimum(nearest, _distances(points[chosen[n - 1]][None], points)[0])
-        nearest[chosen[n - 1]] = -np.inf
-        chosen[n] = nearest.argmax()
-    return chosen
-
-
-def _distances(a: Float32, b: Float32) -> Float64:
-    """Squared Euclidean distances (N, M) of unit vectors (N, D) and (M, D)."""
-    return np.maximum(2.0 - 2.0 * (a @ b.T).astype(np.float64), 0.0)
+    if conflicts is None:
+        turn = _turns(groups)
+        if quota.given:
+            turn += np.array([quota.given[group] for group in range(int(groups.max(initial=-1)) + 1)], np.int64)[groups]
+        allowed = np.flatnonzero(turn < quota.per_group)
+        number = len(allowed) if quota.cap is None else min(len(allowed), quota.cap)
+        if number < len(allowed):
+            allowed = allowed[np.argsort(turn[allowed], kind="stable")[:number]]
+        quota.take(groups[allowed].tolist())
+        return order[allowed]
+    by_group = np.argsort(groups, kind="stable")
+    # (turn, place in the order, position in by_group, end of the group): the next of each group, the foremost first
+    heap: list[tuple[int, int, int, int]] = [
+        (quota.given[int(groups[by_group[start]])], int(by_group[start]), start, end)
+        for start, end in runs(groups[by_group])
+    ]
+    heapq.heapify(heap)
+    taken: list[int] = []
+    while heap and (quota.cap is None or quota.cap > 0):
+        given, place, position, end = heapq.heappop(heap)
+        if given >= quota.per_group:
+            continue
+        row = int(order[place])
+        if conflicts.why_not(row) is None:
+            conflicts.took(row)
+            taken.append(row)
+            quota.take([int(groups[place])])
+            given += 1
+        if position + 1 < end:
+            heapq.heappush(heap, (given, int(by_group[position + 1]), position + 1, end))
+    return np.array(taken, np.int64)
 
 
 def _turns(groups: Int64) -> Int64:
@@ -189,14 +207,161 @@ def _turns(groups: Int64) -> Int64:
     return turn
 
 
-def _capped(number: int, cap: int | None) -> int:
-    return int(number) if cap is None else min(int(number), cap)
+def by_chance(rows: Int64, rng: np.random.Generator) -> Int64:
+    """The rows in an order that is as likely as any other."""
+    return rows[rng.permutation(len(rows))]
 
 
-def count_by_class(table: TrackTable, rows: Int64) -> dict[str, int]:
-    """How many of the rows each class of the table has, zeros too, most frequent first."""
-    counts = Counter(dict.fromkeys(table.labels.values(), 0))
-    counts.update(table.labels[label_id] for label_id in table.label_ids[rows].tolist())
+def by_value(rows: Int64, values: Float64) -> Int64:
+    """The rows by their (N,) `values`, largest first, ties by video and track id; those of NaN are left out."""
+    rows, values = rows[~np.isnan(values)], values[~np.isnan(values)]
+    return rows[np.argsort(-values, kind="stable")]
+
+
+def by_score(rows: Int64, scores: Float64, temperature: float, rng: np.random.Generator) -> Int64:
+    """The rows by their (N,) `scores`, drawn one after the other without putting back.
+
+    Temperature 0: the best first. t: each next one is drawn with a probability in proportion to exp(score / t), among
+    those that are left (as the largest of score / t + Gumbel noise; Vieira 2014). inf: by chance alone; only then those
+    without a score, NaN, take part.
+    """
+    if temperature == np.inf:
+        return by_chance(rows, rng)
+    if temperature == 0:
+        return by_value(rows, scores)
+    return by_value(rows, scores / temperature + rng.gumbel(size=len(rows)))
+
+
+@dataclass(frozen=True)
+class SpreadConfig:
+    """`max_swaps` and `batch_size` as in `spread.widen`; `pool`: of a larger group, so many by chance are looked at;
+    `least_distance`: of the embeddings of two that are chosen.
+    """
+
+    max_swaps: int = 2000
+    batch_size: int = 20
+    pool: int = 100_000
+    least_distance: float = 0.0
+
+
+class Embeddings(Protocol):
+    """Embeddings of the table's tracks."""
+
+    dim: int
+
+    def __call__(self, rows: Int64) -> Float16:
+        """(N, dim) of the given rows, NaN where a track has none."""
+        ...
+
+
+def pick_spread(
+    rows: Int64,
+    groups: Int64,
+    quota: Quota,
+    config: SpreadConfig,
+    embeddings: Embeddings,
+    rng: np.random.Generator,
+    *,
+    given: Mapping[int, Int64],
+    conflicts: Conflicts | None = None,
+) -> tuple[Int64, dict[int, int]]:
+    """Of every group the tracks that look least alike, and the sizes of the groups of which only a pool was looked at.
+
+    `rows` (N,) and their `groups` (N,); rows without an embedding are never chosen. `given`: of each group the rows
+    that are chosen already, from which others keep away. Each group: greedy k-centre from a member by chance, then
+    swaps (none under `conflicts`, or beside given ones). Under a cap, groups give in turns, in the order of choice.
+    """
+    order = np.lexsort((rows, groups))
+    rows, groups, pooled = _pools(rows[order], groups[order], config.pool, rng)
+    chosen, turns = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
+    for batch in _batches(runs(groups), GATHER_BYTES // (2 * max(1, embeddings.dim))):
+        first = batch[0][0]
+        matrix = embeddings(rows[first : batch[-1][1]])
+        for start, end in batch:
+            group = int(groups[start])
+            before = given.get(group, np.zeros(0, np.int64))
+            members = np.concatenate([before, rows[start:end]])
+            points = np.concatenate([embeddings(before), matrix[start - first : end - first]])
+            found = _spread_of(members, points, len(before), quota.left(group), config, rng, conflicts)
+            chosen.append(np.stack([found, np.full(len(found), group)], axis=1))
+            turns.append(np.arange(len(found)) + quota.given[group])
+    taken = np.concatenate(chosen)[np.argsort(np.concatenate(turns), kind="stable")][: quota.cap]
+    quota.take(taken[:, 1].tolist())
+    return taken[:, 0], pooled
+
+
+def _spread_of(
+    members: Int64,
+    embeddings: Float16,
+    num_given: int,
+    number: int,
+    config: SpreadConfig,
+    rng: np.random.Generator,
+    conflicts: Conflicts | None,
+) -> Int64:
+    """`number` of a group's `members`, whose first `num_given` are chosen already, by their embeddings."""
+    usable: Bool = ~np.asarray(np.isnan(embeddings).any(axis=1))
+    if conflicts:
+        usable[num_given:] &= np.array([conflicts.why_not(row) is None for row in members[num_given:].tolist()], bool)
+    num_given = int(usable[:num_given].sum())
+    members, points = members[usable], embeddings[usable].astype(np.float32)
+    if not number or num_given == len(members):
+        return np.zeros(0, np.int64)
+    start = list(range(num_given)) or [int(rng.integers(len(members)))]
+
+    def blocks(place: int) -> Int64:
+        assert conflicts is not None
+        return np.flatnonzero(np.isin(members, conflicts.blocked_by(int(members[place]))))
+
+    least = config.least_distance**2
+    found = spread.farthest_first(
+        points, num_given + number, start=start, least=least, blocks=blocks if conflicts else None
+    )
+    if conflicts:
+        for row in members[found.chosen[num_given:]].tolist():
+            conflicts.took(row)
+    elif not num_given:
+        return members[spread.widen(points, found, max_swaps=config.max_swaps, batch_size=config.batch_size)[0]]
+    return members[found.chosen[num_given:]]
+
+
+def _pools(rows: Int64, groups: Int64, pool: int, rng: np.random.Generator) -> tuple[Int64, Int64, dict[int, int]]:
+    """At most `pool` rows of each group; `groups` is sorted."""
+    keep, pooled = np.ones(len(rows), bool), {}
+    for start, end in runs(groups):
+        if end - start > pool:
+            keep[start:end] = False
+            keep[start + rng.choice(end - start, pool, replace=False)] = True
+            pooled[int(groups[start])] = end - start
+    return rows[keep], groups[keep], pooled
+
+
+def runs(groups: Int64) -> list[tuple[int, int]]:
+    """Start and end of every stretch of equal numbers."""
+    if not len(groups):
+        return []
+    starts = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1)).tolist()
+    return list(zip(starts, [*starts[1:], len(groups)], strict=True))
+
+
+def _batches(runs: Sequence[tuple[int, int]], max_rows: int) -> Iterator[list[tuple[int, int]]]:
+    """Runs one after the other, as many at a time as have `max_rows` together; at least one."""
+    batch: list[tuple[int, int]] = []
+    for run in runs:
+        if batch and run[1] - batch[0][0] > max_rows:
+            yield batch
+            batch = []
+        batch.append(run)
+    if batch:
+        yield batch
+
+
+def count_by_class(table: TrackTable, rows: Int64 | None = None) -> dict[str, int]:
+    """How many of the rows, or of all, each class of the table has, zeros too, most frequent first."""
+    counts = dict.fromkeys(table.labels.values(), 0)
+    label_ids = table["label_id"] if rows is None else table["label_id"][rows]
+    for label_id, number in zip(*np.unique(label_ids, return_counts=True), strict=True):
+        counts[table.labels[int(label_id)]] += int(number)
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
@@ -206,6 +371,6 @@ def count_by_video(table: TrackTable, rows: Int64) -> dict[str, int]:
     return dict(zip(table.video_ids, counts.tolist(), strict=True))
 
 
-def unfilled(counts: dict[str, int], asked: int) -> dict[str, list[int]]:
+def unfilled(counts: Mapping[str, int], asked: int) -> dict[str, list[int]]:
     """[how many there are, how many were asked for] of everything that has fewer."""
     return {name: [number, asked] for name, number in counts.items() if number < asked}

@@ -130,6 +130,11 @@ class TracksLayout:
     def embeddings_path(self, video_id: str) -> Path:
         return self.output_dir / shard(video_id) / f"{video_id}-embeddings.npy"
 
+    @property
+    def index_path(self) -> Path:
+        """What `curate_db.py` chooses from, made of all the track files."""
+        return self.output_dir / "index.parquet"
+
     def meta_paths(self) -> list[Path]:
         """Every meta file there is, sorted by name, but for those of videos that were forgotten."""
         paths = sorted(self.output_dir.glob("*/*-meta.jsonl.gzip"))
@@ -180,6 +185,11 @@ def embeddings_beside(meta_path: Path) -> Path:
 def sidecar_beside(subset_path: Path) -> Path:
     """The JSON file that says how a subset `<name>.jsonl.gzip` came about."""
     return subset_path.with_name(subset_path.name.split(".jsonl")[0] + ".json")
+
+
+def stats_beside(subset_path: Path) -> Path:
+    """The page of charts of a subset `<name>.jsonl.gzip`."""
+    return subset_path.with_name(subset_path.name.split(".jsonl")[0] + "-stats.html")
 
 
 def failed_path(stage_dir: Path) -> Path:

@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from trackverse import files, jsonl, workers
+from trackverse import files, jsonl, members, workers
 from trackverse import progress as progress_file
+from trackverse.columns import Columns, ColumnsReader
 from trackverse.errors import RecordError, SetupError
 from trackverse.layout import TracksLayout, embeddings_beside, progress_beside, sidecar_beside
+from trackverse.members import PlacedLine
 from trackverse.progress import Progress
 from trackverse.records import Origin, TrackRecord, TrackSummary, describe, parse_record, parse_summary, to_line
 from trackverse.types import Clip, Float16, Float32, Int64, Track
@@ -172,6 +174,30 @@ def write_records(path: Path, records: Iterable[TrackRecord]) -> None:
     with files.atomic_write(path) as file:
         for record in records:
             file.write(jsonl.gzip_member(to_line(record)))
+
+
+def place_lines(meta_path: Path) -> Iterator[PlacedLine]:
+    """As `read_lines`, with the lines' places."""
+    try:
+        num_bytes = progress_file.load_meta_bytes(progress_beside(meta_path))
+        yield from members.place_lines(meta_path, max_compressed_bytes=num_bytes)
+        _check_not_cut(meta_path, meta_path.stat().st_size, num_bytes or 0)
+    except OSError as error:
+        raise RecordError(f"{meta_path}: can't be read ({error.strerror})", reason="unreadable track file") from error
+
+
+def read_columns(meta_path: Path) -> tuple[list[Columns], list[RecordError]]:
+    """The columns of every committed record of a track file, in parts, and what was wrong with its other lines."""
+    reader = ColumnsReader()
+    return list(reader.read_all(place_lines(meta_path), meta_path)), [error.bare() for error in reader.errors]
+
+
+def read_all_columns(meta_paths: Sequence[Path], num_workers: int) -> Iterator[tuple[list[Columns], list[RecordError]]]:
+    """`read_columns` of each file, in their order, by `num_workers` processes. Raises WorkerDiedError."""
+    if num_workers == 1 or len(meta_paths) < 2:
+        yield from map(read_columns, meta_paths)
+        return
+    yield from workers.map_each(read_columns, meta_paths, num_workers)
 
 
 def summarise(meta_path: Path) -> tuple[list[tuple[TrackSummary, int]], list[RecordError]]:

@@ -1,0 +1,214 @@
+"""The few numbers of a record by which subsets are chosen, read without building the rest of it.
+
+simdjson finds them in the text of a record and copies its frame times and boxes into arrays as they are; what is
+computed of those is computed for many tracks at once. Knows the keys of the three layouts, as `records` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import simdjson
+
+from trackverse import jsonl, ticks
+from trackverse.errors import RecordError
+from trackverse.members import PlacedLine
+from trackverse.records import MISFITS
+from trackverse.types import Float64, Int64
+
+BATCH_LINES = 256  # enough for numpy to be fast, 1.4 MB of frames
+MAX_TIME_S = 1e6  # eleven days: what claims to be later is no time in a video
+MAX_COORDINATE = 1e9  # px
+MAX_PX = 65535  # of the boxes that are kept as two bytes a side
+Array = npt.NDArray[Any]
+
+# The columns of N tracks. `offset`, `num_bytes` and `crc` are as in `members.PlacedLine`.
+DTYPES: dict[str, npt.DTypeLike] = {
+    "track_id": np.int64,
+    "label_id": np.int64,  # the best of the top ten
+    "score": np.float64,  # its mean class score × objectness; NaN where the layout has none
+    "class_score": np.float32,  # its mean class score; likewise
+    "start_s": np.float64,
+    "end_s": np.float64,
+    "num_frames": np.int32,
+    "area": np.float32,  # mean box area as a share of the frame's; NaN where the layout has no frame size
+    "box_motion": np.float32,  # as `ticks.box_motion`
+    "first_tick": np.int32,  # of `boxes`
+    "line": np.int32,
+    "offset": np.int64,
+    "num_bytes": np.int32,
+    "crc": np.uint32,
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """N tracks: `numbers`, the columns of `DTYPES`, each (N,); `videos` (N,), which of `video_ids` each is of.
+
+    `boxes`: of each track its boxes at the ticks, (ticks, 4) uint16 left, top, right, bottom px, end to end as bytes
+    that begin at `box_starts` (N + 1,).
+    """
+
+    numbers: dict[str, Array]
+    videos: Int64
+    video_ids: list[str]
+    boxes: bytes
+    box_starts: Int64
+    labels: dict[int, str]
+
+
+@dataclass
+class ColumnsReader:
+    """Lines in, columns out. What is no record is noted in `errors`, with its file and line number."""
+
+    errors: list[RecordError] = field(default_factory=list)
+    _parser: simdjson.Parser = field(default_factory=simdjson.Parser)
+
+    def read(self, lines: Iterable[PlacedLine], meta_path: Path, video_id: str) -> Columns:
+        """The columns of a file's lines. `video_id` is for the layout that doesn't carry it."""
+        rows: list[tuple[Any, ...]] = []
+        times: list[Float64] = []
+        boxes: list[Float64] = []
+        labels: dict[int, str] = {}
+        number_of: dict[str, int] = {}
+        for placed in lines:
+            try:
+                name, label, row, frame_times, frame_boxes = self._parse(placed.line, video_id)
+            except (*MISFITS, RuntimeError) as error:
+                self.errors.append(_refusal(error, placed.line, f"{meta_path}:{placed.number}"))
+                continue
+            labels[row[1]] = label
+            number = number_of.setdefault(name, len(number_of))
+            rows.append((number, *row, placed.number, placed.offset, placed.num_bytes, placed.crc))
+            times.append(frame_times)
+            boxes.append(frame_boxes)
+        return _columns(rows, times, boxes, list(number_of), labels)
+
+    def read_all(self, lines: Iterable[PlacedLine], meta_path: Path) -> Iterator[Columns]:
+        """`read`, some lines at a time, so that a huge file does not fill the memory.
+
+        If the lines end in a RecordError, those before it are used, and it is noted.
+        """
+        video_id = meta_path.name.partition("-meta.jsonl")[0]
+        batch: list[PlacedLine] = []
+        end: list[RecordError] = []
+        try:
+            for placed in lines:
+                batch.append(placed)
+                if len(batch) == BATCH_LINES:
+                    yield self.read(batch, meta_path, video_id)
+                    batch = []
+        except RecordError as error:
+            end.append(error)
+        if batch:
+            yield self.read(batch, meta_path, video_id)
+        self.errors += end
+
+    def _parse(self, line: bytes, video_id: str) -> tuple[str, str, tuple[Any, ...], Float64, Float64]:
+        """Video id, label, (track id, label id, score, class score, frame height × width), times (T,), tlwh (4 T,)."""
+        record: Any = self._parser.parse(line)
+        try:
+            weighted = class_score = frame_px = np.nan
+            if "top10_label_ids" in record:
+                label_ids, names, track_id, times, boxes = "top10_label_ids", "top10_label_names", *_OWN
+            else:
+                label_ids, names = "top10_lbl", "top10_desc"
+                track_id, times, boxes = _OWN
+                if "track_bbox" in record:
+                    track_id, times, boxes = "tid", "track_ts", "track_bbox"
+                    weighted, class_score = record["top10_wlogit_mu"][0], record["top10_logit_mu"][0]
+                else:
+                    weighted = record.at_pointer("/top10_wcls/0/0")
+                    class_score = record.at_pointer("/top10_cls/0/0")
+                    height, width = record["video_size"]
+                    frame_px = height * width
+            video_id = record.get("yid", video_id)
+            row = (
+                _whole(record[track_id]),
+                _whole(record[label_ids][0]),
+                float(weighted),
+                float(class_score),
+                float(frame_px) if frame_px > 0 else np.nan,
+            )
+            label = record[names][0]
+            if not isinstance(video_id, str) or not isinstance(label, str):
+                raise TypeError(f"{video_id!r} or {label!r} is not text")
+            num_frames = len(record[times])
+            frame_times = np.frombuffer(record[times].as_buffer(of_type="d"))
+            frame_boxes = np.frombuffer(record[boxes].as_buffer(of_type="d"))
+        finally:
+            del record  # the parser is used again only when nobody looks at its last record
+        if not num_frames or num_frames != len(frame_times) or len(frame_boxes) != 4 * num_frames:
+            raise ValueError(f"{len(frame_boxes)} numbers of boxes for {num_frames} frames")
+        if not -MAX_TIME_S < frame_times[0] <= frame_times[-1] < MAX_TIME_S:
+            raise ValueError(f"frames from {frame_times[0]:g} to {frame_times[-1]:g} s")
+        return video_id, label, row, frame_times, frame_boxes
+
+
+_OWN = ("track_id", "frame_ts", "frame_bboxes")
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise TypeError(f"{value!r} is not a whole number")
+    return value
+
+
+def _refusal(error: Exception, line: bytes, where: str) -> RecordError:
+    """Our error for what simdjson, or a value of the wrong kind, raised. Python's parser says whether it is JSON."""
+    try:
+        jsonl.parse(line, where)
+    except RecordError as not_json:
+        return not_json
+    told = " ".join(str(error).split())
+    return RecordError(f"{where}: not a track record ({told})", reason="bad record")
+
+
+def _columns(
+    rows: Sequence[tuple[Any, ...]],
+    times: Sequence[Float64],
+    boxes: Sequence[Float64],
+    video_ids: list[str],
+    labels: dict[int, str],
+) -> Columns:
+    counts = np.array([len(frame_times) for frame_times in times], np.int64)
+    times_s = np.concatenate([*times, np.zeros(0)])
+    tlwh = np.concatenate([*boxes, np.zeros(0)]).reshape(-1, 4)
+    if np.abs(tlwh).max(initial=0) > MAX_COORDINATE:  # JSON may say 1e200, but nothing may overflow
+        tlwh = np.clip(tlwh, -MAX_COORDINATE, MAX_COORDINATE)
+    ends = np.cumsum(counts)
+    starts = ends - counts
+    first_tick, num_ticks, at_ticks = ticks.boxes_at_ticks(times_s, tlwh, counts)
+    corners = np.concatenate([at_ticks[:, :2], at_ticks[:, :2] + at_ticks[:, 2:]], axis=1)
+    video, track_id, label_id, score, class_score, frame_px, line, offset, num_bytes, crc = (
+        zip(*rows, strict=True) if rows else [()] * 10
+    )
+    numbers: dict[str, Any] = {
+        "track_id": track_id,
+        "label_id": label_id,
+        "score": score,
+        "class_score": class_score,
+        "start_s": times_s[starts],
+        "end_s": times_s[ends - 1],
+        "num_frames": counts,
+        "area": ticks.mean_area(tlwh, counts) / np.array(frame_px, np.float64),
+        "box_motion": ticks.motion_between(times_s, tlwh, counts, num_ticks, at_ticks),
+        "first_tick": first_tick,
+        "line": line,
+        "offset": offset,
+        "num_bytes": num_bytes,
+        "crc": crc,
+    }
+    return Columns(
+        {name: np.asarray(numbers[name]).astype(dtype) for name, dtype in DTYPES.items()},
+        np.array(video, np.int64),
+        video_ids,
+        np.rint(np.clip(corners, 0, MAX_PX)).astype("<u2").tobytes(),
+        np.concatenate([[0], np.cumsum(num_ticks)]) * 8,
+        labels,
+    )

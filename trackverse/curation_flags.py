@@ -1,0 +1,120 @@
+"""The flags that say which tracks to choose, and what their values stand for."""
+
+from __future__ import annotations
+
+import hashlib
+from argparse import ArgumentTypeError, Namespace
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from trackverse import __version__, cli, subset
+from trackverse.constraints import Limits
+from trackverse.curate import SpreadConfig, TrackTable
+from trackverse.errors import SetupError
+from trackverse.index import Index
+from trackverse.selection import Plan
+
+SWAPPING = ("max_swaps", "batch_size", "pool")
+USED_BY: dict[str, tuple[str, ...]] = {
+    "random": (),
+    "video_balanced": ("num_samples_per_video",),
+    "class_balanced": ("num_samples_per_class", "temperature"),
+    "min_redundancy": ("num_samples_per_class", *SWAPPING),
+    "max_motion": (),
+    "diverse": SWAPPING,
+}
+PER_GROUP = {name: next((flag for flag in flags if "_per_" in flag), "num_samples") for name, flags in USED_BY.items()}
+LIMITS = ("min_length", "min_area", "min_motion", "max_overlap", "half_life_s", "min_distance")
+
+
+def add(parser: cli.Parser) -> None:
+    """The flags of the criteria and of the limits."""
+    group = parser.add_argument_group("how to choose").add_argument
+    group("--criterion", choices=list(USED_BY), help="see above; none: only --stats")
+    group("--num_samples", type=cli.at_least_one, metavar="N", help="at most so many tracks (random: how many)")
+    group("--num_samples_per_video", type=cli.at_least_one, default=3, metavar="N", help="for video_balanced")
+    group("--num_samples_per_class", type=cli.at_least_one, default=500, metavar="N", help="for the two by class")
+    group("--temperature", type=temperature, default=0.0, metavar="T", help="class_balanced: 0 best first, inf any")
+    swaps = "min_redundancy, diverse: batches of candidates that are measured to better the first choice"
+    group("--max_swaps", type=int, default=2000, metavar="N", help=swaps)
+    group("--batch_size", type=cli.at_least_one, default=20, metavar="N", help="candidates of a batch")
+    text = "of a class (diverse: in all) with more tracks, so many by chance are compared"
+    group("--pool", type=cli.at_least_one, default=SpreadConfig.pool, metavar="N", help=text)
+    group("--seed", type=int, default=0, metavar="N", help="of everything random")
+    group = parser.add_argument_group("limits, for every criterion").add_argument
+    group("--min_length", type=cli.not_negative, metavar="S", help="seconds from first to last frame")
+    group("--min_area", type=cli.fraction, metavar="X", help="mean box as a share of the frame")
+    group("--min_motion", type=cli.not_negative, metavar="X", help="mean speed, in box sizes a second")
+    text = "of two tracks of a video: space-time IoU, or IoU across a gap"
+    group("--max_overlap", type=cli.fraction, metavar="X", help=text)
+    text = "an overlap across a gap counts half for every so many seconds"
+    group("--half_life_s", type=cli.positive, default=Limits.half_life_s, metavar="S", help=text)
+    text = "of two tracks of a class: distance of their embeddings, of length 1, from 0 to 2"
+    group("--min_distance", type=cli.not_negative, metavar="X", help=text)
+    group("--classes", nargs="+", default=[], metavar="NAME", help="only these classes")
+    text = "none of these videos: ids, one a line, a metafile, or a subset (validation)"
+    group("--exclude_videos", type=cli.folder, metavar="FILE", help=text)
+    group("--relax", action="store_true", help="loosen limits for classes or videos that would stay short")
+
+
+def temperature(text: str) -> float:
+    """A number from 0 to infinity, both included."""
+    number = float(text)
+    if not number >= 0:
+        raise ArgumentTypeError(f"{text} is not 0 or above, or inf")
+    return number
+
+
+def check(args: Namespace) -> None:
+    """Raises SetupError for flags that don't go together."""
+    if args.criterion is None:
+        if not args.stats:
+            raise SetupError("nothing to do: give --criterion NAME, --stats or both")
+        return
+    if args.num_samples is None and PER_GROUP[args.criterion] == "num_samples":
+        raise SetupError(f"--criterion {args.criterion} needs --num_samples N")
+    if args.relax and not any(getattr(args, name) is not None for name in LIMITS if name != "half_life_s"):
+        raise SetupError("--relax: there is no limit to relax; give --min_motion, --max_overlap or another one")
+    if args.exclude_videos:
+        subset.video_ids_in(args.exclude_videos)
+
+
+def made_with(args: Namespace, index: Index) -> dict[str, Any]:
+    """What the subset is a function of: the arguments that matter, the seed, the tracks."""
+    if args.criterion is None:
+        return {}
+    values = {name: getattr(args, name) for name in ("criterion", "num_samples", *USED_BY[args.criterion], "seed")}
+    values |= {name: getattr(args, name) for name in LIMITS if getattr(args, name) is not None}
+    if args.max_overlap is None:
+        del values["half_life_s"]
+    if args.classes:
+        values["classes"] = sorted(set(args.classes))
+    if args.exclude_videos:
+        excluded = subset.video_ids_in(args.exclude_videos)
+        digest = hashlib.sha256("\n".join(sorted(excluded)).encode()).hexdigest()
+        values["exclude_videos"] = f"{len(excluded)} videos, sha256:{digest}"
+    if args.relax:
+        values["relax"] = True
+    values = {name: "inf" if value == np.inf else value for name, value in values.items()}
+    return {"version": __version__, "input": index.fingerprint()} | values
+
+
+def plan(args: Namespace, table: TrackTable) -> Plan:
+    """The plan that the flags stand for. Raises SetupError for a class that no track is of."""
+    unknown = sorted(set(args.classes) - set(table.labels.values()))
+    if unknown:
+        raise SetupError(f"--classes: no track is of class {', '.join(unknown)}")
+    excluded = subset.video_ids_in(args.exclude_videos) if args.exclude_videos else frozenset()
+    given = {field.name: getattr(args, field.name) for field in fields(Limits) if field.name in LIMITS}
+    criterion = args.criterion or "random"
+    return Plan(
+        criterion,
+        getattr(args, PER_GROUP[criterion]) or 0,
+        args.num_samples,
+        Limits(**given, classes=tuple(args.classes), exclude_videos=excluded),
+        args.relax,
+        temperature=args.temperature,
+        spread=SpreadConfig(args.max_swaps, args.batch_size, args.pool),
+    )

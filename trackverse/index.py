@@ -1,0 +1,397 @@
+"""The index of a folder of tracks: one Parquet file with a row a track, from which subsets are chosen.
+
+It holds the columns of `columns.DTYPES` and the tracks' coarse boxes, and, in its metadata, of which files it was made.
+A file that has changed since is read again, alone; a damaged index is made anew. It is replaced whole or not at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trackverse import files
+from trackverse.columns import DTYPES, Array, Columns
+from trackverse.errors import RecordError, SetupError
+from trackverse.layout import lock_path, progress_beside
+from trackverse.store import read_all_columns
+from trackverse.types import Int64, UInt16
+
+log = logging.getLogger(__name__)
+
+FORMAT = b"trackverse-index/1"
+GROUP_ROWS = 1 << 17  # rows that are written, checked and read together: about 10 MB
+MAX_MESSAGES = 3  # of what is wrong with a file; the rest is counted
+SCHEMA = pa.schema([*((name, pa.from_numpy_dtype(dtype)) for name, dtype in DTYPES.items()), ("boxes", pa.binary())])
+Watch = Callable[[Iterable[Any], int], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One track file as it was read. `stamp`: sizes and times of it and of its progress file, None if it must be read
+    again. `videos`: [id, number of rows] in the order of the rows; `digest`: of its records, wherever they are kept;
+    `is_sorted`: whether the track ids of each video rise; `reasons`: what is wrong with the rest, and how often.
+    """
+
+    name: str
+    stamp: list[int] | None
+    videos: list[list[Any]]
+    digest: int
+    is_sorted: bool
+    reasons: dict[str, int]
+    messages: list[str]
+
+    @property
+    def num_rows(self) -> int:
+        return sum(number for _, number in self.videos)
+
+
+class Index:
+    """An index that is there: `entries` of the files, sorted by name, and their rows, in that order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _damage_told(path):
+            self._metadata = pq.read_metadata(path)
+            stored = self._metadata.metadata or {}
+            if stored.get(b"format") != FORMAT:
+                raise RecordError(f"{path}: not an index of this version", reason="damaged index")
+            value = json.loads(zlib.decompress(base64.b64decode(stored[b"files"])))
+            self.entries = [FileEntry(*entry) for entry in value["entries"]]
+            self.labels = {int(label_id): str(label) for label_id, label in value["labels"]}
+            if sum(entry.num_rows for entry in self.entries) != self._metadata.num_rows:
+                raise ValueError("files and rows don't match")
+
+    def __len__(self) -> int:
+        return int(self._metadata.num_rows)
+
+    @cached_property
+    def file_starts(self) -> Int64:
+        """(files + 1,) the first row of each file, and the number of all rows."""
+        return np.cumsum([0, *(entry.num_rows for entry in self.entries)])
+
+    def column(self, name: str) -> Array:
+        """A column of `DTYPES`, (N,). Raises RecordError (reason "damaged index")."""
+        with _damage_told(self.path):
+            table = pq.read_table(
+                self.path, columns=[name], page_checksum_verification=True, use_threads=False, memory_map=False
+            )
+            column: Array = table.column(0).combine_chunks().to_numpy(zero_copy_only=False)
+            return column
+
+    def groups(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows in pieces of at most GROUP_ROWS, for columns that are too large to hold."""
+        with _damage_told(self.path), pq.ParquetFile(self.path, page_checksum_verification=True) as file:
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number, columns=list(columns), use_threads=False)
+
+    def boxes(self) -> Iterator[tuple[Int64, Int64, UInt16]]:
+        """The coarse boxes of all rows, some thousand rows at a time: of M rows their first ticks (M,), and their boxes
+        end to end, (K, 4) left, top, right, bottom px, those of row n from `starts[n]` to `starts[n + 1]`.
+        """
+        for group in self.groups(["first_tick", "boxes"]):
+            column = group.column("boxes").combine_chunks()
+            chunk = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+            starts = np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+            data = np.frombuffer(chunk.buffers()[2] or b"", "<u2")[starts[0] // 2 : starts[-1] // 2]
+            yield group.column("first_tick").to_numpy(), (starts - starts[0]).astype(np.int64) // 8, data.reshape(-1, 4)
+
+    def fingerprint(self) -> str:
+        """A hash of all records that are in the index: it changes when a track comes, goes or changes."""
+        digest = hashlib.sha256()
+        for entry in self.entries:
+            digest.update(f"{Path(entry.name).name} {entry.num_rows} {entry.digest} {entry.reasons}\n".encode())
+        return digest.hexdigest()
+
+    def failures(self) -> Counter[str]:
+        """How many lines and files could not be used, by reason."""
+        total = Counter[str]()
+        for entry in self.entries:
+            total.update(entry.reasons)
+        return total
+
+
+def open_index(path: Path) -> Index | None:
+    """The index at `path`, None if there is none or it is damaged, which is told."""
+    if not path.exists():
+        return None
+    try:
+        return Index(path)
+    except RecordError as error:
+        log.warning("%s; it is made anew", error)
+        return None
+
+
+def is_current(index: Index | None, meta_paths: Sequence[Path]) -> bool:
+    """Whether the index is of these very files, and none has changed since."""
+    if index is None or [entry.name for entry in index.entries] != [_name(path) for path in meta_paths]:
+        return False
+    return all(
+        entry.stamp is not None and entry.stamp == stamp_of(path)
+        for entry, path in zip(index.entries, meta_paths, strict=True)
+    )
+
+
+@contextmanager
+def ready_index(
+    path: Path, meta_paths: Sequence[Path], *, num_workers: int, keep: bool, rebuild: bool, watch: Watch
+) -> Iterator[Index]:
+    """The index of the files as they are now, for the length of the block; the one at `path` as far as it holds.
+
+    It is written where it is not up to date: to `path`, one process at a time, or, unless `keep`, to a place that is
+    gone after the block. If the block meets damage in it, the next run makes it anew.
+    """
+    index = None if rebuild else open_index(path)
+    if index and is_current(index, meta_paths):
+        yield _checked(index)
+        return
+    with ExitStack() as stack:
+        if keep:
+            with _writing(path):
+                # Another process may have brought it up to date while we waited.
+                index = None if rebuild else open_index(path)
+                if not index or not is_current(index, meta_paths):
+                    index = refresh(path, meta_paths, num_workers=num_workers, old=index, watch=watch)
+        else:
+            temporary = Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
+            index = refresh(temporary, meta_paths, num_workers=num_workers, old=index, watch=watch)
+        yield index
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """The claim on the index at `path`. Raises SetupError if nothing can be written there."""
+    try:
+        with files.claim(lock_path(path), wait=True):
+            yield
+    except PermissionError as error:
+        told = f"{path}: the index can't be written ({error.strerror}); give --index_file FILE where it can"
+        raise SetupError(told) from error
+
+
+def _checked(index: Index) -> Index:
+    """The index, after what was wrong with its files is told again."""
+    for entry in index.entries:
+        for message in entry.messages:
+            log.warning("%s", message)
+    return index
+
+
+def refresh(
+    path: Path,
+    meta_paths: Sequence[Path],
+    *,
+    num_workers: int = 1,
+    old: Index | None = None,
+    watch: Watch = lambda items, _: iter(items),
+) -> Index:
+    """Write the index of the files at `path`, and open it. What `old` knows of unchanged files is taken over.
+
+    `watch` is given what is read, a file at a time, and the number of files, to show the progress. If `old` turns out
+    to be damaged, all files are read.
+    """
+    try:
+        with files.atomic_write(path) as file, _Writer(file) as writer:
+            _write(writer, meta_paths, num_workers, old, watch)
+    except RecordError as error:
+        if old is None or error.reason != "damaged index":
+            raise
+        log.warning("%s; it is made anew", error)
+        return refresh(path, meta_paths, num_workers=num_workers, watch=watch)
+    return Index(path)
+
+
+def _write(writer: _Writer, meta_paths: Sequence[Path], num_workers: int, old: Index | None, watch: Watch) -> None:
+    known = {entry.name: (entry, number) for number, entry in enumerate(old.entries)} if old else {}
+    stamps = [stamp_of(path) for path in meta_paths]  # before they are read: a change meanwhile is seen next time
+    kept: list[tuple[FileEntry, int] | None] = []
+    for path, stamp in zip(meta_paths, stamps, strict=True):
+        entry = known.get(_name(path))
+        kept.append(entry if entry and stamp is not None and entry[0].stamp == stamp else None)
+    to_read = [path for path, entry in zip(meta_paths, kept, strict=True) if entry is None]
+    if old and to_read:
+        log.info("%d of %d track files are new or have changed since they were indexed", len(to_read), len(meta_paths))
+    parts = watch(read_all_columns(to_read, num_workers), len(to_read))
+    source = _Rows(old) if old else None
+    if old:
+        writer.labels.update(old.labels)
+    for path, stamp, entry in zip(meta_paths, stamps, kept, strict=True):
+        if entry is None:
+            columns, errors = next(parts)
+            writer.add(_name(path), stamp, columns, errors)
+        else:
+            assert old is not None and source is not None
+            start, end = old.file_starts[entry[1]], old.file_starts[entry[1] + 1]
+            writer.keep(entry[0], source.between(int(start), int(end)))
+    next(parts, None)  # so that the pool of readers ends
+
+
+def stamp_of(meta_path: Path) -> list[int] | None:
+    """Size and time of change of a track file and of its progress file; None if it can't be looked at."""
+    try:
+        meta = meta_path.stat()
+    except OSError:
+        return None
+    try:
+        progress = progress_beside(meta_path).stat()
+    except OSError:
+        return [meta.st_size, meta.st_mtime_ns]
+    return [meta.st_size, meta.st_mtime_ns, progress.st_size, progress.st_mtime_ns]
+
+
+def _name(meta_path: Path) -> str:
+    return f"{meta_path.parent.name}/{meta_path.name}"
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Whatever a damaged index makes the libraries raise, as our error."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, zlib.error) as error:
+        told = " ".join(str(error).split())[:200]
+        raise RecordError(f"{path}: damaged ({told})", reason="damaged index") from error
+
+
+class _Rows:
+    """Rows of an index, from front to back, holding one group at a time."""
+
+    def __init__(self, index: Index) -> None:
+        self._groups = index.groups(SCHEMA.names)
+        self._start, self._group = 0, SCHEMA.empty_table()
+
+    def between(self, start: int, end: int) -> pa.Table:
+        """The rows from `start` up to `end`; starts must rise from call to call."""
+        parts = [self._group.slice(0, 0)]
+        while True:
+            group_end = self._start + len(self._group)
+            if start < group_end:
+                parts.append(self._group.slice(start - self._start, min(end, group_end) - start))
+                start = min(end, group_end)
+            if start >= end:
+                return pa.concat_tables(parts)
+            self._start, self._group = group_end, next(self._groups)
+
+
+class _Writer:
+    """Writes an index into a file: rows in groups, what is said of the files at the end."""
+
+    def __init__(self, file: Any) -> None:
+        self._parquet = pq.ParquetWriter(file, SCHEMA, compression="zstd", write_page_checksum=True)
+        self._waiting: list[pa.Table] = []
+        self._num_waiting = 0
+        self._entries: list[FileEntry] = []
+        self.labels: dict[int, str] = {}
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        if error_type is None:
+            self._flush()
+            value = {
+                "entries": [list(vars(entry).values()) for entry in self._entries],
+                "labels": [*self.labels.items()],
+            }
+            packed = base64.b64encode(zlib.compress(json.dumps(value).encode(), 6))
+            self._parquet.add_key_value_metadata({b"format": FORMAT, b"files": packed})
+        self._parquet.close()
+
+    def keep(self, entry: FileEntry, rows: pa.Table) -> None:
+        """Take a file's rows over from another index."""
+        self._entries.append(entry)
+        for message in entry.messages:
+            log.warning("%s", message)
+        self._add_rows(rows)
+
+    def add(self, name: str, stamp: list[int] | None, parts: Sequence[Columns], errors: Sequence[RecordError]) -> None:
+        """Add a file as it was read."""
+        if any(error.reason == "unreadable track file" for error in errors):
+            stamp = None  # what keeps it from being read may be over next time
+        for part in parts:
+            self.labels |= part.labels
+        for error in errors[:MAX_MESSAGES]:
+            log.warning("%s", error)
+        if len(errors) > MAX_MESSAGES:
+            log.warning("%s: %d more like these", name, len(errors) - MAX_MESSAGES)
+        table, videos, is_sorted = _by_video(parts)
+        self._entries.append(
+            FileEntry(
+                name,
+                stamp,
+                videos,
+                zlib.crc32(b"".join(part.numbers["crc"].tobytes() for part in parts)),
+                is_sorted,
+                dict(sorted(Counter(error.reason for error in errors).items())),
+                [str(error) for error in errors[:MAX_MESSAGES]],
+            )
+        )
+        self._add_rows(table)
+
+    def _add_rows(self, rows: pa.Table) -> None:
+        self._waiting.append(rows)
+        self._num_waiting += len(rows)
+        if self._num_waiting >= GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        table = pa.concat_tables([SCHEMA.empty_table(), *self._waiting])
+        self._parquet.write_table(table, row_group_size=GROUP_ROWS)
+        self._waiting, self._num_waiting = [], 0
+
+
+def _by_video(parts: Sequence[Columns]) -> tuple[pa.Table, list[list[Any]], bool]:
+    """A file's rows, one video after the other, their [id, number of rows], and whether their track ids rise."""
+    ids = sorted({video_id for part in parts for video_id in part.video_ids})
+    number_of = {video_id: number for number, video_id in enumerate(ids)}
+    nothing = [np.zeros(0, np.int64)]
+    videos = np.concatenate(
+        nothing + [np.array([number_of[name] for name in part.video_ids], np.int64)[part.videos] for part in parts]
+    )
+    table = pa.concat_tables([SCHEMA.empty_table(), *map(_table, parts)])
+    if len(ids) > 1:
+        table = table.take(pa.array(np.argsort(videos, kind="stable")))
+        videos = np.sort(videos)
+    steps = np.diff(table.column("track_id").to_numpy())
+    counts = np.bincount(videos, minlength=len(ids)).tolist()
+    is_sorted = bool(((steps > 0) | (np.diff(videos) > 0)).all())
+    return table, [[video_id, number] for video_id, number in zip(ids, counts, strict=True)], is_sorted
+
+
+def _table(part: Columns) -> pa.Table:
+    starts = pa.py_buffer(part.box_starts.astype(np.int32))
+    boxes = pa.Array.from_buffers(pa.binary(), len(part.videos), [None, starts, pa.py_buffer(part.boxes)])
+    return pa.table([*(pa.array(part.numbers[name]) for name in DTYPES), boxes], schema=SCHEMA)
+
+
+def columns_of(index: Index) -> Mapping[str, Array]:
+    """The index's columns, each read when it is asked for."""
+    return _Lazy(index)
+
+
+class _Lazy(Mapping[str, Array]):
+    def __init__(self, index: Index) -> None:
+        self._index = index
+
+    def __getitem__(self, name: str) -> Array:
+        return self._index.column(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(DTYPES)
+
+    def __len__(self) -> int:
+        return len(DTYPES)

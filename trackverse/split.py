@@ -1,0 +1,161 @@
+"""Split videos into train, val and test, near-duplicates on one side.
+
+    python -m trackverse.split --tracks_dir ${TRACKVERSE_DB}/tracks_meta/coco --output_dir ${TRACKVERSE_DB}/splits/coco
+
+Videos are split, never the tracks of one. Two videos are near-duplicates, such as an upload and a copy of it, if half
+of the tracks of the one that has fewer have a twin in the other, and at least two: the same class, first and last frame
+within a second, a box of about the same share of the frame. Copies whose start was cut off are not found by this, nor
+those of videos with a single track.
+
+Reads   the index of --tracks_dir, which is brought up to date as by curate_db.py.
+Writes  train.txt, val.txt and test.txt, the ids of the videos (for curate_db.py --exclude_videos), and split.json:
+        arguments, seed, sizes, the groups of near-duplicates, a fingerprint of the input. Each whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from trackverse import __version__, cli, curate, files
+from trackverse.curate import TrackTable
+from trackverse.errors import SetupError
+from trackverse.index import ready_index
+from trackverse.layout import TracksLayout
+from trackverse.types import Int64
+
+log = logging.getLogger("trackverse.split")
+NAMES = ("train", "val", "test")
+CELL_S = 2.0  # twins share a cell of time of this length in at least one of two grids if they are within a second
+AREA_CELL = np.log(2.0)  # likewise, of areas: twins whose boxes differ by less than a factor of √2
+MIN_TWINS = 2
+MAX_CELL = 64  # tracks; more of one class at one time in one size are no sign of a copy, but of a common beginning
+
+
+def near_duplicates(table: TrackTable, min_share: float) -> Int64:
+    """The group (V,) of each video of the table: those of near-duplicates share one."""
+    num_videos = len(table.video_ids)
+    twins = Counter[tuple[int, int]]()
+    for one, other in set(_twins(table)):
+        a, b = sorted((int(table.videos[one]), int(table.videos[other])))
+        twins[a, b] += 1
+    sizes = np.bincount(table.videos, minlength=num_videos)
+    pairs = [
+        pair
+        for pair, number in twins.items()
+        if number >= MIN_TWINS and number >= min_share * min(sizes[pair[0]], sizes[pair[1]])
+    ]
+    ends = np.array(pairs, np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs)), (ends[:, 0], ends[:, 1])), shape=(num_videos, num_videos))
+    groups: Int64 = connected_components(graph, directed=False)[1].astype(np.int64)
+    return groups
+
+
+def _twins(table: TrackTable) -> Iterator[tuple[int, int]]:
+    """Pairs of tracks of different videos that look like copies by class, time and size; some of them twice."""
+    area = np.nan_to_num(np.log(np.maximum(table["area"].astype(np.float64), 1e-6)), nan=0.0)
+    values = (table["start_s"] / CELL_S, table["end_s"] / CELL_S, area / AREA_CELL)
+    for shifts in np.ndindex(2, 2, 2):  # two grids of each value: who is near shares a cell in one of them
+        cells = [np.floor(value + shift / 2).astype(np.int64) for value, shift in zip(values, shifts, strict=True)]
+        keys = (*cells, table["label_id"])
+        order = np.lexsort(keys)
+        is_new = np.any([np.diff(key[order], prepend=key[order[:1]] - 1) != 0 for key in keys], axis=0)
+        starts = np.flatnonzero(is_new)
+        lengths = np.diff(np.append(starts, len(order)))
+        for run in np.flatnonzero((lengths > 1) & (lengths <= MAX_CELL)).tolist():
+            members = order[starts[run] : starts[run] + lengths[run]]
+            for n, one in enumerate(members.tolist()):
+                for other in members[n + 1 :].tolist():
+                    if table.videos[one] != table.videos[other]:
+                        yield min(one, other), max(one, other)
+
+
+def assign(groups: Int64, sizes: Int64, shares: Sequence[float], rng: np.random.Generator) -> Int64:
+    """Which split (V,) each video goes to. `groups` (V,) stay together; `sizes` (V,): tracks of each video.
+
+    By chance, each group to the split that is farthest below its share of the tracks so far; larger groups first, so
+    that the small ones even things out.
+    """
+    weights = np.bincount(groups, sizes)
+    order = rng.permutation(len(weights))
+    order = order[np.argsort(-(np.bincount(groups)[order] > 1).astype(int), kind="stable")]
+    filled, split_of = np.zeros(len(shares)), np.zeros(len(weights), np.int64)
+    wanted = np.array(shares) / sum(shares)
+    for group in order.tolist():
+        split = int((wanted * (filled.sum() + weights[group]) - filled).argmax())
+        split_of[group] = split
+        filled[split] += weights[group]
+    return split_of[groups]
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    parser.prog = "python -m trackverse.split"
+    add = parser.add_argument
+    add("--tracks_dir", type=cli.folder, required=True, metavar="DIR", help="folder of tracks, tracks_meta/<vocab>")
+    add("--output_dir", type=cli.folder, required=True, metavar="DIR", help="where the lists go")
+    add("--shares", type=cli.not_negative, nargs=3, default=[0.8, 0.1, 0.1], metavar="X",
+        help="of the tracks, for train, val and test")  # fmt: skip
+    add("--min_share", type=cli.fraction, default=0.5, metavar="X", help="twins that make two videos near-duplicates")
+    add("--seed", type=int, default=0, metavar="N", help="of who goes where")
+    add("--num_workers", type=cli.at_least_one, default=1, metavar="N", help="processes that read new track files")
+    add("--index_file", type=cli.folder, metavar="FILE", help="where the index is kept (default: in --tracks_dir)")
+    add("--dry_run", action="store_true", help="say what would be done, write nothing")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; its exit status: 1 if some tracks could not be read."""
+    args = make_parser().parse_args(argv)
+    cli.set_up_logging(verbose=False)
+
+    def make() -> int:
+        layout = TracksLayout(args.tracks_dir)
+        meta_paths = layout.meta_paths()
+        if not meta_paths:
+            raise SetupError(f"{args.tracks_dir}: no *-meta.jsonl.gzip files; parse_tracks.py makes them")
+        if not sum(args.shares):
+            raise SetupError("--shares: all are 0")
+        with ready_index(
+            args.index_file or layout.index_path,
+            meta_paths,
+            num_workers=args.num_workers,
+            keep=not args.dry_run,
+            rebuild=False,
+            watch=lambda items, total: cli.progress(items, what="track files", total=total),
+        ) as index:
+            table = curate.make_table(index, dropped=Counter())
+            groups = near_duplicates(table, args.min_share)
+            sizes = np.bincount(table.videos, minlength=len(table.video_ids))
+            splits = assign(groups, sizes, args.shares, np.random.default_rng(args.seed))
+            told = {name: getattr(args, name) for name in ("shares", "min_share", "seed")}
+            told |= {"version": __version__, "input": index.fingerprint(), "left_out": dict(index.failures())}
+        lists: dict[str, list[str]] = {name: [] for name in NAMES}
+        for video_id, number in zip(table.video_ids, splits.tolist(), strict=True):
+            lists[NAMES[number]].append(video_id)
+        for n, name in enumerate(NAMES):
+            told[name] = {"videos": len(lists[name]), "tracks": int(sizes[splits == n].sum())}
+            log.info("%s: %d videos, %d tracks", name, told[name]["videos"], told[name]["tracks"])
+        copies = [np.flatnonzero(groups == group) for group in np.flatnonzero(np.bincount(groups) > 1)]
+        told["near_duplicates"] = [[table.video_ids[video] for video in group.tolist()] for group in copies]
+        log.info("%d groups of near-duplicate videos", len(copies))
+        if not args.dry_run:
+            for name, video_ids in lists.items():
+                with files.atomic_write(args.output_dir / f"{name}.txt") as file:
+                    file.write("".join(f"{video_id}\n" for video_id in video_ids).encode())
+            with files.atomic_write(args.output_dir / "split.json") as file:
+                file.write(json.dumps(told, indent=1, ensure_ascii=False).encode() + b"\n")
+        return 1 if told["left_out"] else 0
+
+    return cli.run(make)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
