@@ -51,7 +51,7 @@ def add(parser: cli.Parser) -> None:
     group("--max_overlap", type=cli.fraction, metavar="X", help=text)
     text = "an overlap across a gap counts half for every so many seconds"
     group("--half_life_s", type=cli.positive, default=Limits.half_life_s, metavar="S", help=text)
-    text = "of two tracks of a class: distance of their embeddings, of length 1, from 0 to 2"
+    text = "of two tracks of a class (diverse: of any two): distance of their embeddings, of length 1, from 0 to 2"
     group("--min_distance", type=cli.not_negative, metavar="X", help=text)
     group("--classes", nargs="+", default=[], metavar="NAME", help="only these classes")
     text = "none of these videos: ids, one a line, a metafile, or a subset (validation)"
