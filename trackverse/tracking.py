@@ -14,6 +14,7 @@ import numpy as np
 
 from trackverse import boxes
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
+from trackverse.camera import CameraMotion, scaled
 from trackverse.detectors import Choice, DetectorConfig
 from trackverse.detectors.protocol import Detector
 from trackverse.errors import VideoError
@@ -27,7 +28,7 @@ from trackverse.video import VideoInfo, read_frames
 @dataclass(frozen=True)
 class TrackingSettings:
     """Everything that decides which tracks come out. `frame_rate`: frames looked at a second; `refine`: the second pass
-    over the tracks of a clip, None for none.
+    over the tracks of a clip, None for none; `camera_motion`: follow how the camera moves.
     """
 
     choice: Choice
@@ -36,13 +37,14 @@ class TrackingSettings:
     tracker: ByteTrackConfig
     filters: FilterConfig
     refine: RefineConfig | None = None
+    camera_motion: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Flat and JSON-able, for progress files: two runs with equal ones give equal records."""
         parts = asdict(self.detector) | asdict(self.tracker) | asdict(self.filters)
         parts |= asdict(self.refine) if self.refine else {}
         chosen = {"detector": self.choice.id, "vocab": self.choice.vocab_id, "dtype": self.choice.dtype}
-        return chosen | {"fps": self.frame_rate} | parts
+        return chosen | {"fps": self.frame_rate, "camera_motion": self.camera_motion} | parts
 
 
 def track_clip(
@@ -76,7 +78,14 @@ def track_clip(
     refused = Counter[str]()
     times_s: list[float] = []
     with closing(prefetch(frames)) as batches, TemporaryFile() as spool:
-        tracks = track_frames(_noting(batches, times_s), detector, tracker, video_hw=video_hw, refused=refused)
+        tracks = track_frames(
+            _noting(batches, times_s),
+            detector,
+            tracker,
+            video_hw=video_hw,
+            refused=refused,
+            camera=CameraMotion() if settings.camera_motion else None,
+        )
         if settings.refine is not None:
             held = on_disk(tracks, spool)
             tracks = refined(held, settings.refine, frame_times_s=np.array(times_s))
@@ -121,17 +130,21 @@ def track_frames(
     *,
     video_hw: tuple[int, int],
     refused: Counter[str],
+    camera: CameraMotion | None = None,
 ) -> Iterator[Track]:
     """The tracks of a clip as they end, boxes in px of the source video, whose size is `video_hw`.
 
-    Detections that no tracker could use are left out and counted in `refused` by reason.
+    Detections that no tracker could use are left out and counted in `refused` by reason. With `camera`, tracks are
+    looked for where the camera's motion has moved them to.
     """
     for batch in batches:
         image_hw = batch.images.shape[1:3]
         scale = np.array([video_hw[1] / image_hw[1], video_hw[0] / image_hw[0]] * 2, np.float32)
-        for time_s, found in zip(batch.times_s, detector(batch.images), strict=True):
-            scaled = Detections(found.xyxy * scale, found.scores, found.logits, found.embeddings)
-            yield from tracker.update(float(time_s), usable(scaled, video_hw, refused))
+        for image, time_s, found in zip(batch.images, batch.times_s, detector(batch.images), strict=True):
+            in_video = Detections(found.xyxy * scale, found.scores, found.logits, found.embeddings)
+            seen = usable(in_video, video_hw, refused)
+            motion = None if camera is None else scaled(camera(image, seen.xyxy / scale), scale[:2].astype(np.float64))
+            yield from tracker.update(float(time_s), seen, motion)
     yield from tracker.finish()
 
 
