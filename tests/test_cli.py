@@ -277,6 +277,8 @@ def test_every_switch_of_every_stage_survives_the_way_to_slurm() -> None:
         given = argparse.Namespace(**{action.dest: action.default for action in parser._actions})
         for action in parser._actions:
             if action.nargs == 0 and action.dest not in ("help", "slurm", "status", "dry_run"):
+                if action.const == action.default:
+                    continue  # says what holds anyhow
                 changed = argparse.Namespace(**vars(given) | {action.dest: action.const})
                 assert cli.to_argv(parser, changed) == action.option_strings[-1:], (script.name, action.dest)
                 found += 1

@@ -167,7 +167,8 @@ def to_argv(parser: Parser, args: argparse.Namespace, *, without: Sequence[str] 
         if action.dest in ("slurm", "status", "dry_run", *SLURM_FLAGS, *without) or value == action.default:
             continue
         if action.nargs == 0:
-            argv.append(action.option_strings[-1])
+            if value == action.const:  # of two switches for one thing, the one that was given
+                argv.append(action.option_strings[-1])
         else:
             values = [str(one) for one in value] if isinstance(value, list) else [str(value)]
             argv += [*action.option_strings[-1:], *values]
