@@ -352,6 +352,20 @@ def test_a_drawn_video_has_the_frames_of_its_source_and_boxes_where_the_record_s
     assert is_there == [25 <= n <= shown[-1] for n in range(125)]
 
 
+def test_boxes_that_were_filled_in_are_dashed(tmp_path: Path, square_video: Path) -> None:
+    """Detected in the first and the last of 125 frames, filled in between."""
+    box = np.array([90.0, 20, 190, 70])
+    record = record_of(1, np.arange(125) / 25, np.tile(box, (125, 1)))
+    assert record.frames is not None
+    filled = np.arange(125) % 124 != 0
+    record = replace(record, frames=replace(record.frames, interpolated=filled))
+    draw_tracks(square_video, tmp_path / "drawn.mp4", [record], start_s=0.0, video=probe(square_video))
+    images = np.concatenate([batch.images for batch in read_frames(tmp_path / "drawn.mp4")])
+    assert has_colour(images[0], box, colour_of(1)) and has_colour(images[124], box, colour_of(1))
+    lower_edge = images[1:124, 69:72, 95:185].max(axis=(1, 3)) > 150  # (frames, px)
+    assert ((lower_edge.mean(axis=1) > 0.3) & (lower_edge.mean(axis=1) < 0.8)).all()
+
+
 def test_nothing_is_drawn_where_an_object_is_long_unseen(tmp_path: Path, square_video: Path) -> None:
     """Seen in the first and in the last second, not in the three between."""
     times_s = np.concatenate([np.arange(0, 1, 0.04), np.arange(4, 4.98, 0.04)])

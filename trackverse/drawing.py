@@ -1,9 +1,12 @@
-"""Tracks drawn into their video: boxes in steady colours, id, class, score and where the object came from."""
+"""Tracks drawn into their video: boxes in steady colours, id, class, score and where the object came from. A box is
+thick where the object was detected, thin in the frames between, and dashed where the second pass filled a gap.
+"""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import cv2
 import numpy as np
 
 from trackverse.boxes import tlwh_to_xyxy
+from trackverse.prefetch import prefetch
 from trackverse.records import TrackRecord
 from trackverse.types import Float64, UInt8
 from trackverse.video import VideoInfo, VideoWriter, read_frames
@@ -18,6 +22,8 @@ from trackverse.video import VideoInfo, VideoWriter, read_frames
 TRAIL_S = 2.0
 # An object that is not seen for longer than this is not drawn in between.
 MAX_GAP_S = 1.0
+PRESET = "superfast"  # to look at: drawn several times as fast as it plays
+DASH_WIDTHS = 6  # how long a dash is, in line widths
 GOLDEN_RATIO = 0.618033988749895  # steps of it around the colour circle keep neighbouring ids apart
 
 
@@ -31,8 +37,11 @@ def draw_tracks(
     source: Path, destination: Path, records: Sequence[TrackRecord], *, start_s: float, video: VideoInfo
 ) -> None:
     """Write `source` with the tracks drawn in; its first frame is at `start_s` on the clock of the records."""
-    with VideoWriter(destination, frame_hw=video.frame_hw, fps=video.fps) as writer:
-        for batch in read_frames(source, fps=None):
+    with (
+        closing(prefetch(read_frames(source, fps=None))) as batches,
+        VideoWriter(destination, frame_hw=video.frame_hw, fps=video.fps, preset=PRESET) as writer,
+    ):
+        for batch in batches:
             for image, time_s in zip(batch.images, batch.times_s, strict=True):
                 # Sampled times are rounded to 0.1 ms in records, so half a frame of tolerance is needed at both ends.
                 canvas = np.ascontiguousarray(image)
@@ -64,12 +73,36 @@ def _draw(canvas: UInt8, record: TrackRecord, time_s: float, tolerance_s: float)
     colour = colour_of(record.track_id)
     width = _line_width(canvas)
     left, top, right, bottom = (int(value) for value in tlwh_to_xyxy(box).round())
-    cv2.rectangle(canvas, (left, top), (right, bottom), colour, 2 * width if is_seen else width, cv2.LINE_AA)
+    is_filled = record.frames is not None and bool(record.frames.interpolated[nearest])
+    if is_filled:
+        _draw_dashed(canvas, (left, top, right, bottom), colour, width)
+    else:
+        cv2.rectangle(canvas, (left, top), (right, bottom), colour, 2 * width if is_seen else width, cv2.LINE_AA)
     trail = (times >= time_s - TRAIL_S) & (times <= time_s)
     feet = record.tlwh[trail, :2] + record.tlwh[trail, 2:] * (0.5, 1.0)
     cv2.polylines(canvas, [feet.round().astype(np.int32)], False, colour, width, cv2.LINE_AA)
-    score = f" {record.frames.scores[nearest]:.2f}" if record.frames is not None else ""
+    score = f" {record.frames.scores[nearest]:.2f}" if record.frames is not None and not is_filled else ""
     return _Label(f"{record.track_id} {record.top.labels[0]}{score}", (left, top), colour)
+
+
+def _draw_dashed(canvas: UInt8, xyxy: tuple[int, int, int, int], colour: tuple[int, int, int], width: int) -> None:
+    """A box of dashes as long as the gaps between them."""
+    left, top, right, bottom = xyxy
+    dash = DASH_WIDTHS * width
+    for start, end in (
+        ((left, top), (right, top)),
+        ((left, bottom), (right, bottom)),
+        ((left, top), (left, bottom)),
+        ((right, top), (right, bottom)),
+    ):
+        length = max(end[0] - start[0], end[1] - start[1])
+        for near in range(0, length, 2 * dash):
+            far = min(near + dash, length)
+            a, b = (
+                (start[0] + (end[0] - start[0]) * at // length, start[1] + (end[1] - start[1]) * at // length)
+                for at in (near, far)
+            )
+            cv2.line(canvas, a, b, colour, width, cv2.LINE_AA)
 
 
 def _line_width(canvas: UInt8) -> int:

@@ -23,6 +23,7 @@ from trackverse.types import UInt8
 
 DEFAULT_CRF = 20  # x264's quality scale: 18 can hardly be told from the source, 23 is x264's own default
 DEFAULT_KEYFRAME_S = 0.5
+DEFAULT_PRESET = "fast"
 BT709 = 1  # AVCOL_SPC_BT709, AVCOL_PRI_BT709 and AVCOL_TRC_BT709
 LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
 
@@ -32,7 +33,8 @@ class VideoWriter:
 
     A context manager: the file is there when the block has ended well, and nothing is left of it otherwise. An odd
     width or height grows by one repeated column or row, since 4:2:0 video has none. A key frame comes at least every
-    `keyframe_s`. Raises VideoError with reason "no frames" for an empty video and "write failed" for a full disk.
+    `keyframe_s`. `preset`: x264's, from "ultrafast" (large files) to "placebo". Raises VideoError with
+    reason "no frames" for an empty video and "write failed" for a full disk.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class VideoWriter:
         fps: float,
         crf: int = DEFAULT_CRF,
         keyframe_s: float = DEFAULT_KEYFRAME_S,
+        preset: str = DEFAULT_PRESET,
     ) -> None:
         self._path = path
         self._frame_hw = frame_hw
         self._rate = Fraction(fps).limit_denominator(1001)  # 29.97…: 30000/1001
         self._crf = crf
         self._keyframe_s = keyframe_s
+        self._preset = preset
         self._num_frames = 0
 
     def __enter__(self) -> Self:
@@ -62,6 +66,7 @@ class VideoWriter:
                 time_base=1 / self._rate,
                 crf=self._crf,
                 keyframe_s=self._keyframe_s,
+                preset=self._preset,
             )
             stack.push(self._finish)
             self._stack = stack.pop_all()
@@ -96,6 +101,7 @@ class Encoder:
         time_base: Fraction,
         crf: int = DEFAULT_CRF,
         keyframe_s: float = DEFAULT_KEYFRAME_S,
+        preset: str = DEFAULT_PRESET,
     ) -> None:
         self._frame_hw = frame_hw
         self._time_base = time_base
@@ -104,7 +110,7 @@ class Encoder:
         self._reformatter = VideoReformatter()
         # x264's macroblock tree gives other bytes from run to run where pictures are small. Half-second groups of
         # pictures hardly need it: 768 x 576 grew by 1 % without.
-        options = {"crf": str(crf), "preset": "fast", "forced-idr": "1", "mbtree": "0"}
+        options = {"crf": str(crf), "preset": preset, "forced-idr": "1", "mbtree": "0"}
         self._stream: VideoStream = container.add_stream("libx264", rate=rate, options=options)
         context = self._stream.codec_context
         context.height, context.width = (side + side % 2 for side in frame_hw)
