@@ -33,9 +33,11 @@ from torchvision.ops import roi_align
 from trackverse.detectors.detic.cascade import can_reach
 from trackverse.detectors.detic.checkpoint import empty_network, stored_name
 from trackverse.detectors.detic.detector import Detic
+from trackverse.detectors.detic.linear import Activation, Linear, can_pack
 from trackverse.detectors.detic.pooling import Pooler, box_levels
 from trackverse.detectors.detic.preprocess import network_hw, network_input, resize
-from trackverse.detectors.detic.swin import MASKED, Block, relative_positions, shift_mask
+from trackverse.detectors.detic.swin import MASKED, Block, relative_positions, shift_mask, window_order
+from trackverse.detectors.detic.winograd import WinogradConv, use_winograd
 
 GOLDEN_DIR = Path(__file__).parent / "golden"
 COFFEE = skimage.data.coffee()  # (400, 600, 3), a cup on a table
@@ -263,7 +265,7 @@ def test_attention_of_one_cell_is_what_the_paper_says(shift: int) -> None:
     torch.nn.init.normal_(block.attn.relative_position_bias_table)
     block.attn.prepare()
     features = torch.randn(1, 9, 12, 32)
-    attended = block.attend(features)[0]
+    attended = block.attn.proj(block.attend(features))[0]
 
     padded = torch.zeros(14, 14, 32)
     padded[:9, :12] = features[0]
@@ -299,9 +301,62 @@ def test_relative_positions_and_masks_have_the_published_layout() -> None:
     positions = relative_positions()
     assert positions.shape == (49, 49)
     assert (positions[0, 0], positions[0, 48], positions[48, 0], positions[0, 1]) == (84, 0, 168, 83)
+    order, back = window_order(9, 12, 3, torch.device("cpu"))
+    assert order.shape == (4 * 49,) and (order[back] == torch.arange(9 * 12)).all()
+    assert (order == 9 * 12).sum() == 14 * 14 - 9 * 12  # the cells that fill it up
+    assert order[:2].tolist() == [3 * 12 + 3, 3 * 12 + 4]  # the shift has brought these first
     mask = shift_mask(2, 3, torch.device("cpu"))
     assert mask.shape == (6, 49, 49)
     assert not mask[0].any() and mask[-1].any() and set(mask.unique().tolist()) == {MASKED, 0.0}
+
+
+@pytest.mark.parametrize(("frames", "sizes"), [(1, [(8, 12)]), (2, [(9, 5)]), (1, [(13, 10), (1, 1), (4, 3)])])
+def test_winograds_convolution_gives_what_the_plain_one_does(frames: int, sizes: list[tuple[int, int]]) -> None:
+    """Maps of any size, several at once, against float64."""
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(128, 136, 3, padding=1).requires_grad_(False)
+    maps = [torch.randn(frames, 128, height, width) for height, width in sizes]
+    for x, found in zip(maps, WinogradConv(conv).levels(maps), strict=True):
+        expected = torch.nn.functional.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+
+
+def test_winograd_takes_the_place_of_wide_plain_3x3_convolutions_only() -> None:
+    wide = {"padding": 1, "kernel_size": 3}
+    convs = {
+        "wide": torch.nn.Conv2d(128, 128, **wide),
+        "narrow": torch.nn.Conv2d(64, 128, **wide),
+        "halving": torch.nn.Conv2d(128, 128, stride=2, **wide),
+        "one cell": torch.nn.Conv2d(128, 128, 1),
+    }
+    network = torch.nn.ModuleDict(convs)
+    use_winograd(network)
+    assert [name for name, module in network.items() if isinstance(module, WinogradConv)] == ["wide"]
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+def test_packed_weights_multiply_as_plain_ones_do(activation: Activation) -> None:
+    torch.manual_seed(0)
+    layer = Linear(40, 24, activation).requires_grad_(False)
+    x, shortcut = torch.randn(2, 3, 40), torch.randn(2, 3, 24)
+    plain, added = layer(x), Linear.plus(layer, x, shortcut)
+    layer.pack()
+    np.testing.assert_allclose(layer(x), plain, rtol=0, atol=1e-5)
+    if activation == "none":
+        np.testing.assert_allclose(layer.plus(x, shortcut), added, rtol=0, atol=1e-5)
+    assert layer(x[:0]).shape == (0, 3, 24)
+
+
+def test_without_torchs_packing_linear_layers_work_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    can_pack.cache_clear()
+    try:
+        layer = Linear(8, 4, "relu").requires_grad_(False)
+        layer.pack()
+        x = torch.randn(2, 8)
+        np.testing.assert_allclose(layer(x), torch.relu(x @ layer.weight.T + layer.bias), atol=1e-6)
+    finally:
+        can_pack.cache_clear()
 
 
 # ---- what can be wrong

@@ -15,6 +15,7 @@ from torch.nn import functional
 from trackverse.detectors.detic.centernet import Proposals
 from trackverse.detectors.detic.finite import finite
 from trackverse.detectors.detic.fpn import DIM
+from trackverse.detectors.detic.linear import Linear
 from trackverse.detectors.detic.pooling import BINS, Pooler
 
 FEATURE_DIM = 1024
@@ -41,8 +42,8 @@ class BoxHead(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(DIM * BINS, FEATURE_DIM)
-        self.fc2 = nn.Linear(FEATURE_DIM, FEATURE_DIM)
+        self.fc1 = Linear(DIM * BINS, FEATURE_DIM, "relu")
+        self.fc2 = Linear(FEATURE_DIM, FEATURE_DIM, "relu")
 
     def prepare(self) -> None:
         """Checkpoints have a box's numbers channel by channel, the pooler gives them bin by bin."""
@@ -51,8 +52,7 @@ class BoxHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(N, 49, 256) to (N, 1024)."""
-        hidden = functional.relu(self.fc1(pooled.flatten(1)), inplace=True)
-        return functional.relu(self.fc2(hidden), inplace=True)
+        return self.fc2(self.fc1(pooled.flatten(1)))
 
 
 class TextClassifier(nn.Module):
@@ -60,7 +60,7 @@ class TextClassifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear = nn.Linear(FEATURE_DIM, TEXT_DIM)
+        self.linear = Linear(FEATURE_DIM, TEXT_DIM)
 
     def forward(self, features: Tensor, vocabulary: Tensor) -> Tensor:
         """(N, 1024) features and (512, C) unit-length columns to (N, C) logits."""
@@ -73,9 +73,7 @@ class BoxPredictor(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.cls_score = TextClassifier()
-        self.bbox_pred = nn.Sequential(
-            nn.Linear(FEATURE_DIM, FEATURE_DIM), nn.ReLU(inplace=True), nn.Linear(FEATURE_DIM, 4)
-        )
+        self.bbox_pred = nn.Sequential(Linear(FEATURE_DIM, FEATURE_DIM), nn.ReLU(inplace=True), Linear(FEATURE_DIM, 4))
 
     def forward(self, features: Tensor, vocabulary: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 1024) features to logits (N, C) and deltas (N, 4)."""

@@ -14,6 +14,7 @@ from torchvision.ops import nms
 
 from trackverse.detectors.detic.finite import finite
 from trackverse.detectors.detic.fpn import DIM, STRIDES
+from trackverse.detectors.detic.winograd import WinogradConv
 
 MIN_PROB = 1e-4
 MAX_PER_LEVEL = 1000
@@ -54,18 +55,26 @@ class ProposalHead(nn.Module):
 
     def forward(self, pyramid: Sequence[Tensor]) -> list[Proposals]:
         """The proposals of each image, of the five maps (T, 256, H / stride, W / stride)."""
-        levels = [self.level(features, number) for number, features in enumerate(pyramid)]
+        towers = self.tower(pyramid)
+        levels = [self.level(tower, number) for number, tower in enumerate(towers)]
         xyxy, probs = (torch.cat(parts, dim=1) for parts in zip(*levels, strict=True))
         return [best_proposals(*image) for image in zip(xyxy, probs, strict=True)]
 
-    def level(self, features: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    def tower(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The maps of all levels after the tower."""
+        maps = list(maps)
+        for layer in self.bbox_tower:
+            maps = layer.levels(maps) if isinstance(layer, WinogradConv) else [layer(features) for features in maps]
+        return maps
+
+    def level(self, tower: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """The best cells of one level: boxes (T, K, 4) in network pixels and probabilities (T, K)."""
-        tower = self.bbox_tower(features).to(self.agn_hm.weight.dtype)
+        tower = tower.to(self.agn_hm.weight.dtype)
         probs = finite(self.agn_hm(tower)).sigmoid().flatten(1)
         distances = finite(functional.relu(self.scales[number](self.bbox_pred(tower))) * STRIDES[number])
         probs, cells = probs.topk(min(MAX_PER_LEVEL, probs.shape[1]), dim=1)
         distances = distances.flatten(2).transpose(1, 2).gather(1, cells[..., None].expand(-1, -1, 4))
-        width, stride = features.shape[3], STRIDES[number]
+        width, stride = tower.shape[3], STRIDES[number]
         centres = torch.stack([cells % width, cells // width], dim=2) * stride + stride // 2
         left_top = centres - distances[..., :2]
         right_bottom = torch.maximum(centres + distances[..., 2:], left_top + MIN_SIDE_PX)

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from trackverse.detectors.detic.cascade import Boxes, CascadeHeads
 from trackverse.detectors.detic.centernet import ProposalHead
 from trackverse.detectors.detic.fpn import FeaturePyramid
+from trackverse.detectors.detic.linear import Linear
 from trackverse.detectors.detic.resnet import ResNet18
 from trackverse.detectors.detic.swin import SwinB
+from trackverse.detectors.detic.winograd import use_winograd
 
 
 class DeticNetwork(nn.Module):
@@ -38,7 +40,7 @@ class DeticNetwork(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """p3..p7, each (T, 256, H / stride, W / stride)."""
-        images = images.to(self.pyramid.fpn_lateral3.weight.dtype)
+        images = images.to(self.pyramid.fpn_lateral3.weight.dtype, memory_format=torch.channels_last)
         pyramid: list[Tensor] = self.pyramid(self.backbone(images))
         return pyramid
 
@@ -54,3 +56,9 @@ class DeticNetwork(nn.Module):
         self.to(device)
         for module in (self.backbone, self.pyramid, self.proposals.bbox_tower, self.heads.box_head):
             module.to(dtype)
+        self.to(memory_format=torch.channels_last)
+        if device.type == "cpu" and dtype == torch.float32:
+            use_winograd(self)
+        for layer in self.modules():
+            if isinstance(layer, Linear):
+                layer.pack()

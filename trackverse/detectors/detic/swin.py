@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trackverse.detectors.detic.linear import Linear
+
 WINDOW = 7
 SHIFT = 3
 CELLS = WINDOW * WINDOW
@@ -27,8 +29,8 @@ class WindowAttention(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.num_heads = dim // HEAD_DIM
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * WINDOW - 1) ** 2, self.num_heads))
         self.register_buffer("bias", None)
 
@@ -37,16 +39,18 @@ class WindowAttention(nn.Module):
         table = self.relative_position_bias_table
         self.bias = table[relative_positions().to(table.device)].permute(2, 0, 1).contiguous()
 
-    def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
-        """(T * windows, 49, C) before to after attention and before `proj`; `mask` (windows, 49, 49) is added."""
-        count, _, dim = windows.shape
+    def forward(self, qkv: Tensor, mask: Tensor | None) -> Tensor:
+        """From behind `qkv`, (T * windows, 49, 3C), to before `proj`, (T * windows, 49, C).
+
+        `mask` (windows, 49, 49) is added to the logits.
+        """
+        count = len(qkv)
         bias = self.bias[None]
         if mask is not None:
             bias = (bias + mask[:, None].to(bias.dtype)).repeat(count // len(mask), 1, 1, 1)
-        qkv = self.qkv(windows).view(count, CELLS, 3, self.num_heads, HEAD_DIM)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.view(count, CELLS, 3, self.num_heads, HEAD_DIM).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        return mixed.transpose(1, 2).reshape(count, CELLS, dim)
+        return mixed.transpose(1, 2).flatten(2)
 
 
 class Mlp(nn.Module):
@@ -54,13 +58,11 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
+        self.fc1 = Linear(dim, 4 * dim, "gelu")
+        self.fc2 = Linear(4 * dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.fc1(x)
-        widened: Tensor = self.fc2(functional.gelu(hidden))
-        return widened
+    def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        return self.fc2.plus(self.fc1(x), shortcut)
 
 
 class Block(nn.Module):
@@ -76,30 +78,22 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, H, W, C) to the same."""
-        x = x + self.attend(self.norm1(x))
-        return x.add_(self.mlp(self.norm2(x)))
+        x = self.attn.proj.plus(self.attend(self.norm1(x)), x)
+        return self.mlp(self.norm2(x), x)
 
     def attend(self, x: Tensor) -> Tensor:
-        """Attention on a map (T, H, W, C) of any size.
+        """Attention, before `proj`, on a map (T, H, W, C) of any size.
 
-        Zeros at the right and the bottom fill it to whole windows. They take part as keys and values, unmasked: so the
-        weights were trained.
+        Zeros at the right and the bottom fill the map to whole windows. They take part as keys and values, unmasked: so
+        the weights were trained. They are all the same behind `qkv`, so that one cell stands for them.
         """
         frames, height, width, dim = x.shape
-        x = functional.pad(x, (0, 0, 0, -width % WINDOW, 0, -height % WINDOW))
-        rows, columns = x.shape[1] // WINDOW, x.shape[2] // WINDOW
-        mask = None
-        if self.shift:
-            x = x.roll((-self.shift, -self.shift), (1, 2))
-            mask = shift_mask(rows, columns, x.device)
-        x = x.view(frames, rows, WINDOW, columns, WINDOW, dim).transpose(2, 3).reshape(-1, CELLS, dim)
-        x = self.attn(x, mask)
-        x = x.view(frames, rows, columns, WINDOW, WINDOW, dim).transpose(2, 3)
-        x = x.reshape(frames, rows * WINDOW, columns * WINDOW, dim)
-        if self.shift:
-            x = x.roll((self.shift, self.shift), (1, 2))
-        projected: Tensor = self.attn.proj(x[:, :height, :width].contiguous())
-        return projected
+        order, back = window_order(height, width, self.shift, x.device)
+        rows, columns = -(-height // WINDOW), -(-width // WINDOW)
+        mask = shift_mask(rows, columns, x.device) if self.shift else None
+        cells = torch.cat([x.flatten(1, 2), x.new_zeros(frames, 1, dim)], dim=1)
+        windows = self.attn.qkv(cells).index_select(1, order).view(-1, CELLS, 3 * dim)
+        return self.attn(windows, mask).view(frames, -1, dim).index_select(1, back).view(x.shape)
 
 
 class PatchMerging(nn.Module):
@@ -108,7 +102,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction = Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, H, W, C) to (T, H/2, W/2, 2C). Order of the cells: down first, then to the right."""
@@ -181,6 +175,22 @@ def relative_positions() -> Tensor:
     y, x = torch.meshgrid(torch.arange(WINDOW), torch.arange(WINDOW), indexing="ij")
     dy, dx = ((axis.flatten()[:, None] - axis.flatten()[None]) + WINDOW - 1 for axis in (y, x))
     return dy * (2 * WINDOW - 1) + dx
+
+
+@lru_cache(maxsize=32)
+def window_order(height: int, width: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which cell of a map is at each place of the windows, and at which place each cell is; windows row by row.
+
+    Cells are numbered row by row; the number height * width stands for those beyond the map. The first tensor has 49
+    numbers for each window, the second height * width.
+    """
+    rows, columns = -(-height // WINDOW), -(-width // WINDOW)
+    cells = torch.arange(height * width).view(height, width)
+    padded = functional.pad(cells, (0, -width % WINDOW, 0, -height % WINDOW), value=height * width)
+    rolled = padded.roll((-shift, -shift), (0, 1))
+    order = rolled.view(rows, WINDOW, columns, WINDOW).transpose(1, 2).flatten()
+    back = order.argsort(stable=True)[: height * width]
+    return order.to(device), back.to(device)
 
 
 @lru_cache(maxsize=32)
