@@ -4,7 +4,7 @@
 
 The truth is a MOTChallenge sequence: a folder with gt.txt and seqinfo.ini, for the first seqLength frames of the video;
 the repository carries none. Printed are the scores of the tracks as they come online and after the second pass, at the
-detector's usual size, 480 px, at 416 and at 640, with the CPU time a frame. TrackEval counts, see trackverse/evaluate.py.
+detector's usual size, 480 px, at 416 and at 640, with the CPU time a frame. TrackEval counts.
 """
 
 from __future__ import annotations
