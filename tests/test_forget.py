@@ -124,8 +124,8 @@ def test_nothing_of_the_video_is_left_and_nothing_of_the_others_is_gone(
     assert list(traces(work, GONE)) == []
     after = contents(work)
     for name, data in before.items():
-        if name.startswith(("tracks_subsets", "mined_segments", "slurm_logs")) or name.endswith(
-            ("failed.jsonl", ".html")
+        if name.startswith(("tracks_subsets", "mined_segments", "slurm_logs")) or name.endswith(  # index: made anew
+            ("failed.jsonl", ".html", "index.parquet")
         ):
             continue
         assert (name in after) == (not forget.Name(GONE).pattern.search(name.encode())), name
@@ -138,7 +138,7 @@ def test_nothing_of_the_video_is_left_and_nothing_of_the_others_is_gone(
         assert [line for _, line in read_lines(path)] == kept and len(kept) == 12
         sidecar = json.loads(sidecar_beside(path).read_text())
         assert (sidecar["num_chosen"], sidecar["num_forgotten"]) == (12, 3)
-        assert sum(sidecar["num_by_class"].values()) == 12
+        assert sum(numbers["chosen"] for numbers in sidecar["classes"].values()) == 12
         assert f"{path}: 3 lines of 15 taken out" in said
     parts = [line for path in (work / "mined_segments").rglob("*.jsonl") for line in path.read_text().splitlines()]
     assert sorted(json.loads(line)["video_id"] for line in parts) == sorted(OTHERS)

@@ -28,15 +28,17 @@ NUM_PROGRESS = 600
 PEAK_MB = 1500  # of a stage over all of them, detector and all
 SECONDS = 300  # of one stage over all of them; a decoder that hangs would take longer
 
-# The stage as it is, with a bound on its memory, and its peak told at the end.
+# The stage as it is, with a bound on its memory, and its peak told at the end. `ru_maxrss` would be that of the process
+# that started it, if that was larger.
 BOUNDED = """
-import resource, runpy, sys
+import re, resource, runpy, sys
 resource.setrlimit(resource.RLIMIT_DATA, (6 << 30, 6 << 30))
 script, sys.argv = sys.argv[1], sys.argv[1:]
 try:
     runpy.run_path(script, run_name="__main__")
 finally:
-    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
+    peak_kb = re.search("VmHWM:[^0-9]*([0-9]+)", open("/proc/self/status").read())[1]
+    print("peak", int(peak_kb) // 1024, file=sys.stderr)
 """
 
 

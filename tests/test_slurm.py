@@ -187,7 +187,7 @@ def test_statuses_and_forks(folder: Path, cluster: Cluster) -> None:
     done = submit_stage(folder, "--metafile", "bad.jsonl", "none.jsonl", "a.jsonl", "--fork")
     assert done.returncode == 0, done.stderr
     job_id = min(cluster.jobs()).partition("_")[0]
-    cluster.wait_until_empty(30)
+    cluster.wait_until_empty(90)
     states = {key: state for key, state in cluster.jobs(over=True).items() if key.startswith(f"{job_id}_")}
     assert states == {f"{job_id}_0": "COMPLETED", f"{job_id}_1": "FAILED", f"{job_id}_2": "COMPLETED"}, logs(folder)
     assert set(written(folder)) == {"a1", "a2"}

@@ -225,8 +225,10 @@ class Forgetting:
             if missing > 0:
                 corrected["num_chosen"] = labels.total()
                 corrected["num_forgotten"] = corrected.get("num_forgotten", 0) + missing
-                if isinstance(corrected.get("num_by_class"), dict):
-                    corrected["num_by_class"] = {label: labels[label] for label in corrected["num_by_class"]}
+                if isinstance(corrected.get("classes"), dict):
+                    corrected["classes"] = {
+                        label: numbers | {"chosen": labels[label]} for label, numbers in corrected["classes"].items()
+                    }
         if corrected != sidecar:
             self.say(f"{sidecar_path}: corrected")
             if not self.dry_run:

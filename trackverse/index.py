@@ -156,7 +156,8 @@ def ready_index(
     gone after the block. If the block meets damage in it, the next run makes it anew.
     """
     index = None if rebuild else open_index(path)
-    if index and is_current(index, meta_paths):
+    # A claim that stands here may be a killed process's, which only the next one at work takes away.
+    if index and is_current(index, meta_paths) and not lock_path(path).is_symlink():
         yield _checked(index)
         return
     with ExitStack() as stack:

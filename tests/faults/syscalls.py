@@ -122,7 +122,10 @@ class Call:
         )
 
     def _fd_info(self, key: str) -> str:
-        text = Path(f"/proc/{self.thread}/fdinfo/{self.args[0]}").read_text()
+        try:
+            text = Path(f"/proc/{self.thread}/fdinfo/{self.args[0]}").read_text()
+        except FileNotFoundError:  # the call is to a descriptor that is closed
+            return "0"
         return text.partition(key)[2].split()[0]
 
     def write_half(self) -> None:
