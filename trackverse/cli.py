@@ -268,6 +268,25 @@ def _terminate(number: int, frame: object) -> NoReturn:
     raise Terminated
 
 
+def _hold_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _release_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _release_fork() -> None:
+    """A fork of this process has nothing to tidy up: SIGTERM ends it."""
+    if signal.getsignal(signal.SIGTERM) is _terminate:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _release_sigterm()
+
+
+# Python drops a signal with a handler that reaches a fork in its first moments, and the fork would live on.
+os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_release_fork)
+
+
 def set_up_worker(verbose: bool) -> None:
     """In a worker process of ours, first of all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all of them; ours is the parent's SIGTERM

@@ -53,13 +53,15 @@ def load_meta_bytes(path: Path) -> int | None:
 
 def _parse(value: Any, path: Path) -> Progress:
     schema = value.get("schema", jsonl.SCHEMA) if isinstance(value, dict) else jsonl.SCHEMA
-    if schema != jsonl.SCHEMA:
+    if schema != jsonl.SCHEMA and str(schema).startswith(jsonl.SCHEMA.rstrip("1")):
         raise RecordError(
             f"{path}: of format {str(schema)[:40]!r}, this version writes {jsonl.SCHEMA}: use the version that "
             "made it, or another --output_dir",
             reason="newer version",
         )
     try:
+        if schema != jsonl.SCHEMA:
+            raise ValueError(f"schema {schema!r}")
         segments = tuple((float(start), float(end)) for start, end in value["segments_complete"])
         num_tracks, meta_bytes, settings = value["num_tracks"], value["meta_bytes"], value["settings"]
         if not (type(num_tracks) is int and type(meta_bytes) is int and isinstance(settings, dict)):
