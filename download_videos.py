@@ -20,17 +20,20 @@ IP address share what the site gives that address: --max_per_hour holds for all 
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from argparse import Namespace
 
 from trackverse import cli, download, stage
 from trackverse.download import DownloadConfig
+from trackverse.errors import SetupError
 from trackverse.layout import Layout, failed_path, lock_path
 from trackverse.pacing import Pace
 from trackverse.refusals import SuspectStreak
 from trackverse.worklist import Tally, Worklist
 
+log = logging.getLogger(__name__)
 DEFAULTS = DownloadConfig()
 
 
@@ -75,6 +78,14 @@ def make_parser() -> cli.Parser:
         "--allow_private", action="store_true", help="also take URLs of this host and of private networks"
     )
     return parser
+
+
+def check(args: Namespace) -> None:
+    """Say at once what YouTube's videos would lack; its first video is then an error, and no other site's is."""
+    try:
+        download.check_youtube_tools()
+    except SetupError as error:
+        log.warning("%s", error)
 
 
 def work(args: Namespace, rank: int) -> Tally:
@@ -124,5 +135,6 @@ if __name__ == "__main__":
             what="videos",
             output_dir=lambda args: Layout(cli.workdir(args)).videos_dir,
             parts="metafile",
+            check=check,
         )
     )

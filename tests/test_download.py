@@ -653,6 +653,27 @@ def test_what_youtube_needs_is_installed() -> None:
     download.check_youtube_tools()
 
 
+def test_what_youtube_lacks_is_said_at_start_and_no_fault_of_the_videos(layout: Layout, server: LocalServer) -> None:
+    """As after an update of yt-dlp alone: another version of its EJS package is found first."""
+    other = layout.workdir.parent / "other" / "yt_dlp_ejs-0.0.1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: yt-dlp-ejs\nVersion: 0.0.1\n")
+
+    def run_script(urls: dict[str, str]) -> tuple[int, list[str]]:
+        metafile = write_metafile(layout, urls)
+        script = [sys.executable, REPO_DIR / "download_videos.py", *command(layout, metafile)]
+        env = {**os.environ, "PYTHONPATH": str(other.parent)}
+        done = subprocess.run(script, env=env, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stderr.splitlines()
+
+    status, said = run_script({"one": server.url("whole.mp4")})
+    assert status == 0 and layout.video_path("one").exists(), "another site's videos need none of it"
+    assert "yt-dlp-ejs==0.0.1 is not the one that this yt-dlp needs: pip install" in said[0]
+    status, said = run_script({"QMi8x8o55Ns": "https://www.youtube.com/watch?v=QMi8x8o55Ns"})
+    assert status == 2 and said[-1].startswith("error: yt-dlp-ejs==0.0.1 is not the one")
+    assert not (layout.videos_dir / "failed.jsonl").exists()
+
+
 # --- what messages mean ----------------------------------------------------------------------------------------------
 
 
