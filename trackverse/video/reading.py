@@ -100,7 +100,9 @@ def glance_through(
     frames of H.264 that no others are predicted from: `CloseLook` shows those. Decoded by one thread, which costs less
     than several. Raises VideoError as `read_frames` does.
     """
-    with open_video(path, num_threads=1, unsmoothed="all" if fast else "noref") as video:
+    # Cuts are the same with blocky frames; the scores of samples are not, as blocks look sharp.
+    is_smooth = sample_fps is not None and not fast
+    with open_video(path, num_threads=1, unsmoothed="noref" if is_smooth else "all") as video:
         # The mean over all pixels: with fewer, moving texture flickers, and cuts drown in it.
         small, large = Painter(video, long_side, Interpolation.AREA), Painter(video, sample_long_side)
         num_ticks = 0  # that have passed
