@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -20,12 +21,12 @@ import numpy as np
 import pytest
 import yt_dlp
 from local_server import Behaviour, LocalServer, serve
-from yt_dlp.networking.exceptions import HTTPError, TransportError
+from yt_dlp.networking.exceptions import HTTPError, NoSupportingHandlers, TransportError
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
 import download_videos
-from trackverse import download, refusals, stage
-from trackverse.download import DownloadConfig
+from trackverse import download, public_web, refusals, stage
+from trackverse.download import DownloadConfig, _Session
 from trackverse.errors import ItemError, SetupError, StopWorkError, VideoError
 from trackverse.layout import REPO_DIR, Layout
 from trackverse.types import SourceVideo
@@ -490,6 +491,12 @@ def test_private_addresses_are_not_asked(layout: Layout, server: LocalServer, ru
     assert server.requests.total() == 0
 
 
+def only_refuse_localhost(host: str, address: str, real: Any = public_web.check_address) -> None:
+    """The server by its number passes for a public one, as none can be had here; by its name it does not."""
+    if host != "127.0.0.1":
+        real(host, address)
+
+
 LISTS = {
     "HLS, encrypted so that yt-dlp would call ffmpeg": (
         "list.m3u8",
@@ -508,9 +515,7 @@ def test_what_a_site_sends_leads_to_no_file_and_no_private_address(
     layout: Layout, server: LocalServer, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, name: str, text: str
 ) -> None:
     """The site passes for public here, as no public one can be had. What it points to is a second server and a file."""
-    monkeypatch.setattr(
-        download, "check_public", lambda url, real=download.check_public: "127.0.0.1" in url or real(url)
-    )
+    monkeypatch.setattr(public_web, "check_address", only_refuse_localhost)
     site = tmp_path / "site"
     site.mkdir()
     secret = draw_video(tmp_path / "secret.ts", format="mpegts")
@@ -532,9 +537,27 @@ def test_a_file_without_end_is_given_up(layout: Layout, server: LocalServer, run
     assert not list(layout.videos_dir.rglob("*.part"))
 
 
-def test_every_scheme_that_yt_dlp_speaks_is_watched() -> None:
-    for scheme in ("http", "https", "ftp"):
-        assert hasattr(download._PublicAddresses, f"{scheme}_request")
+def test_a_name_that_resolves_otherwise_a_moment_later_is_found_out(
+    layout: Layout, server: LocalServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name server of bad will, in place of a real one: the address of the check is public, the next one is not."""
+    asked: list[str] = []
+
+    def resolve(host: str, port: int | None, *args: Any, real: Any = socket.getaddrinfo, **kwargs: Any) -> Any:
+        asked.append(host)
+        return real("127.0.0.1" if port else "8.8.8.8", port, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    run(write_metafile(layout, {"video": server.url("whole.mp4", "rebinding.test")}), "--only_public")
+    assert asked == ["rebinding.test"] * 2
+    assert failures(layout) == {"video": ("private address", False)}
+    assert server.requests.total() == 0
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/video.mp4", "file:///etc/passwd", "rtmp://127.0.0.1/video"])
+def test_no_page_leads_to_another_scheme(url: str) -> None:
+    with _Session({}, Path(), allow_private=False) as ydl, pytest.raises(NoSupportingHandlers):
+        ydl.urlopen(url)
 
 
 @pytest.mark.parametrize(
@@ -542,16 +565,14 @@ def test_every_scheme_that_yt_dlp_speaks_is_watched() -> None:
 )
 def test_what_counts_as_private(host: str) -> None:
     with pytest.raises(Exception, match="a private address"):
-        download.check_public(f"http://{host}/video.mp4")
+        public_web.check_public(f"http://{host}/video.mp4")
 
 
 def test_a_redirect_to_a_private_address_is_not_followed(
     layout: Layout, server: LocalServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first host passes for public here, as no public one can be had; the one it sends to does not."""
-    monkeypatch.setattr(
-        download, "check_public", lambda url, real=download.check_public: "127.0.0.1" in url or real(url)
-    )
+    monkeypatch.setattr(public_web, "check_address", only_refuse_localhost)
     server.behaviours["public"] = Behaviour(redirect_to=server.url("whole.mp4", "localhost"))
     run(write_metafile(layout, {"video": server.url("public")}), "--only_public")
     assert failures(layout) == {"video": ("private address", False)}

@@ -19,7 +19,7 @@ ROWS = (
     ("errors", "types", "slurm_job"),
     ("files",),
     (
-        "boxes", "vectors", "layout", "jsonl", "refusals", "charts", "onnx_model", "prefetch", "fetch",
+        "boxes", "vectors", "layout", "jsonl", "refusals", "public_web", "charts", "onnx_model", "prefetch", "fetch",
         "plate_search", "workers", "ticks", "spread",
     ),
     (

@@ -7,15 +7,12 @@ import datetime
 import errno
 import functools
 import importlib.metadata
-import ipaddress
 import logging
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +23,12 @@ import imageio_ffmpeg
 from yt_dlp import YoutubeDL
 from yt_dlp.cookies import YoutubeDLCookieJar
 from yt_dlp.globals import supported_js_runtimes
-from yt_dlp.networking._urllib import UrllibRH
 from yt_dlp.networking.exceptions import RequestError, TransportError
 from yt_dlp.utils import DownloadError, ExtractorError, UnavailableVideoError
 
 from trackverse import files, jsonl, refusals, video
 from trackverse.errors import ItemError, SetupError, TrackverseError, VideoError
+from trackverse.public_web import PrivateAddressError, PublicRH
 from trackverse.refusals import CONDITIONAL, INSTALL_HINT, PERMANENT, TRANSIENT
 from trackverse.types import SourceVideo
 
@@ -252,7 +249,7 @@ def _refuse_lists_and_streams(info: Any, *, incomplete: bool) -> None:
 
 
 class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
-    """A YoutubeDL that writes into `folder`, and whose pages, manifests and media all come through `_PublicRH`."""
+    """A YoutubeDL that writes into `folder`, and whose pages, manifests and media all come through `PublicRH`."""
 
     def __init__(self, params: dict[str, Any], folder: Path, allow_private: bool) -> None:
         self._folder, self._allow_private = folder, allow_private
@@ -263,7 +260,7 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
         return str(self._folder / super().prepare_filename(*args, **kwargs))
 
     def build_request_director(self, handlers: Any, preferences: Any = None) -> Any:
-        return super().build_request_director(handlers if self._allow_private else [_PublicRH], preferences)
+        return super().build_request_director(handlers if self._allow_private else [PublicRH], preferences)
 
 
 class _Messages:
@@ -292,51 +289,6 @@ def ffmpeg_path() -> str:
         raise SetupError("no ffmpeg: install it, or pip install imageio-ffmpeg") from error
 
 
-# --- keeping to public addresses -------------------------------------------------------------------------------------
-
-
-class _PrivateAddressError(RequestError):  # type: ignore[misc]
-    """A RequestError that is not a network error, so that no extractor goes on after it."""
-
-
-class _PublicAddresses(urllib.request.BaseHandler):
-    """A urllib handler that sees every request before it is sent, those that follow a redirect too.
-
-    Not covered: a name that resolves otherwise a moment later, and what a proxy resolves.
-    """
-
-    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
-        check_public(request.full_url)
-        return request
-
-    https_request = ftp_request = http_request
-
-
-class _PublicRH(UrllibRH):  # type: ignore[misc]
-    """yt-dlp's own way to send requests (it wants the RH in the name), but only to public addresses."""
-
-    RH_NAME = "urllib"
-
-    def _create_instance(self, *args: Any, **kwargs: Any) -> Any:
-        opener = super()._create_instance(*args, **kwargs)
-        opener.add_handler(_PublicAddresses())
-        return opener
-
-
-def check_public(url: str) -> None:
-    """Raises yt-dlp's kind of error if the host of a URL is, or resolves to, an address that is not of the Internet."""
-    host = urlsplit(url).hostname or ""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return  # the request itself will say so; behind a proxy, the name may be known only there
-    for *_, address in found:
-        ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
-        ip = getattr(ip, "ipv4_mapped", None) or ip
-        if not ip.is_global or ip.is_multicast:
-            raise _PrivateAddressError(f"{host} is at {ip}, a private address (--allow_private lets it pass)")
-
-
 # --- what went wrong -------------------------------------------------------------------------------------------------
 
 
@@ -349,7 +301,7 @@ def translate(error: Exception, warnings: Sequence[str]) -> TrackverseError:
         cause = error.__context__
     text = " ".join(str(error).removeprefix("ERROR: ").split())
     line = re.split(r" \(caused by|; please report this issue", text)[0]
-    if isinstance(cause, _PrivateAddressError):
+    if isinstance(cause, PrivateAddressError):
         return refusals.failure(line, "private address", CONDITIONAL)
     if isinstance(cause, OSError) and cause.errno in FILE_ERRNOS:
         return SetupError(f"yt-dlp can't write: {line}")
