@@ -251,7 +251,10 @@ def test_copies_and_workers_keep_to_one_pace(layout: Layout, server: LocalServer
     assert [name for name in left_in(layout) if not name.startswith("video")] == ["last_start.txt"]
 
 
-def test_after_a_kill_the_download_goes_on_where_it_was(layout: Layout, server: LocalServer, run: Run) -> None:
+@pytest.mark.parametrize("came", ["a part", "all of it", "more than there is now"])
+def test_after_a_kill_the_download_goes_on_where_it_was(
+    layout: Layout, server: LocalServer, run: Run, came: str
+) -> None:
     metafile = write_metafile(layout, {"video": server.url("whole.mp4")})
     server.behaviours["whole.mp4"] = Behaviour(stall_after=20_000)
     copy = start_copy(layout, metafile)
@@ -266,8 +269,12 @@ def test_after_a_kill_the_download_goes_on_where_it_was(layout: Layout, server: 
     assert not layout.video_path("video").exists()
 
     server.behaviours.clear()
+    whole = (server.folder / "whole.mp4").read_bytes()
+    (part_path,) = layout.videos_dir.rglob("*.part")
+    if came != "a part":  # as if killed a moment later, before yt-dlp gave the file its name
+        part_path.write_bytes(whole if came == "all of it" else whole + b"and more")
     assert run(metafile)[0] == 0
-    assert layout.video_path("video").read_bytes() == (server.folder / "whole.mp4").read_bytes()
+    assert layout.video_path("video").read_bytes() == whole
     assert server.ranges and not server.ranges[-1].startswith("bytes=0-")
     assert left_in(layout) == ["video.json", "video.mp4"]
 

@@ -90,7 +90,14 @@ def fetch(source: SourceVideo, video_path: Path, provenance_path: Path, config: 
         partial_dir.unlink()  # what somebody laid there must not be written through
     try:
         try:
-            info, downloaded_path = _download(url, partial_dir, config)
+            try:
+                info, downloaded_path = _download(url, partial_dir, config)
+            except ItemError as error:
+                if error.reason != refusals.RANGE_REFUSED:
+                    raise
+                # What came before is whole, or of another file, and yt-dlp takes neither for what it is.
+                _remove(partial_dir)
+                info, downloaded_path = _download(url, partial_dir, config)
             mp4_path = _as_mp4(downloaded_path, keep_audio=config.audio)
             found = _check_whole(mp4_path, info)
         except VideoError as error:

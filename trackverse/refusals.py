@@ -18,6 +18,7 @@ INSTALL_HINT = "pip install -U 'yt-dlp[default]' deno"
 MAX_SUSPECT_IN_A_ROW = 10
 PERMANENT, CONDITIONAL, TRANSIENT = "permanent", "conditional", "transient"
 BROKEN_CONNECTION, SERVER_ERROR = "broken connection", "server error (5xx)"
+RANGE_REFUSED = "range refused (416)"
 FORBIDDEN, NO_FORMATS, EXTRACTOR_FAILED = "forbidden (403)", "no formats", "extractor failed"
 # One such failure may be the video's; several in a row are ours: an old yt-dlp, a missing token, a blocked address.
 SUSPECT_REASONS = frozenset({FORBIDDEN, NO_FORMATS, EXTRACTOR_FAILED})
@@ -39,6 +40,7 @@ REASONS = (
     (FORBIDDEN, TRANSIENT, _texts("HTTP Error 403")),
     ("not found (404)", PERMANENT, _texts("HTTP Error 404")),
     ("gone (410)", PERMANENT, _texts("HTTP Error 410")),
+    (RANGE_REFUSED, TRANSIENT, _texts("HTTP Error 416")),
     (SERVER_ERROR, TRANSIENT, _texts("HTTP Error 5..")),
     (BROKEN_CONNECTION, TRANSIENT, _texts("HTTP Error (408|425)|timed out|timeout|connection (refused|reset|aborted)")),
     (BROKEN_CONNECTION, TRANSIENT, _texts("Giving up after|IncompleteRead|more expected|content too short")),
