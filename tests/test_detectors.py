@@ -138,6 +138,14 @@ def test_detectron2_is_only_needed_when_it_is_asked_for(tmp_path: Path) -> None:
         load_detector(choice, DEFAULTS["detectron2"])
 
 
+def test_detectron2_is_not_given_a_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(b"")
+    (tmp_path / "model.yaml").touch()
+    with pytest.raises(SetupError, match="model.pkl: only .pth and .pyth load without running code"):
+        load_detector(choose_detector("detectron2", None, path, config=tmp_path / "model.yaml"), DEFAULTS["detectron2"])
+
+
 @pytest.mark.parametrize("name", ["nanodet", "detectron2"])
 def test_only_detic_has_features_of_its_own(name: str, tmp_path: Path) -> None:
     choice = replace(NANODET, name=name, config=tmp_path / "model.yaml")

@@ -5,6 +5,7 @@ detectron2 gives a box's best class and its score, nothing of the other classes:
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ import numpy as np
 from trackverse.appearance import Embedder
 from trackverse.errors import SetupError
 from trackverse.types import Detections, UInt8
+
+
+SUFFIXES = (".pth", ".pyth")  # detectron2 reads these with torch.load, and .pkl with pickle
 
 
 class Detectron2:
@@ -25,7 +29,13 @@ class Detectron2:
     def __init__(
         self, config: Path, weights: Path, embedder: Embedder | None, *, conf: float, nms: float, device: str
     ) -> None:
-        """Raises SetupError if detectron2 is not installed or can't use the files."""
+        """Raises SetupError if detectron2 is not installed or can't use the files, and for what could run code."""
+        if weights.suffix not in SUFFIXES:
+            raise SetupError(
+                f"{weights}: only {' and '.join(SUFFIXES)} load without running code that may be in them; where you "
+                "trust it, unpickle it and torch.save its tensors"
+            )
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
         try:
             from detectron2.config import get_cfg
             from detectron2.data import MetadataCatalog
@@ -36,7 +46,7 @@ class Detectron2:
             ) from error
         try:
             settings = get_cfg()
-            settings.merge_from_file(str(config))
+            settings.merge_from_file(str(config), allow_unsafe=False)
             settings.MODEL.WEIGHTS = str(weights)
             if device != "auto":
                 settings.MODEL.DEVICE = device
