@@ -142,7 +142,7 @@ def test_detectron2_is_not_given_a_pickle(tmp_path: Path) -> None:
     path = tmp_path / "model.pkl"
     path.write_bytes(b"")
     (tmp_path / "model.yaml").touch()
-    with pytest.raises(SetupError, match="model.pkl: only .pth and .pyth load without running code"):
+    with pytest.raises(SetupError, match=r"model\.pkl: only \.pth and \.pyth load without running code"):
         load_detector(choose_detector("detectron2", None, path, config=tmp_path / "model.yaml"), DEFAULTS["detectron2"])
 
 

@@ -14,7 +14,6 @@ from trackverse.appearance import Embedder
 from trackverse.errors import SetupError
 from trackverse.types import Detections, UInt8
 
-
 SUFFIXES = (".pth", ".pyth")  # detectron2 reads these with torch.load, and .pkl with pickle
 
 
