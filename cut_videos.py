@@ -114,6 +114,11 @@ def finish(args: Namespace) -> None:
     scenes.write_mined_parts(Layout(cli.workdir(args)), args.vocab, args.num_parts)
 
 
+def is_finished(args: Namespace) -> bool:
+    """Whether `finish` was there last: a job may be killed between its last video and that."""
+    return scenes.are_mined_parts_written(Layout(cli.workdir(args)), args.vocab, args.num_parts)
+
+
 if __name__ == "__main__":
     sys.exit(
         stage.start(
@@ -124,5 +129,6 @@ if __name__ == "__main__":
             parts="metafile",
             check=filter_flags.check,
             finish=finish,
+            is_finished=is_finished,
         )
     )

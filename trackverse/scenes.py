@@ -342,18 +342,35 @@ def write_mined_parts(layout: Layout, vocab: str, num_parts: int) -> None:
     the parts are complete. Same scenes, same bytes; a part that would not change is not touched. Parts of a run with
     a larger `num_parts` are removed, else their segments would be there twice.
     """
-    paths = [layout.mined_part_path(vocab, part) for part in range(num_parts)]
-    with files.claim(lock_path(paths[0]), wait=True):
-        kept_s = {cut.video_id: sum(clip.duration_s for clip in cut.kept) for cut in _all_cut(layout) if cut.kept}
-        for path, video_ids in zip(paths, balance(kept_s, num_parts), strict=True):
-            cuts = (load(layout.scenes_path(video_id)) for video_id in sorted(video_ids))
-            lines = [jsonl.dump(metafile.to_json(SourceVideo(cut.video_id, cut.url, cut.kept))) for cut in cuts if cut]
-            _write_if_new(path, "".join(f"{line}\n" for line in lines).encode())
-        for path in paths[0].parent.iterdir():
+    paths = {layout.mined_part_path(vocab, part) for part in range(num_parts)}
+    first_path = layout.mined_part_path(vocab, 0)
+    with files.claim(lock_path(first_path), wait=True):
+        for path, content in _mined_parts(layout, vocab, num_parts):
+            if not _holds(path, content):
+                with files.atomic_write(path) as file:
+                    file.write(content)
+        for path in first_path.parent.iterdir():
             if re.fullmatch(r"part\d+\.jsonl", path.name) and path not in paths:
                 log.info("removed %s: there are %d parts now", path, num_parts)
                 path.unlink()
-    log.info("%s: %d videos, %.2f h", paths[0].parent, len(kept_s), sum(kept_s.values()) / 3600)
+
+
+def are_mined_parts_written(layout: Layout, vocab: str, num_parts: int) -> bool:
+    """Whether `write_mined_parts` would change nothing."""
+    return all(_holds(path, content) for path, content in _mined_parts(layout, vocab, num_parts))
+
+
+def _mined_parts(layout: Layout, vocab: str, num_parts: int) -> Iterator[tuple[Path, bytes]]:
+    kept_s = {cut.video_id: sum(clip.duration_s for clip in cut.kept) for cut in _all_cut(layout) if cut.kept}
+    for part, video_ids in enumerate(balance(kept_s, num_parts)):
+        cuts = (load(layout.scenes_path(video_id)) for video_id in sorted(video_ids))
+        lines = [jsonl.dump(metafile.to_json(SourceVideo(cut.video_id, cut.url, cut.kept))) for cut in cuts if cut]
+        yield layout.mined_part_path(vocab, part), "".join(f"{line}\n" for line in lines).encode()
+    log.info("%s: %d videos, %.2f h", vocab, len(kept_s), sum(kept_s.values()) / 3600)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.exists() and path.read_bytes() == content
 
 
 def _all_cut(layout: Layout) -> Iterator[VideoScenes]:
@@ -370,10 +387,3 @@ def balance(weights: dict[str, float], num_parts: int) -> list[list[str]]:
         parts[part].append(key)
         heapq.heapreplace(lightest, (total + weights[key], part))
     return parts
-
-
-def _write_if_new(path: Path, content: bytes) -> None:
-    if path.exists() and path.read_bytes() == content:
-        return
-    with files.atomic_write(path) as file:
-        file.write(content)

@@ -39,6 +39,7 @@ def start(
     spread: bool = True,
     check: Callable[[Namespace], object] | None = None,
     finish: Callable[[Namespace], None] | None = None,
+    is_finished: Callable[[Namespace], bool] | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Run a stage script; the exit status.
@@ -46,7 +47,8 @@ def start(
     `what` the items are called in the summary; `output_dir`: where the stage writes, by which a double submission is
     known; `parts`: the argument whose values (metafiles), with the chunks, become the elements of a Slurm array;
     `spread`: run `work` in `--num_workers` processes, otherwise once; `check`: raises SetupError before anything starts
-    or is submitted; `finish`: what to do once after the workers, but not on a dry run.
+    or is submitted; `finish`: what to do once after the workers, but not on a dry run; `is_finished`: whether that is
+    done.
     """
     cli.add_slurm(parser)
     args = parser.parse_args(argv)
@@ -60,7 +62,12 @@ def start(
             check(args)
         script = Path(sys.argv[0]).resolve()
         if args.status:
-            return _show_status(work, parser, list(_array_elements(args, parts)), script, output_dir(args))
+            status = _show_status(work, parser, list(_array_elements(args, parts)), script, output_dir(args))
+            if is_finished and not is_finished(args):
+                print(
+                    "not yet written: what comes of all parts together; the last job does it, or the same command by hand"
+                )
+            return status
         if args.slurm:
             settings = slurm.Settings(**cli.slurm_settings(args))
             elements = {
