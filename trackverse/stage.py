@@ -64,7 +64,7 @@ def start(
         if args.status:
             status = _show_status(work, parser, list(_array_elements(args, parts)), script, output_dir(args))
             if is_finished and not is_finished(args):
-                print("not yet written: what comes of all parts together; the last job does it, or this command by hand")
+                print("not yet written: what comes of all parts together; the last job does it, or this command again")
             return status
         if args.slurm:
             settings = slurm.Settings(**cli.slurm_settings(args))
