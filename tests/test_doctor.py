@@ -16,13 +16,19 @@ import made_tracks
 import numpy as np
 import pytest
 
-from trackverse import cli, doctor, scenes
+from trackverse import cli, doctor, jsonl, scenes
 from trackverse.layout import Layout, TracksLayout
 from trackverse.scenes import CutConfig, Segment, VideoScenes
-from trackverse.store import load_embeddings, read_records, write_subset
+from trackverse.store import load_embeddings, read_lines, read_records
 from trackverse.types import Clip
 
 VIDEO_ID = "video000001"
+
+
+def write_subset(path: Path, meta_paths: list[Path]) -> None:
+    """The first record of each track file, as a subset."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(jsonl.gzip_member_of(next(read_lines(one))[1]) for one in meta_paths))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     scenes.write_mined_parts(layout, "coco", 2)
     subset = workdir / "tracks_subsets" / "coco" / "all.jsonl.gzip"
-    write_subset(subset, [(path, 1) for path in tracks.meta_paths()])
+    write_subset(subset, tracks.meta_paths())
     subset.with_name("all.json").write_text("{}\n")
     return workdir
 
@@ -115,7 +121,7 @@ def list_twice(workdir: Path) -> None:
 
 
 def pick_twice(workdir: Path) -> None:
-    write_subset(workdir / "tracks_subsets" / "coco" / "all.jsonl.gzip", [(meta(workdir), 1)] * 2)
+    write_subset(workdir / "tracks_subsets" / "coco" / "all.jsonl.gzip", [meta(workdir)] * 2)
 
 
 def copy_to_other_folder(workdir: Path) -> None:

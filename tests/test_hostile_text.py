@@ -158,7 +158,7 @@ try:
 except SetupError:
     print("set-up")
 print(*{error.reason for error in errors}, sep="\\n")
-for read in (store.summarise, lambda path: list(store.read_records(path)), worklist.load_failures):
+for read in (store.read_columns, lambda path: list(store.read_records(path)), worklist.load_failures):
     try:
         read(path)
     except RecordError as error:
@@ -283,8 +283,7 @@ def test_any_value_as_a_progress_file(records: tuple[Path, list[dict[str, Any]]]
             progress.load_meta_bytes(path)
         except RecordError as error:
             assert error.reason in ("bad progress file", "bad JSON", "newer version")
-        store.summarise(meta_path)
-        store.fingerprint([meta_path])
+        store.read_columns(meta_path)
     finally:
         path.write_bytes(whole)
 
@@ -350,6 +349,6 @@ def test_the_tracks_of_a_whole_folder_survive_a_neighbour_of_nonsense(tmp_path: 
     bad = layout.meta_path("bad")
     bad.parent.mkdir()
     bad.write_bytes(b"\x1f\x8b" + b"nonsense")
-    (_, errors), (good, none) = map(store.summarise, layout.meta_paths())
+    (_, errors), ((good,), none) = map(store.read_columns, layout.meta_paths())
     assert [error.reason for error in errors] == ["torn gzip"]
-    assert len(good) == 2 and not none
+    assert len(good.videos) == 2 and not none

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import resource
 import signal
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +50,12 @@ def committed(folder: Path) -> list[int]:
     """The ids of the records that a reader sees."""
     meta_path = TracksLayout(folder).meta_path(VIDEO_ID)
     return [record.track_id for record in store.read_records(meta_path)] if meta_path.exists() else []
+
+
+def indexed(meta_path: Path) -> tuple[list[int], list[str]]:
+    """The ids of the records whose columns are read, and the reasons why others are not."""
+    parts, errors = store.read_columns(meta_path)
+    return [n for part in parts for n in part.numbers["track_id"].tolist()], [error.reason for error in errors]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +116,7 @@ def test_a_video_of_empty_segments_only(tmp_path: Path) -> None:
     layout = TracksLayout(tmp_path)
     assert all(TrackStore(layout, SETTINGS).has(one) for one, _ in SEGMENTS)
     assert list(store.read_records(layout.meta_path(VIDEO_ID))) == []
-    assert store.summarise(layout.meta_path(VIDEO_ID)) == ([], [])
+    assert store.read_columns(layout.meta_path(VIDEO_ID)) == ([], [])
     assert not layout.embeddings_path(VIDEO_ID).exists()
 
 
@@ -272,8 +277,7 @@ def test_an_uncommitted_tail_is_not_read_and_cut_off_before_the_next_commit(
     np.save(layout.embeddings_path(VIDEO_ID), np.concatenate([rows, rows]))
 
     assert committed(tmp_path) == list(range(len(ALL_TRACKS)))
-    summaries, errors = store.summarise(meta_path)
-    assert (len(summaries), errors) == (len(ALL_TRACKS), [])
+    assert indexed(meta_path) == (list(range(len(ALL_TRACKS))), [])
 
     TrackStore(layout, SETTINGS).commit(clip(VIDEO_ID, 50), [make_track(99)], VIDEO_HW, LABELS)
     assert committed(tmp_path) == list(range(len(ALL_TRACKS) + 1))
@@ -305,9 +309,7 @@ def test_a_track_file_cut_between_two_records_is_told_by_its_readers(layout: Tra
     meta_path = layout.meta_path(VIDEO_ID)
     lines = gzip.decompress(meta_path.read_bytes()).decode().splitlines()
     meta_path.write_bytes(b"".join(map(jsonl.gzip_member, lines[:-1])))
-    summaries, errors = store.summarise(meta_path)
-    assert [summary.track_id for summary, _ in summaries] == list(range(len(ALL_TRACKS) - 1))
-    assert [error.reason for error in errors] == ["track file cut short"]
+    assert indexed(meta_path) == (list(range(len(ALL_TRACKS) - 1)), ["track file cut short"])
 
 
 def cut_rows(path: Path) -> None:
@@ -391,14 +393,6 @@ def folder(tmp_path: Path) -> TracksLayout:
     return fill_store(tmp_path / "tracks", {"video-a": [0, 1, 2, 3], "video-b": [1, 1], "video-c": [], "video-d": [2]})
 
 
-def test_summaries_say_where_the_record_is(folder: TracksLayout) -> None:
-    summaries, errors = store.summarise(folder.meta_path("video-a"))
-    assert not errors
-    assert [(s.video_id, s.track_id, s.label_id, line) for s, line in summaries] == [
-        ("video-a", n, n, n + 1) for n in range(4)
-    ]
-
-
 def break_link(path: Path) -> None:
     path.unlink()
     path.symlink_to(path.with_name("gone"))
@@ -422,20 +416,18 @@ def test_a_file_that_cannot_be_read_is_an_error_to_count(
     folder: TracksLayout, damage: Callable[[Path], object], reason: str
 ) -> None:
     damage(folder.meta_path("video-b"))
-    _, errors = store.summarise(folder.meta_path("video-b"))
+    _, errors = store.read_columns(folder.meta_path("video-b"))
     assert reason in [error.reason for error in errors]
     assert all("video-b-meta.jsonl.gzip" in str(error) for error in errors)
-    store.fingerprint(folder.meta_paths())  # does not mind
 
 
 @pytest.mark.parametrize("content", ["", "null", "{", '{"schema": "trackverse/1"}'])
 def test_a_bad_progress_file_makes_its_track_file_unreadable(folder: TracksLayout, content: str) -> None:
     folder.progress_path("video-b").write_text(content)
-    summaries, errors = store.summarise(folder.meta_path("video-b"))
-    assert not summaries
+    parts, errors = store.read_columns(folder.meta_path("video-b"))
+    assert not parts
     (error,) = errors
     assert "video-b-progress.json" in str(error)
-    store.fingerprint(folder.meta_paths())
 
 
 @pytest.mark.parametrize(
@@ -445,85 +437,7 @@ def test_without_a_progress_file_of_ours_all_lines_are_read(folder: TracksLayout
     folder.progress_path("video-a").unlink()
     if content is not None:
         folder.progress_path("video-a").write_text(content)
-    summaries, errors = store.summarise(folder.meta_path("video-a"))
-    assert (len(summaries), errors) == (4, [])
-
-
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_summarise_all_keeps_the_order_and_brings_errors_back(folder: TracksLayout, num_workers: int) -> None:
-    """Also from other processes, where an error has to be pickled on its way."""
-    cut_bytes(folder.meta_path("video-b"))
-    found = list(store.summarise_all(folder.meta_paths(), num_workers))
-    assert [len(summaries) for summaries, _ in found] == [4, 1, 0, 1]
-    assert [[error.reason for error in errors] for _, errors in found] == [[], ["torn gzip"], [], []]
-
-
-def test_a_subset_is_the_picked_lines_byte_for_byte(folder: TracksLayout, tmp_path: Path) -> None:
-    a, b, _, d = folder.meta_paths()
-    path = tmp_path / "new" / "subset.jsonl.gzip"
-    store.write_subset(path, [(d, 1), (a, 4), (a, 2), (b, 1), (a, 1)])
-    lines = {one: gzip.decompress(one.read_bytes()).splitlines() for one in (a, b, d)}
-    expected = [lines[d][0], lines[a][3], lines[a][1], lines[b][0], lines[a][0]]
-    assert gzip.decompress(path.read_bytes()).splitlines() == expected
-
-
-def test_the_lines_before_a_tear_can_be_picked(folder: TracksLayout, tmp_path: Path) -> None:
-    a = folder.meta_path("video-a")
-    first = gzip.decompress(a.read_bytes()).splitlines()[0]
-    cut_bytes(a)
-    store.write_subset(tmp_path / "subset", [(a, 1)])
-    assert gzip.decompress((tmp_path / "subset").read_bytes()).splitlines() == [first]
-
-
-def test_no_subset_is_written_of_lines_that_are_not_there_any_more(folder: TracksLayout, tmp_path: Path) -> None:
-    a = folder.meta_path("video-a")
-    with pytest.raises(RecordError, match="changed while it was read") as caught:
-        store.write_subset(tmp_path / "subset", [(a, 1), (a, 5)])
-    assert caught.value.retry
-    assert not (tmp_path / "subset").exists()
-
-
-def test_embeddings_are_found_by_file_and_track(folder: TracksLayout) -> None:
-    paths = folder.meta_paths()
-    folder.embeddings_path("video-d").unlink()
-    failed: Counter[str] = Counter()
-    found = store.embeddings_of(paths, np.array([1, 0, 3, 0]), np.array([1, 3, 0, 99]), failed=failed)
-    of_b, of_a = (store.load_embeddings(folder.embeddings_path(video_id)) for video_id in ("video-b", "video-a"))
-    np.testing.assert_array_equal(found[0], of_b[1].astype(np.float32))
-    np.testing.assert_array_equal(found[1], of_a[3].astype(np.float32))
-    assert np.isnan(found[2:]).all()  # no file, and no such row
-    assert not failed
-
-
-def test_embeddings_that_cannot_be_read_are_counted_and_the_others_found(folder: TracksLayout) -> None:
-    cut_bytes(folder.embeddings_path("video-a"))
-    failed: Counter[str] = Counter()
-    found = store.embeddings_of(folder.meta_paths(), np.array([0, 1]), np.array([0, 0]), failed=failed)
-    assert np.isnan(found).any(axis=1).tolist() == [True, False]
-    assert failed == Counter({"bad embeddings": 1})
-
-
-def test_embeddings_of_two_embedders_are_not_compared(folder: TracksLayout) -> None:
-    np.save(folder.embeddings_path("video-b"), np.ones((2, 5), np.float16))
-    with pytest.raises(SetupError, match="5 numbers a track, other files have 8"):
-        store.embeddings_of(folder.meta_paths(), np.array([0, 1]), np.array([0, 0]), failed=Counter())
-
-
-def test_without_any_embeddings_it_says_what_makes_them(folder: TracksLayout) -> None:
-    for path in folder.output_dir.rglob("*.npy"):
-        path.unlink()
-    with pytest.raises(SetupError, match=r"parse_tracks\.py stores them"):
-        store.embeddings_of(folder.meta_paths(), np.array([0, 1]), np.array([0, 0]), failed=Counter())
-
-
-def test_the_fingerprint_changes_with_the_tracks_and_with_nothing_else(folder: TracksLayout) -> None:
-    before = store.fingerprint(folder.meta_paths())
-    with open(folder.meta_path("video-a"), "ab") as file:
-        file.write(b"a commit that never happened")
-    assert store.fingerprint(folder.meta_paths()) == before
-    assert store.fingerprint(folder.meta_paths()[1:]) != before
-    TrackStore(folder, SETTINGS).commit(clip("video-a", 7), [make_track(7)], VIDEO_HW, LABELS)
-    assert store.fingerprint(folder.meta_paths()) != before
+    assert indexed(folder.meta_path("video-a")) == ([0, 1, 2, 3], [])
 
 
 def test_a_file_written_at_once_is_read_like_a_committed_one(layout: TracksLayout, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -226,11 +226,3 @@ def _intersection(a: Float32, b: Float32) -> Float64:
 
 def _area(xyxy: Float32) -> Float64:
     return _intersection(xyxy, xyxy)
-
-
-def reasons_by_class(labels: Iterable[str], reasons: Iterable[str]) -> dict[str, dict[str, int]]:
-    """How often each reason holds in each class."""
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for label, reason in zip(labels, reasons, strict=True):
-        counts[label][reason] += 1
-    return {label: dict(sorted(by.items())) for label, by in sorted(counts.items())}

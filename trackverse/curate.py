@@ -356,21 +356,6 @@ def _batches(runs: Sequence[tuple[int, int]], max_rows: int) -> Iterator[list[tu
         yield batch
 
 
-def count_by_class(table: TrackTable, rows: Int64 | None = None) -> dict[str, int]:
-    """How many of the rows, or of all, each class of the table has, zeros too, most frequent first."""
-    counts = dict.fromkeys(table.labels.values(), 0)
-    label_ids = table["label_id"] if rows is None else table["label_id"][rows]
-    for label_id, number in zip(*np.unique(label_ids, return_counts=True), strict=True):
-        counts[table.labels[int(label_id)]] += int(number)
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
-
-
-def count_by_video(table: TrackTable, rows: Int64) -> dict[str, int]:
-    """How many of the rows each video of the table has, zeros too."""
-    counts = np.bincount(table.videos[rows], minlength=len(table.video_ids))
-    return dict(zip(table.video_ids, counts.tolist(), strict=True))
-
-
 def unfilled(counts: Mapping[str, int], asked: int) -> dict[str, list[int]]:
     """[how many there are, how many were asked for] of everything that has fewer."""
     return {name: [number, asked] for name, number in counts.items() if number < asked}

@@ -7,14 +7,10 @@ left behind them is cut off before the next commit.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +20,11 @@ from trackverse import files, jsonl, members, workers
 from trackverse import progress as progress_file
 from trackverse.columns import Columns, ColumnsReader
 from trackverse.errors import RecordError, SetupError
-from trackverse.layout import TracksLayout, embeddings_beside, progress_beside, sidecar_beside
+from trackverse.layout import TracksLayout, progress_beside
 from trackverse.members import PlacedLine
 from trackverse.progress import Progress
-from trackverse.records import Origin, TrackRecord, TrackSummary, describe, parse_record, parse_summary, to_line
-from trackverse.types import Clip, Float16, Float32, Int64, Track
+from trackverse.records import Origin, TrackRecord, describe, parse_record, to_line
+from trackverse.types import Clip, Float16, Float32, Track
 from trackverse.vectors import load_matrix
 
 log = logging.getLogger(__name__)
@@ -198,112 +194,3 @@ def read_all_columns(meta_paths: Sequence[Path], num_workers: int) -> Iterator[t
         yield from map(read_columns, meta_paths)
         return
     yield from workers.map_each(read_columns, meta_paths, num_workers)
-
-
-def summarise(meta_path: Path) -> tuple[list[tuple[TrackSummary, int]], list[RecordError]]:
-    """(summary, line number) of every committed record of a track file, and what was wrong with the others."""
-    video_id = meta_path.name.partition("-meta.jsonl")[0]
-    summaries, errors = [], []
-    try:
-        for number, line in read_lines(meta_path):
-            try:
-                summaries.append((parse_summary(line, f"{meta_path}:{number}", video_id), number))
-            except RecordError as error:
-                errors.append(error.bare())
-    except RecordError as error:  # the rest of the file can't be read
-        errors.append(error.bare())
-    return summaries, errors
-
-
-def summarise_all(
-    meta_paths: Sequence[Path], num_workers: int
-) -> Iterator[tuple[list[tuple[TrackSummary, int]], list[RecordError]]]:
-    """`summarise` of each file, in their order, by `num_workers` processes. Raises WorkerDiedError."""
-    if num_workers == 1:
-        yield from map(summarise, meta_paths)
-        return
-    yield from workers.map_each(summarise, meta_paths, num_workers)
-
-
-def commit_subset(path: Path, picks: Iterable[tuple[Path, int]], sidecar: Mapping[str, Any]) -> None:
-    """Write a subset and how it came about. Without the second it does not count as made, so a kill loses nothing."""
-    sidecar_path = sidecar_beside(path)
-    sidecar_path.unlink(missing_ok=True)
-    write_subset(path, picks)
-    with files.atomic_write(sidecar_path) as file:
-        file.write(json.dumps(sidecar, indent=1, ensure_ascii=False).encode() + b"\n")
-
-
-def load_sidecar(path: Path) -> dict[str, Any] | None:
-    """How a subset came about: empty if what is there is not ours, None if the subset doesn't count as made."""
-    sidecar_path = sidecar_beside(path)
-    if not path.exists() or not sidecar_path.exists():
-        return None
-    try:
-        return dict(jsonl.read_json(sidecar_path))
-    except (RecordError, TypeError, ValueError):
-        return {}
-
-
-def write_subset(path: Path, picks: Iterable[tuple[Path, int]]) -> None:
-    """Write the picked (track file, line number) records, byte for byte, in the order of the picks.
-
-    Raises RecordError (reason "track file changed") if a line is not there any more; then nothing is written.
-    """
-    with files.atomic_write(path) as file:
-        for meta_path, run in groupby(picks, key=lambda pick: pick[0]):
-            numbers = [number for _, number in run]
-            lines = _pick_lines(meta_path, set(numbers))
-            file.writelines(jsonl.gzip_member(lines[number].decode()) for number in numbers)
-
-
-def _pick_lines(meta_path: Path, numbers: set[int]) -> dict[int, bytes]:
-    lines = {}
-    for number, line in read_lines(meta_path):
-        if number in numbers:
-            lines[number] = line
-            if len(lines) == len(numbers):  # what comes after them may be torn
-                return lines
-    raise RecordError(f"{meta_path}: changed while it was read", reason="track file changed", retry=True)
-
-
-def embeddings_of(
-    meta_paths: Sequence[Path], file_numbers: Int64, track_ids: Int64, *, failed: Counter[str]
-) -> Float32:
-    """(N, D) embeddings of tracks, each given by the number of its file and its id; NaN where a track has none.
-
-    A file that can't be read is told and counted in `failed`. Raises SetupError if no track has an embedding, or if
-    they were made by different embedders.
-    """
-    found: Float32 | None = None
-    for number in np.unique(file_numbers):
-        path = embeddings_beside(meta_paths[number])
-        if not path.exists():
-            continue
-        try:
-            rows = load_embeddings(path).astype(np.float32)
-        except RecordError as error:
-            failed[error.reason] += 1
-            log.warning("%s", error)
-            continue
-        if found is None:
-            found = np.full((len(track_ids), rows.shape[1]), np.nan, np.float32)
-        if rows.shape[1] != found.shape[1]:
-            raise SetupError(f"{path}: {rows.shape[1]} numbers a track, other files have {found.shape[1]}")
-        here = (file_numbers == number) & (track_ids < len(rows))
-        found[here] = rows[track_ids[here]]
-    if found is None:
-        raise SetupError("none of the tracks has an embedding; parse_tracks.py stores them unless --embedding none")
-    return found
-
-
-def fingerprint(meta_paths: Sequence[Path]) -> str:
-    """A hash that changes when a track file comes, goes or grows."""
-    digest = hashlib.sha256()
-    for path in meta_paths:
-        try:
-            num_bytes = progress_file.load_meta_bytes(progress_beside(path))
-        except RecordError:  # `summarise` tells of it
-            num_bytes = None
-        digest.update(f"{path.name} {path.lstat().st_size if num_bytes is None else num_bytes}\n".encode())
-    return digest.hexdigest()
