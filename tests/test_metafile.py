@@ -284,6 +284,13 @@ def test_a_damaged_gzip_gives_what_comes_before_the_damage(
 def test_a_file_that_cannot_be_opened_is_a_setup_error(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"none\.jsonl: no such metafile"):
         read(tmp_path / "none.jsonl")
+    part = tmp_path / "mined_segments" / "lvis" / "part0.jsonl"
+    with pytest.raises(SetupError, match=r"no such metafile; cut_videos\.py --vocab lvis makes it$"):
+        read(part)
+    (part.parent.parent / "coco").mkdir(parents=True)
+    (part.parent.parent / "coco" / "part0.jsonl").touch()
+    with pytest.raises(SetupError, match=r"--vocab lvis makes it \(there is coco\)"):
+        read(part)
     with pytest.raises(SetupError, match="can't be read"):
         read(tmp_path)
     video = tmp_path / "video.mp4"

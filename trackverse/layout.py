@@ -10,6 +10,7 @@ from trackverse.errors import RecordError
 
 MAX_NAME_BYTES = 200  # of the 255 that file systems give: the rest is for endings and hidden temporary names
 INDEX_NAME = "index.parquet"  # of a folder of tracks, which can be made anew from them
+MINED_DIR = "mined_segments"
 REPO_DIR = Path(__file__).resolve().parent.parent
 ASSETS_DIR = REPO_DIR / "assets"
 
@@ -90,7 +91,7 @@ class Layout:
         return sorted(path for path in self.scenes_dir.glob("*/*.json") if path.parent.name == path.stem[:2])
 
     def mined_part_path(self, vocab: str, part: int) -> Path:
-        return self.workdir / "mined_segments" / check_name(vocab) / f"part{part}.jsonl"
+        return self.workdir / MINED_DIR / check_name(vocab) / f"part{part}.jsonl"
 
     def object_tracks_video_dir(self, video_id: str) -> Path:
         return self.object_tracks_dir / shard(video_id) / video_id

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from trackverse import jsonl
 from trackverse.errors import RecordError, SetupError
-from trackverse.layout import check_name
+from trackverse.layout import MINED_DIR, check_name
 from trackverse.types import Clip, SourceVideo
 
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
@@ -110,12 +110,20 @@ def to_json(video: SourceVideo) -> dict[str, Any]:
     return entry
 
 
+def _what_makes(path: Path) -> str:
+    """A hint for a part of the mined segments, which are the same for every vocabulary."""
+    if path.parent.parent.name != MINED_DIR:
+        return ""
+    vocabs = sorted(other.parent.name for other in path.parent.parent.glob(f"*/{path.name}"))
+    return f"; cut_videos.py --vocab {path.parent.name} makes it" + f" (there is {', '.join(vocabs)})" * bool(vocabs)
+
+
 def _read_entries(path: Path, on_bad_line: OnBadLine) -> Iterator[Entry]:
     try:
         with jsonl.open_bytes(path) as file:
             head = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
     except FileNotFoundError as error:
-        raise SetupError(f"{path}: no such metafile") from error
+        raise SetupError(f"{path}: no such metafile{_what_makes(path)}") from error
     except (OSError, EOFError, zlib.error) as error:
         raise SetupError(f"{path}: can't be read ({error})") from error
     if b"\0" in head:  # a video, say: thousands of bad lines would say less
