@@ -123,6 +123,13 @@ def b_frames(folder: Path) -> Path:
     return write(folder / "b_frames.mp4", images, options=options)
 
 
+def hevc(folder: Path) -> Path:
+    """HEVC as x265 makes it: open groups, whose key frames have frames behind them that are shown before them."""
+    images = [draw(number) for number in range(75)]
+    options = {"x265-params": "crf=8:keyint=24:min-keyint=24:scenecut=0:pools=1:log-level=none"}
+    return write(folder / "hevc.mp4", images, codec="libx265", options=options)
+
+
 def with_sound(folder: Path) -> Path:
     """B-frames, and a sound that begins at 1.0 s."""
     images = [draw(number) for number in range(75)]

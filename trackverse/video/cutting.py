@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -84,11 +84,15 @@ def _encode_clip(source: Path, destination: Path, window: Window, *, audio: bool
 
 @dataclass(frozen=True)
 class _Span:
-    """A clip's packets from a key frame on, to be taken once; it shows `first_pts` to `end_pts` of them."""
+    """A clip's packets from a key frame on, to be taken once; it shows `first_pts` to `end_pts` of them.
+
+    `unsought_pts` are the key frames that readers must not begin at.
+    """
 
     packets: Iterator[Packet[VideoStream]]
     first_pts: int
     end_pts: int
+    unsought_pts: frozenset[int]
 
 
 def _find_span(video: OpenVideo, window: Window) -> _Span | None:
@@ -97,6 +101,8 @@ def _find_span(video: OpenVideo, window: Window) -> _Span | None:
         return None
     shown_pts: list[int] = []
     end_pts: list[int] = []  # where the clip ends at the latest
+    key_pts: list[int] = []
+    open_pts: set[int] = set()  # key frames after which frames come that are shown before them
     held: list[Packet[VideoStream]] = []
     num_packets = num_bytes = file_end_pts = 0
     for number, packet in enumerate(_packets(video, window), start=1):
@@ -107,6 +113,10 @@ def _find_span(video: OpenVideo, window: Window) -> _Span | None:
             return None
         if window.is_over(video.time_s(packet.dts)):
             break  # and so are all that follow: no frame is shown before its decoding time
+        if packet.is_keyframe:
+            key_pts.append(packet.pts)
+        elif key_pts and packet.pts < key_pts[-1]:
+            open_pts.add(key_pts[-1])
         file_end_pts = max(file_end_pts, packet.pts + (packet.duration or 1))
         time_s = video.time_s(packet.pts)
         if window.is_over(time_s):
@@ -121,7 +131,20 @@ def _find_span(video: OpenVideo, window: Window) -> _Span | None:
     if window.end_s < math.inf:
         end_pts.append(video.pts(window.end_s))
     packets = iter(held) if num_packets <= len(held) else _packets(video, window)  # too many to hold are read again
-    return _Span(islice(packets, num_packets), min(shown_pts), min([file_end_pts, *end_pts]))
+    first_pts = min(shown_pts)
+    unsought = _unsought(key_pts, open_pts, first_pts)
+    return _Span(islice(packets, num_packets), first_pts, min([file_end_pts, *end_pts]), unsought)
+
+
+def _unsought(key_pts: list[int], open_pts: set[int], first_pts: int) -> frozenset[int]:
+    """The key frames of a clip that is shown from `first_pts` on which readers must not begin at.
+
+    A frame that is shown before an open key frame and stored behind it needs the key frame before, too. If that is a
+    hidden one, readers that list the shown ones, such as torchcodec, go by decoding times, and end up at the open one.
+    """
+    if first_pts in key_pts[:1]:
+        return frozenset()
+    return frozenset(takewhile(open_pts.__contains__, (pts for pts in key_pts if pts >= first_pts)))
 
 
 def _packets(video: OpenVideo, window: Window) -> Iterator[Packet[VideoStream]]:
@@ -150,10 +173,17 @@ def _no_frames(video: OpenVideo, window: Window) -> VideoError:
 def _write_copy(video: OpenVideo, window: Window, span: _Span, path: Path, *, audio: bool) -> None:
     with open_mp4(path) as output:
         stream = output.add_stream_from_template(video.stream, opaque=True)
-        moved = (_move(packet, stream, span.first_pts) for packet in span.packets)
+        moved = (_move(_found_from_before(packet, span), stream, span.first_pts) for packet in span.packets)
         sound = _copied_sound(video, output, span.first_pts, window) if audio else iter(())
         _interleave(output, moved, sound)
     editlist.end_first_track_after(path, float((span.end_pts - span.first_pts) * video.time_base))
+
+
+def _found_from_before(packet: Packet[VideoStream], span: _Span) -> Packet[VideoStream]:
+    """The packet, not marked as one to begin at where readers must not."""
+    if packet.pts in span.unsought_pts:
+        packet.is_keyframe = False
+    return packet
 
 
 def _write_encoded(video: OpenVideo, window: Window, path: Path, *, audio: bool) -> None:
