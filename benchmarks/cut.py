@@ -45,7 +45,7 @@ SHOT_FRAMES = (60, 130)  # at least and at most, transitions left out
 KINDS = ("hard", "hard", "hard", "dissolve", "hard", "hard", "fade")  # of the transitions, over and over
 TRANSITION_FRAMES = {"hard": 0, "dissolve": 30, "fade": 30}
 SLACK_FRAMES = {"hard": 1, "dissolve": FPS // 2, "fade": FPS // 2}
-NUM_CLIPS = 20
+NUM_CLIPS = 30  # HD-VILA-100M has as many of a video
 Result = TypeVar("Result")
 
 

@@ -105,24 +105,26 @@ def _find_span(video: OpenVideo, window: Window) -> _Span | None:
     open_pts: set[int] = set()  # key frames after which frames come that are shown before them
     held: list[Packet[VideoStream]] = []
     num_packets = num_bytes = file_end_pts = 0
+    begin_pts, over_pts = video.pts_bounds(window)  # compared as they are: this loop is most of what a clip costs
     for number, packet in enumerate(_packets(video, window), start=1):
         num_bytes += packet.size
         if num_bytes <= MAX_HELD_BYTES:
             held.append(packet)
-        if packet.pts is None or packet.dts is None:
+        pts, dts = packet.pts, packet.dts
+        if pts is None or dts is None:
             return None
-        if window.is_over(video.time_s(packet.dts)):
+        if dts >= over_pts:
             break  # and so are all that follow: no frame is shown before its decoding time
         if packet.is_keyframe:
-            key_pts.append(packet.pts)
-        elif key_pts and packet.pts < key_pts[-1]:
+            key_pts.append(pts)
+        elif key_pts and pts < key_pts[-1]:
             open_pts.add(key_pts[-1])
-        file_end_pts = max(file_end_pts, packet.pts + (packet.duration or 1))
-        time_s = video.time_s(packet.pts)
-        if window.is_over(time_s):
-            end_pts.append(packet.pts)
-        elif window.has_begun(time_s) and not packet.is_discard:
-            shown_pts.append(packet.pts)
+        if (packet_end_pts := pts + (packet.duration or 1)) > file_end_pts:
+            file_end_pts = packet_end_pts
+        if pts >= over_pts:
+            end_pts.append(pts)
+        elif pts >= begin_pts and not packet.is_discard:
+            shown_pts.append(pts)
             num_packets = number
     else:  # no break: the file ended
         video.check_end(video.time_s(file_end_pts))
@@ -156,6 +158,9 @@ def _packets(video: OpenVideo, window: Window) -> Iterator[Packet[VideoStream]]:
     for packet in video.packets_from(window.start_s):
         if packet.size == 0:
             break
+        if not waiting and packet.dts is not None:
+            yield packet
+            continue
         waiting.append(packet)
         if packet.dts is not None:
             for num_back, early in enumerate(reversed(waiting)):
@@ -262,7 +267,7 @@ def _interleave(
     """Write the packets of both streams in the order that a player needs them in."""
     packets: Iterator[Packet[VideoStream] | Packet[AudioStream]] = heapq.merge(video, sound, key=_decoding_time_s)
     for packet in packets:
-        output.mux(packet)
+        output.mux_one(packet)
 
 
 def _decoding_time_s(packet: Packet[VideoStream] | Packet[AudioStream]) -> float:

@@ -275,6 +275,11 @@ class OpenVideo:
         tiny = 1e-3  # of a unit: what floats may be off by
         return (self._origin_pts or 0) + math.ceil(time_s / float(self.time_base) - tiny)
 
+    def pts_bounds(self, window: Window) -> tuple[int, float]:
+        """The first pts at which the window has begun, and the first at which it is over."""
+        end_s = window.end_s - ROUNDING_S
+        return self.pts(window.start_s - ROUNDING_S), math.inf if end_s == math.inf else self.pts(end_s)
+
     def frames(self, window: Window) -> Iterator[tuple[float, VideoFrame]]:
         """Times and frames that begin in the window, times rising; some that its ticks don't need may be missing.
 
