@@ -28,6 +28,7 @@ if importlib.util.find_spec("torch") is None:
 import safetensors.torch
 import torch
 from detic_weights import made_up_checkpoint, made_up_vocabulary
+from plain_detic import PlainDetic
 from torchvision.ops import roi_align
 
 from trackverse.detectors.detic.cascade import can_reach
@@ -87,12 +88,12 @@ def paired(a: Detections, b: Detections) -> np.ndarray:
     return distance.argmin(axis=1) if len(b) else np.zeros(len(a), np.int64)
 
 
-def assert_same(a: Detections, b: Detections) -> None:
-    """The same objects, in whatever order nearly equal scores give them."""
+def assert_same(a: Detections, b: Detections, px: float = 1.0) -> None:
+    """The same objects, in whatever order nearly equal scores give them. `px`: a network's pixel in the image's."""
     assert len(a) == len(b)
     rows = paired(a, b)
     assert len(set(rows)) == len(b)
-    np.testing.assert_allclose(a.xyxy, b.xyxy[rows], rtol=0, atol=0.05)
+    np.testing.assert_allclose(a.xyxy, b.xyxy[rows], rtol=0, atol=0.05 * px)
     np.testing.assert_allclose(a.scores, b.scores[rows], rtol=0, atol=1e-4)
     np.testing.assert_allclose(a.logits, b.logits[rows], rtol=0, atol=3e-4)
     np.testing.assert_allclose(a.embeddings, b.embeddings[rows], rtol=0, atol=3e-2)
@@ -125,6 +126,56 @@ def test_swin_b_gives_the_published_codes_figures(tmp_path: Path) -> None:
     path.unlink()  # half a gigabyte
     assert detector.name == "detic-swinb"
     assert_golden(detector(COFFEE[None])[0], "detic_swinb_coffee.npz")
+
+
+def test_the_plain_code_gives_the_published_codes_figures(r18_weights: dict[str, torch.Tensor]) -> None:
+    """So that it may stand in for it below, and in benchmarks/detic.py."""
+    found = PlainDetic(r18_weights, made_up_vocabulary())(COFFEE)
+    assert (found.labels == found.logits.argmax(axis=1)).all()
+    assert_golden(Detections(found.xyxy, found.scores, found.logits, found.embeddings), "detic_r18_coffee.npz")
+
+
+SHAPES = {  # (image, least short and largest long side): network inputs of all shapes
+    "upright": (np.ascontiguousarray(COFFEE.transpose(1, 0, 2)), (160, 160)),
+    "odd sides": (CHELSEA[:289, :417], (111, 163)),
+    "a panorama of 1 to 5": (np.ascontiguousarray(COFFEE[140:260]), (96, 320)),
+    "a tower": (np.ascontiguousarray(COFFEE[140:260].transpose(1, 0, 2)), (64, 320)),
+    "less than a cell of the coarsest map": (COFFEE, (33, 47)),
+    "one pixel": (COFFEE[:1, :1], (64, 64)),
+}
+
+
+@pytest.fixture(scope="module")
+def exact_r18(r18_weights: dict[str, torch.Tensor]) -> PlainDetic:
+    return PlainDetic(r18_weights, made_up_vocabulary(), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("words", SHAPES)
+def test_it_finds_what_the_plain_code_finds_in_any_shape(
+    words: str, r18: Detic, exact_r18: PlainDetic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, sides = SHAPES[words]
+    monkeypatch.setattr(r18, "_frame_size", sides)  # to load it once only
+    monkeypatch.setattr(exact_r18, "frame_size", sides)
+    exact, (found,) = exact_r18(frame), r18(frame[None])
+    assert len(exact.scores)
+    stretch = max(frame.shape) / max(exact_r18.small_hw(frame.shape[:2]))
+    assert_same(Detections(exact.xyxy, exact.scores, exact.logits, exact.embeddings), found, max(stretch, 1.0))
+
+
+def test_swin_b_sees_what_the_plain_code_sees_in_any_shape() -> None:
+    """The backbone and the pyramid; maps fill whole windows or not, and are smaller than one."""
+    weights = made_up_checkpoint("swinb")
+    exact = PlainDetic(weights, made_up_vocabulary(), dtype=torch.float64)
+    network = empty_network("swinb")
+    network.load_state_dict({name: weights[stored_name(name, "swinb")] for name in network.state_dict()}, assign=True)
+    del weights  # with three copies of a network, a test is large enough
+    network.prepare(torch.device("cpu"), torch.float32)
+    for height, width in [(64, 96), (96, 32), (32, 256)]:
+        pixels = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            maps, found = exact.features(pixels.double()), network.features(pixels)
+        assert all((a - b).abs().max() < 1e-4 * a.std() for a, b in zip(maps, found, strict=True))
 
 
 def test_detections_are_what_the_pipeline_takes(coffee: Detections) -> None:
