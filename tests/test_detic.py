@@ -34,6 +34,7 @@ from torchvision.ops import roi_align
 from trackverse.detectors.detic.cascade import can_reach
 from trackverse.detectors.detic.checkpoint import empty_network, stored_name
 from trackverse.detectors.detic.detector import Detic
+from trackverse.detectors.detic.device import multiplies_bfloat16
 from trackverse.detectors.detic.linear import Activation, Linear, can_pack
 from trackverse.detectors.detic.pooling import Pooler, box_levels
 from trackverse.detectors.detic.preprocess import network_hw, network_input, resize
@@ -250,10 +251,13 @@ def test_labels_come_with_the_vocabulary_and_embeddings_can_be_left_out(r18_path
     np.testing.assert_allclose(found.logits, coffee.logits, atol=3e-4)
 
 
-def test_bfloat16_sees_the_same(r18: Detic, r18_path: Path, coffee: Detections) -> None:
+def test_bfloat16_sees_the_same(
+    r18: Detic, r18_path: Path, coffee: Detections, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Maps to 2 %. Boxes can't be compared: these weights magnify any rounding a thousand times, and bfloat16 rounds
     to 0.4 %. So only that most scores stay, and where most boxes are.
     """
+    monkeypatch.setattr("trackverse.detectors.detic.detector.multiplies_bfloat16", lambda device: True)
     fast = load_detic(r18_path, made_up_vocabulary(), dtype="bfloat16")
     pixels = network_input([resize(COFFEE, (320, 480))], torch.device("cpu"))
     with torch.inference_mode():
@@ -265,6 +269,17 @@ def test_bfloat16_sees_the_same(r18: Detic, r18_path: Path, coffee: Detections) 
     assert abs(len(found) - len(coffee)) < 0.05 * len(coffee)
     assert np.median(np.abs(coffee.scores - found.scores[rows])) < 0.01
     assert np.median(np.abs(coffee.xyxy - found.xyxy[rows])) < 3
+
+
+def test_where_bfloat16_would_be_slow_it_is_float32(
+    r18_path: Path, coffee: Detections, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
+    with caplog.at_level(logging.INFO):
+        assert_same(coffee, load_detic(r18_path, made_up_vocabulary(), dtype="bfloat16")(COFFEE[None])[0])
+    assert "no instructions for bfloat16" in caplog.text
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert multiplies_bfloat16(torch.device("cpu")) and multiplies_bfloat16(torch.device("cuda"))
 
 
 # ---- its parts

@@ -66,7 +66,12 @@ def add(parser: cli.Parser, *, frame_rate: float, filters: FilterConfig) -> None
     add("--weights", type=cli.folder, metavar="FILE", help=text)
     add("--config", type=cli.folder, metavar="FILE", help="the model's, for detectron2")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1; auto takes a GPU if there is one")
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of Detic's numbers")
+    add(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of Detic's numbers, where the processor has it",
+    )
     text = "frames at once for Detic, fewer when memory runs out (default: auto)"
     add("--batch_size", type=cli.number_or_auto, metavar="N", help=text)
 

@@ -35,7 +35,8 @@ def load_detic(
     `vocab`: a built-in name or a text file of one class a line, as `load_vocabulary` takes them; or a Vocabulary; or a
     matrix (512, C) alone, whose labels are then "class 0", "class 1", …
     `frame_size`: (least short side, largest long side) px that frames are resized to; one number stands for both.
-    `dtype`: "float32", or "bfloat16" for speed where the processor has it. `conf`, `nms`: see Detic.
+    `dtype`: "float32", or "bfloat16" for speed where the processor has it; elsewhere it means float32, too. `conf`,
+    `nms`: see Detic.
     Without embeddings their array has no columns. Raises SetupError if torch is not installed, or weights, vocabulary
     or device can't be used.
     """

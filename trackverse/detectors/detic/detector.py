@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from torchvision.ops import batched_nms
 
 from trackverse.detectors.detic.cascade import FEATURE_DIM, TEXT_DIM, Boxes
 from trackverse.detectors.detic.checkpoint import load_network
-from trackverse.detectors.detic.device import usable_device
+from trackverse.detectors.detic.device import multiplies_bfloat16, usable_device
 from trackverse.detectors.detic.finite import NotFiniteError
 from trackverse.detectors.detic.preprocess import network_hw, network_input, resize
 from trackverse.errors import SetupError
 from trackverse.types import Detections, Float32, UInt8
 
+log = logging.getLogger(__name__)
 MAX_DETECTIONS = 300
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -50,6 +52,9 @@ class Detic:
         self._device = torch.device(usable_device(device))
         if dtype not in DTYPES:
             raise SetupError(f"no such number format: {dtype}; there are {' and '.join(DTYPES)}")
+        if dtype == "bfloat16" and not multiplies_bfloat16(self._device):
+            log.info("this processor has no instructions for bfloat16: float32 is faster here, and is used")
+            dtype = "float32"
         self._vocabulary = _unit_columns(matrix, labels).to(self._device)
         self._weights, self._frame_size, self._conf, self._nms = weights, frame_size, conf, nms
         self.network, kind = load_network(weights)

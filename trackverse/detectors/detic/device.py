@@ -1,4 +1,4 @@
-"""Where torch computes."""
+"""Where torch computes, and what that can do."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ def usable_device(name: str, num_threads: int = 0) -> str:
     if name == "cpu" and num_threads:
         torch.set_num_threads(num_threads)
     return name
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it. Without, a CPU takes seven times as long as in float32."""
+    names = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+    return device.type != "cpu" or any(torch.cpu.get_capabilities().get(name, False) for name in names)
