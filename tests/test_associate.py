@@ -112,6 +112,25 @@ def test_detections_that_nobody_can_use_are_counted(tmp_path: Path, capsys: pyte
     assert len(results(tmp_path)) == len(crowd())
 
 
+def test_what_is_seen_once_is_left_out_and_boxes_are_smoothed_unless_raw_ones_are_wanted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    rows = crowd()
+    rows[:, 2:4] += rng.normal(0, 3, (len(rows), 2))
+    write_sequence(tmp_path / "in" / "street", np.concatenate([rows, [(50, 0, 900, 700, 40, 80, 0.9)]]))
+    found = {}
+    for flag in ("--raw_boxes", "--conf=0.1"):
+        assert run(tmp_path, flag) == 0
+        found[flag] = results(tmp_path)
+        assert len(found[flag]) == len(rows)
+
+    def jitter(boxes: np.ndarray) -> float:
+        ways = [boxes[boxes[:, 1] == n][:, 2] for n in np.unique(boxes[:, 1])]
+        return float(np.mean([np.abs(np.diff(way, 2)).mean() for way in ways]))
+
+    raw, smooth = (jitter(np.array(found[flag], float)) for flag in found)
+    assert smooth < 0.5 * raw
+
+
 def test_a_sequence_without_detections_has_an_empty_result(tmp_path: Path) -> None:
     write_sequence(tmp_path / "in" / "street", crowd()[:0])
     assert run(tmp_path, "--refine") == 0

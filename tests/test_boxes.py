@@ -75,6 +75,31 @@ def test_iou_counts_the_pixels_that_two_boxes_share(a: np.ndarray, b: np.ndarray
     assert boxes.area(a).tolist() == [len(pixels(box)) for box in a]
 
 
+UPRIGHT = {
+    "the same": ((0, 0, 10, 20), 1.0),
+    "as high, half beside": ((5, 0, 15, 20), 1 / 3),
+    "half as high": ((0, 0, 10, 10), 0.5 * 0.5**0.5),
+    "half above": ((0, 10, 10, 30), 1 / 3 * (1 / 3) ** 0.5),
+    "apart": ((20, 0, 30, 20), 0.0),
+    "empty": ((5, 5, 5, 5), 0.0),
+}
+
+
+@pytest.mark.parametrize("other, score", UPRIGHT.values(), ids=UPRIGHT)
+def test_upright_iou(other: tuple[float, ...], score: float) -> None:
+    a, b = np.array([(0, 0, 10, 20)], np.float64), np.array([other], np.float64)
+    assert boxes.upright_iou(a, b).item() == pytest.approx(score)
+    assert boxes.upright_iou(b, a).item() == pytest.approx(score)
+    assert boxes.upright_iou(a, b[:0]).shape == (1, 0)
+
+
+def test_what_stands_nearer_hides_what_is_behind() -> None:
+    back, front, beside = (0, 0, 10, 20), (5, 2, 15, 22), (10, 0, 20, 20)
+    assert boxes.hidden_share(np.array([back, front, beside], np.float64)) == pytest.approx([0.45, 0, 0.45])
+    assert boxes.hidden_share(np.array([back], np.float64)).tolist() == [0]
+    assert boxes.hidden_share(np.zeros((0, 4))).shape == (0,)
+
+
 def test_boxes_are_cut_to_the_frame() -> None:
     xyxy = np.array([[-5.0, -5.0, 700.0, 400.0], [10.0, 20.0, 30.0, 40.0], [650.0, 10.0, 700.0, 20.0]])
     expected = [[0, 0, 640, 360], [10, 20, 30, 40], [640, 10, 640, 20]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trackverse.kalman import KalmanState
+from trackverse.kalman import Agility, KalmanState
 
 RNG_SEED = 7
 FRAME_S = 1 / 30
@@ -159,3 +159,43 @@ def test_no_boxes_are_normal() -> None:
     none.update(nobody, np.zeros((0, 4)))
     assert none.distance(nobody, np.zeros((0, 4))).shape == (0,)
     assert none.join(none).xyxy.shape == (0, 4)
+
+
+def learnt(path: np.ndarray, jitter: float) -> float:
+    """The agility that is learnt of five boxes of 40 x 80 px with centres on the path (T,), at 16 frames/s."""
+    rng, agility = np.random.default_rng(RNG_SEED), Agility()
+    centre = path[:, None] + np.array([0, 100, 300, 600, 900])
+    state = None
+    for x in centre:
+        xyxy = np.stack([x - 20, 0 * x, x + 20, 0 * x + 80], axis=1) + rng.normal(0, jitter, (5, 4))
+        if state is None:
+            state = KalmanState.start(xyxy)
+            continue
+        state.predict(1 / 16, agility.value)
+        agility.learn(state.update(np.arange(5), xyxy))
+    return agility.value
+
+
+def test_dancers_are_told_from_walkers_and_from_jitter() -> None:
+    times_s = np.arange(200) / 16
+    walker, dancer = 100 * times_s, 80 * np.sin(6 * times_s)
+    assert learnt(dancer, 1.0) > 1.5
+    assert learnt(walker, 6.0) < 0.5
+    assert learnt(walker, 1.0) < learnt(dancer, 1.0)
+
+
+def test_agility_has_limits_and_learns_nothing_from_nothing() -> None:
+    agility = Agility()
+    agility.learn(np.zeros(0))
+    assert agility.value == 1
+    for _ in range(100):
+        agility.learn(np.full(50, 4.0))
+    assert agility.value == Agility.MAX
+
+
+def test_only_boxes_that_were_measured_in_the_frame_before_say_something() -> None:
+    boxes = random_boxes(np.random.default_rng(RNG_SEED), 3)
+    state = KalmanState.start(boxes)
+    assert len(state.update(np.array([0, 1]), boxes[:2] + 5)) == 0
+    assert len(state.update(np.array([1, 2]), boxes[1:] + 9)) == 1
+    assert len(state.update(np.array([0, 1, 2]), boxes + 9)) == 2

@@ -23,7 +23,8 @@ import numpy as np
 from trackverse import cli, mot
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.errors import SetupError
-from trackverse.refine import RefineConfig, refine
+from trackverse.refine import MIN_SEEN, RefineConfig, refine
+from trackverse.smoothing import smooth_tracks
 from trackverse.tracking import usable
 from trackverse.types import Detections, Float32, Float64, Track
 from trackverse.vectors import unit
@@ -44,6 +45,7 @@ def make_parser() -> cli.Parser:
     add("--output_dir", type=cli.folder, required=True, metavar="DIR", help="where the result files go")
     add("--embeddings", metavar="FILE[:NAME]", help="file of appearances in every sequence's folder")
     add("--refine", action="store_true", help="look at the whole sequence again: join, fill and smooth tracks")
+    add("--raw_boxes", action="store_true", help="without --refine: keep the boxes as they were detected, not smoothed")
     add("--conf", type=cli.fraction, default=MIN_SCORE, metavar="X", help="least score of a detection")
     text = "from this score on, a detection is confident"
     add("--track_thresh", type=cli.fraction, default=BOXES_ALONE.track_thresh, metavar="X", help=text)
@@ -91,7 +93,10 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
         mine = kept[first_of_frame[number] : first_of_frame[number + 1]]
         tracks += tracker.update(time_s, usable(_detections(rows[mine], embeddings[mine]), None, refused))
     tracks += tracker.finish()
-    return refine(tracks, RefineConfig(), frame_times_s=times_s) if args.refine else tracks
+    if args.refine:
+        return refine(tracks, RefineConfig(), frame_times_s=times_s)
+    tracks = [track for track in tracks if len(track) >= MIN_SEEN]
+    return tracks if args.raw_boxes else smooth_tracks(tracks)
 
 
 def read_embeddings(folder: Path, name: str | None, num_rows: int) -> Float32:

@@ -20,7 +20,7 @@ import numpy as np
 from trackverse import boxes
 from trackverse.association import assign, cosine
 from trackverse.history import Histories
-from trackverse.kalman import KalmanState
+from trackverse.kalman import Agility, KalmanState
 from trackverse.types import Bool, Detections, Float32, Float64, Int64, Track
 from trackverse.vectors import unit
 
@@ -35,6 +35,9 @@ MAX_TENTATIVE_COST = 0.7
 CLASS_WEIGHT = 0.05
 # With how many other objects in view half of the mean embedding is taken off: see `_centred`.
 CENTRE_PRIOR = 4
+# A box of which this share lies behind another one still shows its own object; one with `CLEAR_MARGIN` more shows the
+# other one. In between its looks count in part, and always `MIN_VIEW`, so that what is hidden all its life has some.
+CLEAR_SHARE, CLEAR_MARGIN, MIN_VIEW = np.float32(0.4), np.float32(0.5), np.float32(0.05)
 # However rarely frames come, the next one is in time: only a step this many times as long as the shortest is a hole.
 MIN_HOLE_STEPS = 1.5
 # Frame times are rounded: 8 frames of 0.1 s must not come out as more than 0.8 s.
@@ -74,6 +77,7 @@ class ByteTracker:
         self._time_s: float | None = None
         self._shortest_step_s = np.inf  # between two frames so far
         self._live = _Live.none()
+        self._agility = Agility()
         self._histories = Histories()
         self._embedding_sum: Float32 | float = 0.0  # of all detections so far, for `_centred`
         self._num_embeddings = 0
@@ -90,7 +94,7 @@ class ByteTracker:
             if not time_s > self._time_s:
                 raise ValueError(f"time {time_s} s does not follow {self._time_s} s")
             self._shortest_step_s = min(self._shortest_step_s, time_s - self._time_s)
-            live.kalman.predict(time_s - self._time_s)
+            live.kalman.predict(time_s - self._time_s, self._agility.value)
         if camera is not None:
             live.kalman.move(camera)
         patience_s = max(self._config.max_lost_s, MIN_HOLE_STEPS * self._shortest_step_s)
@@ -114,9 +118,10 @@ class ByteTracker:
         if not len(detections):
             return
         config, live = self._config, self._live
-        overlap = boxes.iou(live.kalman.xyxy.astype(np.float32), detections.xyxy)
+        overlap = boxes.upright_iou(live.kalman.xyxy.astype(np.float32), detections.xyxy)
         confident = detections.scores >= config.track_thresh
         tentative = live.num_seen == 1
+        views = _views(detections)
         track_of = np.full(len(detections), -1)  # row of the track that a detection goes to
         free_tracks, free = np.ones(len(live), bool), np.ones(len(detections), bool)
 
@@ -143,10 +148,10 @@ class ByteTracker:
         match(was_seen, ~confident, config.low_match_thresh)
         if not free_tracks.all():
             columns = (~free).nonzero()[0]
-            self._extend(track_of[columns], detections.select(columns))
+            self._extend(track_of[columns], detections.select(columns), views[columns])
         new = free & (detections.scores >= config.track_thresh + config.new_track_margin)
         if new.any():
-            self._start(detections.select(new))
+            self._start(detections.select(new), views[new])
 
     def _weigh_looks(self, overlap_cost: Float32, rows: Int64, detections: Detections, columns: Int64) -> Float32:
         """Cost (K, L) of giving the tracks of `rows` (K,) the detections of `columns` (L,), inf beyond reach."""
@@ -184,31 +189,31 @@ class ByteTracker:
         mean = self._embedding_sum / np.float32(max(self._num_embeddings, 1))
         return unit(embeddings - np.float32(share) * mean)
 
-    def _extend(self, rows: Int64, detections: Detections) -> None:
-        """Give the tracks of `rows` (K,) one detection each."""
+    def _extend(self, rows: Int64, detections: Detections, views: Float32) -> None:
+        """Give the tracks of `rows` (K,) one detection each, whose looks count `views` (K,)."""
         assert self._time_s is not None
         live = self._live
-        live.kalman.update(rows, detections.xyxy)
+        self._agility.learn(live.kalman.update(rows, detections.xyxy))
         live.last_seen_s[rows] = self._time_s
         live.num_seen[rows] += 1
         if detections.logits.shape[1] > 1:
             live.class_scores[rows] += detections.logits
-        self._histories.add(live.slots[rows], self._time_s, detections)
+        self._histories.add(live.slots[rows], self._time_s, detections, views)
         if not detections.embeddings.shape[1]:
             return
         # A doubtful detection is mostly an occluded one: its appearance is another object's.
         sure = (detections.scores >= self._config.track_thresh).nonzero()[0]
-        momentum = np.float32(self._config.embedding_momentum)
+        share = (1 - np.float32(self._config.embedding_momentum)) * views[sure, None]
         smooth = live.embeddings[rows[sure]]
-        smooth *= momentum
-        smooth += (1 - momentum) * detections.embeddings[sure]
+        smooth *= 1 - share
+        smooth += share * detections.embeddings[sure]
         live.embeddings[rows[sure]] = unit(smooth)
 
-    def _start(self, detections: Detections) -> None:
-        """A new track for each detection."""
+    def _start(self, detections: Detections, views: Float32) -> None:
+        """A new track for each detection, whose looks count `views` (N,)."""
         assert self._time_s is not None
         slots = self._histories.open(detections)
-        self._histories.add(slots, self._time_s, detections)
+        self._histories.add(slots, self._time_s, detections, views)
         self._live = self._live.join(_Live.start(self._time_s, detections, slots))
 
     def _end(self, ended: Bool) -> list[Track]:
@@ -218,6 +223,17 @@ class ByteTracker:
         tracks = [self._histories.take(slot) for slot in self._live.slots[ended].tolist()]
         self._live = self._live.select(~ended)
         return tracks
+
+
+def _views(detections: Detections) -> Float32:
+    """How much (N,) the looks of detections say about themselves: 1 in plain view, next to nothing where another object
+    stands before them, whose looks they have.
+    """
+    if not detections.embeddings.shape[1]:
+        return np.ones(len(detections), np.float32)
+    in_view = CLEAR_SHARE + CLEAR_MARGIN - boxes.hidden_share(detections.xyxy)
+    views: Float32 = np.clip(in_view / CLEAR_MARGIN, MIN_VIEW, 1)
+    return views
 
 
 @dataclass

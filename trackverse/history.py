@@ -24,6 +24,7 @@ class _Past:
     scores: list[Float32] = field(default_factory=list)
     logits: list[Float32] = field(default_factory=list)
     looks: list[Float32] = field(default_factory=list)
+    look_weights: list[Float32] = field(default_factory=list)
 
 
 class Histories:
@@ -44,8 +45,8 @@ class Histories:
             self._pasts += [_Past() for _ in range(num_slots - len(self._pasts))]
         return np.array([self._free.pop() for _ in range(num)], np.int64)
 
-    def add(self, slots: Int64, time_s: float, detections: Detections) -> None:
-        """One more frame for the tracks of `slots` (K,), a detection each."""
+    def add(self, slots: Int64, time_s: float, detections: Detections, weights: Float32) -> None:
+        """One more frame for the tracks of `slots` (K,), a detection each, whose looks count `weights` (K,)."""
         if self._slots is None or not len(slots):
             return
         held = self._slots
@@ -54,7 +55,8 @@ class Histories:
         held.xyxy[slots, n] = detections.xyxy
         held.scores[slots, n] = detections.scores
         held.logits[slots, n] = detections.logits
-        held.looks[slots, n // LOOK_FRAMES] += detections.embeddings
+        held.looks[slots, n // LOOK_FRAMES] += weights[:, None] * detections.embeddings
+        held.look_weights[slots, n // LOOK_FRAMES] += weights
         n += 1
         held.num[slots] = n
         for slot in slots[n == SLOT_FRAMES].tolist():
@@ -74,6 +76,7 @@ class Histories:
             np.concatenate(past.logits),
             unit(looks.sum(axis=0, keepdims=True))[0],
             looks,
+            look_weights=np.concatenate(past.look_weights),
         )
 
     def _empty(self, slot: int) -> None:
@@ -87,14 +90,16 @@ class Histories:
         past.logits.append(held.logits[slot, :n].copy())
         num_looks = -(-n // LOOK_FRAMES)
         past.looks.append(held.looks[slot, :num_looks].copy())
+        past.look_weights.append(held.look_weights[slot, :num_looks].copy())
         held.looks[slot, :num_looks] = 0
+        held.look_weights[slot, :num_looks] = 0
         held.num[slot] = 0
 
 
 @dataclass
 class _Slots:
-    """S slots of up to `SLOT_FRAMES` frames: `num` (S,), the others (S, SLOT_FRAMES, ...) but for `looks`, sums of the
-    embeddings of `LOOK_FRAMES` frames each, (S, SLOT_FRAMES / LOOK_FRAMES, D).
+    """S slots of up to `SLOT_FRAMES` frames: `num` (S,), the others (S, SLOT_FRAMES, ...) but for `looks`, weighted
+    sums of the embeddings of `LOOK_FRAMES` frames each, (S, SLOT_FRAMES / LOOK_FRAMES, D), and `look_weights`.
     """
 
     num: Int64
@@ -103,6 +108,7 @@ class _Slots:
     scores: Float32
     logits: Float32
     looks: Float32
+    look_weights: Float32
 
     @staticmethod
     def make(num_slots: int, like: Detections, old: _Slots | None) -> _Slots:
@@ -115,6 +121,7 @@ class _Slots:
             np.zeros(shape, np.float32),
             np.zeros((*shape, like.logits.shape[1]), np.float32),
             np.zeros((num_slots, SLOT_FRAMES // LOOK_FRAMES, like.embeddings.shape[1]), np.float32),
+            np.zeros((num_slots, SLOT_FRAMES // LOOK_FRAMES), np.float32),
         )
         if old is not None:
             for name, array in vars(old).items():

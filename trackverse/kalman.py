@@ -8,7 +8,7 @@ covariance for its four coordinates: three numbers.
 
 Velocities are per second, so that boxes move on rightly over dropped frames and at any frame rate. Noise is added once
 a frame, however long ago the one before is: most of it is the detector's jitter and the swing of limbs, which don't add
-up over time. With noise in proportion to time, tracks at 7 frames/s follow every jitter (5 IDF1 less on a street).
+up over time. How much a velocity changes in a frame differs from clip to clip, and is learnt: see `Agility`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,36 @@ POSITION_STD = 1 / 20  # of the height: the motion's in one frame, and a measure
 VELOCITY_STD = 30 / 160  # of the height a second: the change in one frame; ByteTrack's, whose frames are 1/30 s
 MIN_SIZE_PX = 1.0  # a box that is predicted to shrink stays this wide and high
 
-XYXY, VELOCITY, COVARIANCE = slice(0, 4), slice(4, 8), slice(8, 11)
+XYXY, VELOCITY, COVARIANCE, SURPRISE = slice(0, 4), slice(4, 8), slice(8, 11), slice(11, 15)
 VAR, CROSS, VAR_VELOCITY = 8, 9, 10
+MAX_SURPRISE = 2.0  # standard deviations: more is another object or half of one, and says nothing about motion
+
+
+class Agility:
+    """How many times `VELOCITY_STD` the velocities of a clip's objects change in a frame, learnt as it is seen.
+
+    A filter with the right noise is surprised anew in every frame (its innovations are white: Mehra 1970). One that
+    takes dancers for walkers lags behind, and is surprised twice in the same direction; one that takes a detector's
+    jitter for motion is thrown to and fro.
+    """
+
+    RATE = 3.0  # nats for one standard deviation squared of agreement; 2 to 6 do equally well
+    PRIOR = 50.0  # pairs of surprises before one counts half as much
+    MIN, MAX = np.exp(-2.0), np.exp(1.6)  # a seventh, for a jittering detector at few frames/s; five times, for dancers
+
+    def __init__(self) -> None:
+        self.value = 1.0
+        self._num_pairs = 0
+
+    def learn(self, agreement: Float64) -> None:
+        """Take in products (K,) of two surprises in turn (see `KalmanState.update`)."""
+        self._num_pairs += len(agreement)
+        step = self.RATE * float(agreement.sum()) / (self.PRIOR + self._num_pairs)
+        self.value = float(np.clip(self.value * np.exp(step), self.MIN, self.MAX))
 
 
 class KalmanState:
-    """N boxes, a row of eleven numbers each, so that a row is taken and put back at once."""
+    """N boxes, a row of fifteen numbers each, so that a row is taken and put back at once."""
 
     def __init__(self, rows: Float64) -> None:
         self._rows = rows
@@ -35,7 +59,7 @@ class KalmanState:
     @staticmethod
     def start(xyxy: npt.NDArray[np.floating]) -> KalmanState:
         """Boxes (N, 4) seen for the first time: standing still, position known to 10 % of the height."""
-        rows = np.zeros((len(xyxy), 11))
+        rows = np.zeros((len(xyxy), SURPRISE.stop))
         rows[:, XYXY] = xyxy
         height_squared = (rows[:, 3] - rows[:, 1]) ** 2
         rows[:, VAR] = (2 * POSITION_STD) ** 2 * height_squared
@@ -64,13 +88,13 @@ class KalmanState:
         """These boxes, then the other ones."""
         return KalmanState(np.concatenate([self._rows, other._rows]))
 
-    def predict(self, dt_s: float) -> None:
-        """Move all boxes on by `dt_s` seconds."""
+    def predict(self, dt_s: float, agility: float = 1.0) -> None:
+        """Move all boxes on by `dt_s` seconds; their velocities change by `agility` times the usual."""
         state = self._rows
         height = state[:, 3] - state[:, 1]
         # (var, cross, var_velocity) as a row: what a step of constant velocity makes of it, and the noise that it adds
         step = np.array([[1, 0, 0], [2 * dt_s, 1, 0], [dt_s**2, dt_s, 1]])
-        noise = np.array([POSITION_STD**2, 0, VELOCITY_STD**2])
+        noise = np.array([POSITION_STD**2, 0, (agility * VELOCITY_STD) ** 2])
         state[:, COVARIANCE] = state[:, COVARIANCE] @ step + (height * height)[:, None] * noise
         state[:, XYXY] += dt_s * state[:, VELOCITY]
         np.maximum(state[:, 2:4], state[:, :2] + MIN_SIZE_PX, out=state[:, 2:4])
@@ -88,16 +112,26 @@ class KalmanState:
             moved = centre @ turn.T + offset
             corners[:, :2], corners[:, 2:] = moved - half, moved + half
 
-    def update(self, rows: Int64, xyxy: npt.NDArray[np.floating]) -> None:
-        """Correct the boxes of `rows` (K,) by measurements (K, 4)."""
+    def update(self, rows: Int64, xyxy: npt.NDArray[np.floating]) -> Float64:
+        """Correct the boxes of `rows` (K,) by measurements (K, 4), the only ones of this frame.
+
+        Returns, for the boxes that were measured in the frame before too (L,), the products of the two surprises: the
+        mean over the coordinates, in standard deviations of what was to be expected.
+        """
         state = self._rows[rows]
         innovation = xyxy - state[:, XYXY]
-        gain = state[:, VAR : CROSS + 1] / _var_of_innovation(state)[:, None]  # (K, 2): of position, of velocity
+        variance = _var_of_innovation(state)[:, None]
+        surprise = np.clip(innovation / np.sqrt(variance), -MAX_SURPRISE, MAX_SURPRISE)
+        agreement: Float64 = (surprise * state[:, SURPRISE]).mean(axis=1)[state[:, SURPRISE].any(axis=1)]
+        gain = state[:, VAR : CROSS + 1] / variance  # (K, 2): of position, of velocity
         state[:, XYXY] += gain[:, :1] * innovation
         state[:, VELOCITY] += gain[:, 1:] * innovation
         state[:, VAR_VELOCITY] -= gain[:, 1] * state[:, CROSS]
         state[:, VAR : CROSS + 1] *= 1 - gain[:, :1]
+        state[:, SURPRISE] = surprise
+        self._rows[:, SURPRISE] = 0
         self._rows[rows] = state
+        return agreement
 
     def distance(self, rows: Int64, xyxy: npt.NDArray[np.floating]) -> Float64:
         """Squared Mahalanobis distance (K,) of the predicted centres of `rows` (K,) to those of measurements (K, 4)."""

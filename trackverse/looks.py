@@ -19,6 +19,10 @@ from trackverse.types import Float64, Int64
 LASTING = 0.25
 # A track of fewer looks says little about the scatter within a track.
 MIN_LOOKS = 3
+# A look worth less shows what stands before the object, and says nothing about how its own looks scatter.
+MIN_WEIGHT = 0.25
+# Embeddings have length 1 and are rounded; nothing real looks more alike than this.
+MIN_WITHIN = 1e-4
 # What lies within this many looks of a change decides about it, so that what happened long before doesn't hide it.
 CHANGE_WINDOW = 8
 
@@ -45,7 +49,7 @@ def fit(sums: Float64, nums: Float64, track_of: Int64, start_s: Float64, end_s: 
     `sums` (S, D) and `nums` (S,) of all looks (0 and 0: unknown), `track_of` (S,) the row of their track, `start_s` and
     `end_s` (N,). The medians over tracks keep a few that mix two objects from counting.
     """
-    known = nums > 0
+    known = nums >= MIN_WEIGHT
     looks, track_of = sums[known] / nums[known, None], track_of[known]
     counts = np.bincount(track_of, minlength=len(start_s))
     long = counts >= MIN_LOOKS
@@ -55,9 +59,9 @@ def fit(sums: Float64, nums: Float64, track_of: Int64, start_s: Float64, end_s: 
     if len(rows) < 2:
         return None
     scatter = np.bincount(track_of, ((looks - means[track_of]) ** 2).sum(axis=1), minlength=len(start_s))
-    within = float(np.median(scatter[rows] / (counts[rows] - 1)))
+    within = max(float(np.median(scatter[rows] / (counts[rows] - 1))), MIN_WITHIN)
     a, b = np.nonzero(np.triu((start_s[rows, None] < end_s[rows]) & (start_s[rows] < end_s[rows, None]), 1))
-    if not len(a) or within <= 0:
+    if not len(a):
         return None
     noise = within * (2 * LASTING + (1 - LASTING) * (1 / counts[rows[a]] + 1 / counts[rows[b]]))
     distance2 = ((means[rows[a]] - means[rows[b]]) ** 2).sum(axis=1)
@@ -65,7 +69,8 @@ def fit(sums: Float64, nums: Float64, track_of: Int64, start_s: Float64, end_s: 
     if between <= 0:
         return None  # the objects look alike: nothing to tell them apart by
     inner = offset.T @ offset if offset.shape[0] > offset.shape[1] else offset @ offset.T
-    return LookModel(within, between, float(np.trace(inner) ** 2 / (inner**2).sum()))
+    spread = float((inner**2).sum())
+    return LookModel(within, between, float(np.trace(inner)) ** 2 / spread if spread > 0 else 1.0)
 
 
 def totals(values: Float64, group_of: Int64, num_groups: int) -> Float64:

@@ -34,6 +34,8 @@ BLOCK_PAIRS = 1 << 20
 # happen to look alike would make long tracks of a few frames.
 MIN_LONG_LOOKS = 2
 ROUNDING_S = 1e-6
+# What was seen in one frame of a shot only is a slip of the detector, as for ByteTrack, which confirms in a second one.
+MIN_SEEN = 2
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,9 @@ def refined(tracks: Sequence[Track], config: RefineConfig, *, frame_times_s: Flo
         tracks = [part for track in tracks for part in _cut(track, model, config)]
         pieces = _Pieces.of(tracks)
     chains = _chains(pieces, model, config)
+    chains = [chain for chain in chains if sum(len(tracks[n]) for n in chain) >= MIN_SEEN]
+    if not chains:
+        return
     chains.sort(key=lambda chain: (pieces.start_s[chain[0]], chain[0]))
     joined = [[tracks[n] for n in chain] for chain in chains]
     seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
@@ -134,28 +139,23 @@ def _same_frame(frame_of: Int64, rows: Int64) -> tuple[Int64, Int64]:
 
 def _seen(track: Track) -> Track:
     """The track without interpolated frames."""
-    return _part(track, np.flatnonzero(~track.interpolated), track.looks) if track.interpolated.any() else track
+    return _part(track, np.flatnonzero(~track.interpolated), slice(None)) if track.interpolated.any() else track
 
 
-def _part(track: Track, rows: Int64 | slice, look_sums: Float32) -> Track:
-    """Some frames of a track, with the given looks."""
-    known = look_sums[np.isfinite(look_sums).all(axis=1)]
+def _part(track: Track, rows: Int64 | slice, look_rows: slice) -> Track:
+    """Some frames of a track, with some of its looks."""
+    sums = track.looks[look_rows]
+    known = sums[np.isfinite(sums).all(axis=1)]
     embedding = unit(known.sum(axis=0, keepdims=True))[0]
     kept = (track.times_s[rows], track.xyxy[rows], track.scores[rows], track.logits[rows])
-    return Track(*kept, embedding, look_sums, track.interpolated[rows])
+    return Track(*kept, embedding, sums, track.interpolated[rows], track.look_weights[look_rows])
 
 
 def _looks_of(track: Track) -> tuple[Float64, Float64]:
-    """Sums (S, D) of a track's looks, and how many whole looks each is; 0 and 0 where it is not known."""
-    num = len(track.looks)
-    if num == -(-len(track) // LOOK_FRAMES):
-        nums = np.full(num, 1.0)
-        nums[-1:] -= (num * LOOK_FRAMES - len(track)) / LOOK_FRAMES
-    else:
-        nums = np.full(num, len(track) / LOOK_FRAMES / max(num, 1))
+    """Sums (S, D) of a track's looks, and how many whole looks in plain view each is worth; 0 and 0 if not known."""
     known = np.isfinite(track.looks).all(axis=1) & (np.abs(track.looks).sum(axis=1) > 0)
     sums = np.where(known[:, None], track.looks, 0).astype(np.float64) / LOOK_FRAMES
-    return sums, np.where(known, nums, 0)
+    return sums, np.where(known, track.look_weights.astype(np.float64) / LOOK_FRAMES, 0)
 
 
 def _cut(track: Track, model: LookModel, config: RefineConfig) -> Iterator[Track]:
@@ -172,9 +172,9 @@ def _cut(track: Track, model: LookModel, config: RefineConfig) -> Iterator[Track
         # The slip is somewhere in look k, most likely where the box moved most.
         steps = np.abs(np.diff(track.xyxy[k * LOOK_FRAMES - 1 : (k + 1) * LOOK_FRAMES + 1], axis=0)).sum(axis=1)
         slip = k * LOOK_FRAMES + int(steps.argmax())
-        yield _part(track, slice(first_row, slip), track.looks[first_look:k])
+        yield _part(track, slice(first_row, slip), slice(first_look, k))
         first_row, first_look = slip, k + 1
-    yield _part(track, slice(first_row, None), track.looks[first_look:])
+    yield _part(track, slice(first_row, None), slice(first_look, None))
 
 
 def _changes(sums: Float64, nums: Float64, model: LookModel, config: RefineConfig) -> list[int]:
@@ -318,10 +318,7 @@ def _boxes(
     track_of = np.repeat(np.arange(len(filled)), lengths)
     kept = ~new | _may_be_filled(times_s, xyxy, new, config)
     times_s, xyxy, new, track_of = times_s[kept], xyxy[kept], new[kept], track_of[kept]
-    smooth = smoothing.smoothed(times_s, xyxy, track_of)
-    # No box comes out empty that went in with a size.
-    has_size = (smooth[:, 2:] > smooth[:, :2]).all(axis=1, keepdims=True)
-    smooth32: Float32 = np.where(has_size, smooth, xyxy).astype(np.float32)
+    smooth32 = smoothing.smoothed_boxes(times_s, xyxy, track_of, new)
     ends = np.searchsorted(track_of, np.arange(1, len(filled)))
     return list(zip(np.split(times_s, ends), np.split(smooth32, ends), np.split(new, ends), strict=True))
 
@@ -358,4 +355,5 @@ def _whole(parts: Sequence[Track], times_s: Float64, xyxy: Float32, new: Bool) -
     sums = np.concatenate([part.looks for part in parts])
     known = sums[np.isfinite(sums).all(axis=1)]
     embedding = parts[0].embedding if len(parts) == 1 else unit(known.sum(axis=0, keepdims=True))[0]
-    return Track(times_s, xyxy, scores, logits, embedding, sums, new)
+    weights = np.concatenate([part.look_weights for part in parts])
+    return Track(times_s, xyxy, scores, logits, embedding, sums, new, weights)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
-from trackverse.types import Bool, Float64, Int64
+from trackverse.types import Bool, Float32, Float64, Int64, Track
 
 # Standard deviation of the Gaussian that weighs a box's neighbours in time: a detector's jitter changes from frame to
 # frame, a limb or a turn takes longer.
 SMOOTHING_S = 0.08
+# Where a detector jitters more, or frames come rarely, wider ones are tried in turn, up to most of a second.
+WIDTHS_S = SMOOTHING_S * 2 ** np.arange(0, 4, 0.5)
+PATIENCE = 2  # widths that are tried after the best one
 REACH = 3.0  # standard deviations, beyond which the weight is less than 1.2 % of the middle's
+# An error this many times the usual one is no jitter (half of the object is hidden, say), and counts no more than that.
+MAX_ERROR = 3 / 0.6745  # medians of a normal distribution's absolute values: three standard deviations
+MAX_TRIED = 20_000  # boxes that tell a clip's jitter well enough
 
 
 def fill(times_s: Float64, xyxy: Float64, frame_times_s: Float64, max_gap_s: float) -> tuple[Float64, Float64, Bool]:
@@ -30,22 +39,90 @@ def fill(times_s: Float64, xyxy: Float64, frame_times_s: Float64, max_gap_s: flo
     return times[order], np.concatenate([xyxy, boxes])[order], order >= len(times_s)
 
 
-def smoothed(times_s: Float64, values: Float64, track_of: Int64) -> Float64:
-    """Values (T, K) of tracks, one after the other (`track_of` (T,) rising), each smoothed over time.
+def smooth_tracks(tracks: Sequence[Track]) -> list[Track]:
+    """The tracks of a clip with smoothed boxes."""
+    if not tracks:
+        return []
+    lengths = [len(track) for track in tracks]
+    times_s = np.concatenate([track.times_s for track in tracks])
+    xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
+    smooth = smoothed_boxes(times_s, xyxy, np.repeat(np.arange(len(tracks)), lengths))
+    parts = np.split(smooth, np.cumsum(lengths)[:-1])
+    return [replace(track, xyxy=part) for track, part in zip(tracks, parts, strict=True)]
 
-    A straight line is fitted through the neighbours of each frame, weighted by a Gaussian of `SMOOTHING_S`, and its
-    value in the frame is taken: so the ends don't lag behind, and steady motion and growth stay as they are.
+
+def smoothed_boxes(times_s: Float64, xyxy: Float64, track_of: Int64, new: Bool | None = None) -> Float32:
+    """Boxes (T, 4) of the tracks of a clip, one after the other (`track_of` (T,) rising), each smoothed over time.
+
+    Each clip is its own measure: centre and size are smoothed as much as foretells a box best from its neighbours,
+    `SMOOTHING_S` at least. `new` (T,) are interpolated boxes, which don't count. No box comes out empty that went in
+    with a size.
+    """
+    seen = np.ones(len(xyxy), bool) if new is None else ~new
+    size = xyxy[:, 2:] - xyxy[:, :2]
+    values = np.concatenate([(xyxy[:, :2] + xyxy[:, 2:]) / 2, size], axis=1)
+    tried = track_of <= track_of[np.minimum(MAX_TRIED, len(track_of)) - 1]
+    errors = _Errors(size[tried & seen, 1:])
+    smooth = values.copy()
+    num_worse = 0
+    for width_s in WIDTHS_S:
+        line, self_weight = _lines(times_s[tried], values[tried], track_of[tried], width_s)
+        better = errors.fall(values[tried & seen], line[seen[tried]], self_weight[seen[tried]])
+        if better.any():
+            smooth[:, better] = (
+                line[:, better] if tried.all() else _lines(times_s, values, track_of, width_s)[0][:, better]
+            )
+        # A Gaussian narrower than a frame averages nothing, so that the error may rise before it falls.
+        num_worse = 0 if better.any() else num_worse + 1
+        if num_worse == PATIENCE:
+            break
+    half = smooth[:, 2:] / 2
+    boxes = np.concatenate([smooth[:, :2] - half, smooth[:, :2] + half], axis=1)
+    kept: Float32 = np.where((half > 0).all(axis=1, keepdims=True), boxes, xyxy).astype(np.float32)
+    return kept
+
+
+class _Errors:
+    """How well boxes are foretold by their neighbours alone, coordinate by coordinate, in `height` (T, 1)."""
+
+    def __init__(self, height: Float64) -> None:
+        self._height = height
+        self._cap: Float64 | None = None  # of a single error
+        self._least = np.full(4, np.inf)
+
+    def fall(self, values: Float64, line: Float64, self_weight: Float64) -> Bool:
+        """(4,): if the errors of `line` (T, 4), of which `values` (T, 4) are `self_weight` (T,) part, fell.
+
+        Left out of its own line, a value is off by the residual over one less its weight (Allen's PRESS, 1974).
+        """
+        told = self_weight < 0.999
+        error = np.abs(values - line)[told] / (1 - self_weight[told, None]) / np.maximum(self._height[told], 1)
+        if not len(error):
+            return np.zeros(4, bool)
+        if self._cap is None:
+            self._cap = MAX_ERROR * np.median(error, axis=0)
+        mean = (np.minimum(error, self._cap) ** 2).mean(axis=0)
+        better: Bool = mean < self._least
+        self._least = np.minimum(mean, self._least)
+        return better
+
+
+def _lines(times_s: Float64, values: Float64, track_of: Int64, width_s: float) -> tuple[Float64, Float64]:
+    """Values (T, K) of tracks smoothed by a Gaussian of `width_s`, and how much of each (T,) is its own old value.
+
+    A straight line is fitted through the neighbours of each frame, weighted by the Gaussian, and its value in the frame
+    is taken: so the ends don't lag behind, and steady motion and growth stay as they are.
     """
     ones = np.ones_like(times_s)
     sums = [ones, 0 * ones, 0 * ones]  # of weights, weights × time, weights × time²
     level, slope = values.copy(), np.zeros_like(values)  # of weights × values, weights × time × values
     for step in range(1, len(times_s)):
         since = times_s[step:] - times_s[:-step]
-        near = (since <= REACH * SMOOTHING_S) & (track_of[step:] == track_of[:-step])
+        near = (since <= REACH * width_s) & (track_of[step:] == track_of[:-step])
         if not near.any():
             break
         row = np.flatnonzero(near)
-        weight = np.exp(-((since[row] / SMOOTHING_S) ** 2) / 2)
+        weight = np.exp(-((since[row] / width_s) ** 2) / 2)
         for here, there, offset in ((row, row + step, since[row]), (row + step, row, -since[row])):
             sums[0][here] += weight
             sums[1][here] += weight * offset
@@ -55,4 +132,5 @@ def smoothed(times_s: Float64, values: Float64, track_of: Int64) -> Float64:
     determinant = sums[0] * sums[2] - sums[1] ** 2
     line = (sums[2][:, None] * level - sums[1][:, None] * slope) / np.maximum(determinant, 1e-12)[:, None]
     # A frame without neighbours has no line through it.
-    return np.where((determinant > 1e-9)[:, None], line, values)
+    has_line = determinant > 1e-9
+    return np.where(has_line[:, None], line, values), np.where(has_line, sums[2] / np.maximum(determinant, 1e-12), 1.0)

@@ -92,8 +92,9 @@ class Track:
     """One object through time, after association.
 
     `times_s` (T,) rising, `xyxy` (T, 4) px of the source video, `scores` (T,), `logits` (T, C), `embedding` (D,): the
-    mean of the detections' embeddings at unit length (D = 0 where there are none). `looks` (S, D): sums of the
-    embeddings of each `LOOK_FRAMES` detections in turn (the last look may have fewer); with one row, the whole track's.
+    mean of the detections' embeddings at unit length (D = 0 where there are none), those in plain view weighing most.
+    `looks` (S, D): the same sums over `LOOK_FRAMES` detections in turn each (the last look may have fewer), with the
+    sums of their weights, `look_weights` (S,); with one row, the whole track's.
     `interpolated` (T,): frames in which the object was not detected; their scores and logits are 0.
     """
 
@@ -104,12 +105,19 @@ class Track:
     embedding: Float32
     looks: Float32 = field(default=None)  # type: ignore[arg-type]
     interpolated: Bool = field(default=None)  # type: ignore[arg-type]
+    look_weights: Float32 = field(default=None)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         if self.looks is None:
             object.__setattr__(self, "looks", self.embedding[None] * np.float32(len(self.times_s)))
         if self.interpolated is None:
             object.__setattr__(self, "interpolated", np.zeros(len(self.times_s), bool))
+        if self.look_weights is None:  # all alike
+            num, num_looks = len(self.times_s), len(self.looks)
+            weights = np.full(num_looks, LOOK_FRAMES, np.float32)
+            weights[-1:] -= num_looks * LOOK_FRAMES - num
+            in_turn = num_looks == -(-num // LOOK_FRAMES)
+            object.__setattr__(self, "look_weights", weights if in_turn else weights * 0 + num / max(num_looks, 1))
 
     def __len__(self) -> int:
         return len(self.times_s)
