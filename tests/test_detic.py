@@ -319,7 +319,7 @@ def test_the_pooler_agrees_with_torchvision() -> None:
         rows = torch.nonzero(levels == number)[:, 0]
         rois = torch.cat([numbers[rows, None], xyxy[rows]], dim=1)
         expected = roi_align(features, rois, 7, 1 / (8 * 2**number), aligned=True).flatten(2).transpose(1, 2)
-        np.testing.assert_allclose(pooled[rows], expected, atol=1e-3)
+        np.testing.assert_allclose(pooled[rows], expected, rtol=0, atol=2e-5)
     assert Pooler(pyramid)(numbers[:0], xyxy[:0]).shape == (0, 49, 8)
 
 

@@ -7,6 +7,7 @@ of cells, and `embedding_bag`, made for such sums, does all bins of all boxes, l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,25 +55,63 @@ def bin_sums(xyxy: Tensor, map_hw: Tensor, first_cell: Tensor) -> tuple[Tensor, 
     starts among them.
 
     `xyxy` (N, 4) in cells of maps of the sizes `map_hw` (N, 2), whose cells are numbered row by row from `first_cell`.
-    A bin is the mean of g x g samples, g = its length in cells, rounded up; a sample is interpolated from four cells.
     """
-    start, size = xyxy[:, [1, 0]], xyxy[:, [3, 2]] - xyxy[:, [1, 0]]  # y first, as in map_hw
-    grid = (size / POOL).ceil().clamp(min=0).long()
-    per_bin = grid.prod(dim=1).repeat_interleave(BINS)
+    rows, columns = (
+        axis_sums(xyxy[:, axis], xyxy[:, 2 + axis] - xyxy[:, axis], map_hw[:, 1 - axis]) for axis in (1, 0)
+    )
+    row_cells = rows.cells * map_hw[rows.box, 1] + first_cell[rows.box]
+    num_columns, first_column = (part[:, None, :].expand(-1, POOL, -1) for part in (columns.num, columns.first))
+    first_row = rows.first[:, :, None].expand(-1, -1, POOL)
+    per_bin = (rows.num[:, :, None] * num_columns).flatten()
     offsets = per_bin.cumsum(0) - per_bin
-    bins = torch.repeat_interleave(per_bin)  # of each sample
-    box, bin_in_box, sample = bins // BINS, bins % BINS, torch.arange(len(bins), device=bins.device) - offsets[bins]
-    grid, bin_yx = grid[box], torch.stack([bin_in_box // POOL, bin_in_box % POOL], dim=1)
-    sample_yx = torch.stack([sample // grid[:, 1], sample % grid[:, 1]], dim=1)
-    step = (size / POOL)[box]
-    position = start[box] + bin_yx * step + (sample_yx + 0.5) * step / grid
+    bins = torch.repeat_interleave(per_bin)  # of each cell
+    place = torch.arange(len(bins), device=bins.device) - offsets[bins]
+    num_columns = num_columns.flatten()[bins]
+    row = place // num_columns
+    column = first_column.flatten()[bins] + place - row * num_columns
+    row += first_row.flatten()[bins]
+    return row_cells[row] + columns.cells[column], rows.weights[row] * columns.weights[column], offsets
 
-    length = map_hw[box]
-    inside = ((position >= -1) & (position <= length)).all(dim=1)
-    position = torch.minimum(position.clamp(min=0), (length - 1).to(position.dtype))
+
+class AxisSums(NamedTuple):
+    """Of what each of N boxes' 7 bins are sums, along one axis: S cells with their `weights` and the `box` they are
+    for, all (S,); `num` (N, 7) says how many of them are a bin's, `first` (N, 7) where these begin.
+    """
+
+    cells: Tensor
+    weights: Tensor
+    box: Tensor
+    num: Tensor
+    first: Tensor
+
+
+def axis_sums(start: Tensor, size: Tensor, length: Tensor) -> AxisSums:
+    """Of boxes that begin at `start` (N,), are `size` (N,) long, and lie on maps `length` (N,) cells long.
+
+    A bin is the mean of g samples, g = its length in cells, rounded up; a sample is interpolated from two cells.
+    """
+    step = size / POOL
+    grid = step.ceil().clamp(min=0).long()
+    per_box = POOL * grid
+    box = torch.repeat_interleave(per_box)  # of each sample
+    place = torch.arange(len(box), device=box.device) - (per_box.cumsum(0) - per_box)[box]
+    samples, last = grid[box], length[box] - 1
+    bin_in_box = place // samples
+    sample = place - bin_in_box * samples
+    position = start[box] + bin_in_box * step[box] + (sample + 0.5) * step[box] / samples
+    share = ((position >= -1) & (position <= last + 1)) / samples
+    position = torch.minimum(position.clamp(min=0), last.to(position.dtype))
     low = position.long()
-    cell_yx = torch.stack([low, torch.minimum(low + 1, length - 1)], dim=2)  # (samples, 2 axes, 2 neighbours)
-    share_yx = torch.stack([1 - (position - low), position - low], dim=2)
-    cells = first_cell[box, None, None] + cell_yx[:, 0, :, None] * length[:, 1, None, None] + cell_yx[:, 1, None, :]
-    weights = share_yx[:, 0, :, None] * share_yx[:, 1, None, :] * (inside / grid.prod(dim=1))[:, None, None]
-    return cells.flatten(), weights.flatten(), 4 * offsets
+    high, high_share = torch.minimum(low + 1, last), (position - low) * share
+
+    # Samples lie less than a cell apart, so that neighbours share cells: each is summed up once.
+    bins, num_bins = box * POOL + bin_in_box, len(start) * POOL
+    first_cell = low.new_zeros(num_bins).scatter_reduce(0, bins, low, "amin", include_self=False)
+    num = low.new_full((num_bins,), -1).scatter_reduce(0, bins, high, "amax", include_self=False) - first_cell + 1
+    first = num.cumsum(0) - num
+    cell_bins = torch.repeat_interleave(num)
+    cells = torch.arange(len(cell_bins), device=box.device) + (first_cell - first)[cell_bins]
+    weights = share.new_zeros(len(cells))
+    base = (first - first_cell)[bins]
+    weights.index_add_(0, base + low, share - high_share).index_add_(0, base + high, high_share)
+    return AxisSums(cells, weights, cell_bins // POOL, num.view(-1, POOL), first.view(-1, POOL))
