@@ -7,6 +7,8 @@ so each track says whose boxes it has. All are of one class beside that, so that
 from __future__ import annotations
 
 import pickle
+import tempfile
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -381,6 +383,51 @@ def test_memory_stays_the_same_over_a_long_run_of_slips() -> None:
     assert num_tracks > 15_000
     # Slots are added once, when slips happen to overlap.
     assert max(sizes[-100:]) < 1.2 * max(sizes[:500])
+
+
+def standing_objects(num: int, num_classes: int, rng: np.random.Generator) -> Detections:
+    """Objects beside each other, every time in the same place, with class scores of this moment."""
+    left = 100 * np.arange(num, dtype=np.float32)
+    xyxy = np.stack([left, 0 * left, left + 50, 0 * left + 80], axis=1)
+    logits = rng.random((num, num_classes), np.float32)
+    return Detections(xyxy, np.full(num, 0.9, np.float32), logits, np.zeros((num, 0), np.float32))
+
+
+def test_class_scores_of_live_tracks_may_lie_in_a_file() -> None:
+    """Twelve objects a minute long, which end one by one from half of it on, so that others take over their room."""
+    rng = np.random.default_rng(3)
+    frames = [standing_objects(12 - max(0, k // 40 - 12), 50, rng) for k in range(960)]
+    late = [standing_objects(12, 50, rng) for _ in range(100)]
+    outcomes = []
+    with tempfile.TemporaryFile() as file:
+        for tracker in (ByteTracker(PUBLISHED), ByteTracker(PUBLISHED, scores_file=file)):
+            ended = [track for k, found in enumerate(frames + late) for track in tracker.update(k / 16, found)]
+            outcomes.append(sorted([*ended, *tracker.drain()], key=lambda track: track.xyxy[0, 0]))
+        num_bytes = file.seek(0, 2)
+    assert len(outcomes[0]) == len(outcomes[1]) > 12
+    for ours, theirs in zip(*outcomes, strict=True):
+        np.testing.assert_array_equal(ours.logits, theirs.logits)
+        np.testing.assert_array_equal(ours.times_s, theirs.times_s)
+    assert num_bytes < 4 * 50 * sum(map(len, outcomes[0]))  # room was used again
+
+
+def test_memory_of_long_tracks_does_not_grow_with_their_class_scores() -> None:
+    """Forty objects for a minute: 180 MB of scores."""
+    rng = np.random.default_rng(3)
+    some = standing_objects(40, 1203, rng)
+    with tempfile.TemporaryFile() as file:
+        tracker = ByteTracker(PUBLISHED, scores_file=file)
+        tracker.update(0.0, some)
+        tracemalloc.start()
+        try:
+            for k in range(1, 960):
+                tracker.update(k / 16, some)
+            lengths = [track.logits.shape for track in tracker.drain()]
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert lengths == [(960, 1203)] * 40
+    assert peak < 40e6
 
 
 @pytest.mark.parametrize("num_labels", [0, 1, 4])

@@ -19,6 +19,7 @@ from trackverse.refine import BLOCK_PAIRS, RefineConfig, refine
 from trackverse.smoothing import smooth_tracks
 from trackverse.tracking import on_disk
 from trackverse.types import LOOK_FRAMES, Track
+from trackverse.vectors import let_go
 
 FPS = 16.0
 CONFIG = RefineConfig()
@@ -361,6 +362,8 @@ def test_class_scores_on_disk_come_back_whole() -> None:
         held = on_disk(tracks, file)
         assert all(isinstance(track.logits.base, np.memmap) for track in held)
         for ours, theirs in zip(again(held), again(tracks), strict=True):
+            np.testing.assert_array_equal(ours.logits, theirs.logits)
+            let_go(ours.logits)
             np.testing.assert_array_equal(ours.logits, theirs.logits)
 
 

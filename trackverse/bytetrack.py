@@ -13,7 +13,9 @@ whole, when it ends.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 
@@ -69,16 +71,19 @@ class ByteTracker:
 
     `centre_embeddings`: compare appearances after taking off what all objects share. For colours and for features of a
     network that was trained to tell classes apart, which are all alike; features that tell objects apart lose by it.
+    `scores_file`: where the class scores of live tracks lie, in place of memory.
     """
 
-    def __init__(self, config: ByteTrackConfig, *, centre_embeddings: bool = False) -> None:
+    def __init__(
+        self, config: ByteTrackConfig, *, centre_embeddings: bool = False, scores_file: IO[bytes] | None = None
+    ) -> None:
         self._config = config
         self._centre_embeddings = centre_embeddings
         self._time_s: float | None = None
         self._shortest_step_s = np.inf  # between two frames so far
         self._live = _Live.none()
         self._agility = Agility()
-        self._histories = Histories()
+        self._histories = Histories(scores_file)
         self._embedding_sum: Float32 | float = 0.0  # of all detections so far, for `_centred`
         self._num_embeddings = 0
         self._num_frames_with_objects = 0
@@ -111,7 +116,12 @@ class ByteTracker:
 
     def finish(self) -> list[Track]:
         """The tracks that are still alive; the tracker is empty afterwards."""
-        return self._end(np.ones(len(self._live), bool))
+        return list(self.drain())
+
+    def drain(self) -> Iterator[Track]:
+        """As `finish`, one track at a time, so that the class scores of only one need be in memory."""
+        slots, self._live = self._live.slots.tolist(), self._live.select(np.zeros(len(self._live), bool))
+        yield from map(self._histories.take, slots)
 
     def _associate(self, detections: Detections, was_seen: Bool) -> None:
         """Match the frame's detections to the tracks as they stand, then start tracks from what is left."""

@@ -26,7 +26,7 @@ from trackverse import boxes, looks, motion, smoothing
 from trackverse.looks import LookModel
 from trackverse.motion import Ends, Scene
 from trackverse.types import LOOK_FRAMES, Bool, Float32, Float64, Int64, Track
-from trackverse.vectors import unit
+from trackverse.vectors import let_go, unit
 
 # Pairs of tracks are gone through this many at a time, so that memory doesn't grow with their square.
 BLOCK_PAIRS = 1 << 20
@@ -219,8 +219,14 @@ class _Pieces:
             np.concatenate(sums),
             np.concatenate(nums),
             np.repeat(np.arange(len(tracks)), [len(num) for num in nums]),
-            np.stack([track.logits.sum(axis=0, dtype=np.float64) for track in tracks]),
+            np.stack([_class_sum(track) for track in tracks]),
         )
+
+
+def _class_sum(track: Track) -> Float64:
+    total: Float64 = track.logits.sum(axis=0, dtype=np.float64)
+    let_go(track.logits)
+    return total
 
 
 def _chains(pieces: _Pieces, model: LookModel | None, config: RefineConfig) -> list[list[int]]:
@@ -352,6 +358,7 @@ def _whole(parts: Sequence[Track], times_s: Float64, xyxy: Float32, new: Bool) -
     scores[~new] = np.concatenate([part.scores for part in parts])
     logits = np.zeros((len(new), parts[0].logits.shape[1]), np.float32)
     logits[~new] = np.concatenate([part.logits for part in parts])
+    let_go(parts[0].logits)
     sums = np.concatenate([part.looks for part in parts])
     known = sums[np.isfinite(sums).all(axis=1)]
     embedding = parts[0].embedding if len(parts) == 1 else unit(known.sum(axis=0, keepdims=True))[0]

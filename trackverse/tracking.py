@@ -22,6 +22,7 @@ from trackverse.filters import FilterConfig, why_drop
 from trackverse.prefetch import prefetch
 from trackverse.refine import RefineConfig, refined
 from trackverse.types import Clip, Detections, FrameBatch, Track
+from trackverse.vectors import let_go
 from trackverse.video import VideoInfo, read_frames
 
 
@@ -58,8 +59,8 @@ def track_clip(
     num_threads: int = 0,
 ) -> Iterator[Track]:
     """The tracks of a clip of the video at `path` that are worth keeping, one at a time: their class scores take much
-    memory. They come as they end, or with `settings.refine` after the last frame; then boxes and looks are held till
-    then, and the class scores lie in a temporary file. The others are counted in `dropped`, once all is done.
+    memory, and lie in temporary files meanwhile. They come as they end, or with `settings.refine` after the last frame;
+    boxes and looks are held till then. The others are counted in `dropped`, once all is done.
 
     Raises VideoError (reason "clip after the video's end", or as `read_frames` says).
     """
@@ -73,11 +74,11 @@ def track_clip(
         long_side=settings.detector.frame_size,
         num_threads=num_threads,
     )
-    tracker = ByteTracker(settings.tracker, centre_embeddings=detector.centre_embeddings)
     video_hw = video.frame_hw
     refused = Counter[str]()
     times_s: list[float] = []
-    with closing(prefetch(frames)) as batches, TemporaryFile() as spool:
+    with closing(prefetch(frames)) as batches, TemporaryFile() as live, TemporaryFile() as spool:
+        tracker = ByteTracker(settings.tracker, centre_embeddings=detector.centre_embeddings, scores_file=live)
         tracks = track_frames(
             _noting(batches, times_s),
             detector,
@@ -97,6 +98,7 @@ def track_clip(
                 yield track
             else:
                 refused[f"tracks {reason}"] += 1
+            let_go(track.logits)
     # Only now, so that a clip that fails midway is not counted twice when it is tried again.
     dropped.update(refused)
 
@@ -145,7 +147,7 @@ def track_frames(
             seen = usable(in_video, video_hw, refused)
             motion = None if camera is None else scaled(camera(image, seen.xyxy / scale), scale[:2].astype(np.float64))
             yield from tracker.update(float(time_s), seen, motion)
-    yield from tracker.finish()
+    yield from tracker.drain()
 
 
 def usable(detections: Detections, frame_hw: tuple[int, int] | None, refused: Counter[str]) -> Detections:

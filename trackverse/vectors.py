@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -33,3 +34,10 @@ def load_matrix(path: Path) -> npt.NDArray[Any]:
     if rows.ndim != 2 or rows.dtype.kind != "f":
         raise ValueError(f"{rows.dtype} of shape {rows.shape}")
     return np.array(rows)
+
+
+def let_go(rows: npt.NDArray[Any]) -> None:
+    """Of numbers that are mapped from a file: gives back their memory, until they are looked at again."""
+    mapped = getattr(rows, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
