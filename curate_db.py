@@ -94,7 +94,8 @@ def choose_and_write(args: Namespace, index: Index, meta_paths: Sequence[Path]) 
     made_with = curation_flags.made_with(args, index)
     if args.criterion and subset.is_made(args.output_file, made_with, overwrite=args.overwrite):
         return Tally(already=1)
-    table = curate.make_table(index, dropped=tally.dropped)
+    layout = TracksLayout(args.tracks_dir)
+    table = curate.make_table(index, dropped=tally.dropped, is_forgotten=layout.is_forgotten)
     plan = curation_flags.plan(args, table)
     told = {f"all of {args.tracks_dir.name}": stats_of(table, motion=plan.motion)} if args.stats else {}
     rows = np.zeros(0, np.int64)

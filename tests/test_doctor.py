@@ -16,7 +16,7 @@ import made_tracks
 import numpy as np
 import pytest
 
-from trackverse import cli, doctor, jsonl, scenes
+from trackverse import cli, doctor, jsonl, scenes, split
 from trackverse.layout import Layout, TracksLayout
 from trackverse.scenes import CutConfig, Segment, VideoScenes
 from trackverse.store import load_embeddings, read_lines, read_records
@@ -51,6 +51,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subset = workdir / "tracks_subsets" / "coco" / "all.jsonl.gzip"
     write_subset(subset, tracks.meta_paths())
     subset.with_name("all.json").write_text("{}\n")
+    assert split.main(["--tracks_dir", str(tracks.output_dir), "--output_dir", str(workdir / "splits")]) == 0
     return workdir
 
 
@@ -136,6 +137,12 @@ def write(path: Path, data: bytes = b"half") -> None:
     path.write_bytes(data)
 
 
+def replace_by_folder(workdir: Path) -> None:
+    path = workdir / "tracks_subsets" / "coco" / "all.json"
+    path.unlink()
+    path.mkdir()
+
+
 # finding: (how it comes about, whether it is repaired)
 DAMAGES: dict[str, tuple[str, Callable[[Path], object], bool]] = {
     "a cut track file": ("torn gzip", lambda w: os.truncate(meta(w), meta(w).stat().st_size - 1), False),
@@ -163,6 +170,15 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object], bool]] = {
     ),
     "a torn subset": ("torn gzip", lambda w: os.truncate(w / "tracks_subsets" / "coco" / "all.jsonl.gzip", 99), False),
     "a subset's track twice": ("track twice in a subset", pick_twice, False),
+    "a damaged index": ("damaged index", lambda w: os.truncate(tracks_of(w).index_path, 999), True),
+    "a split without its file": ("split not finished", lambda w: (w / "splits" / "split.json").unlink(), False),
+    "half a split": ("split not finished", lambda w: (w / "splits" / "val.txt").unlink(), False),
+    "a video on two sides": (
+        "video on two sides of a split",
+        lambda w: shutil.copy(w / "splits" / "train.txt", w / "splits" / "val.txt"),
+        False,
+    ),
+    "a folder in place of a subset's file": ("subset without its JSON file", replace_by_folder, False),
     "a torn line": ("torn line", lambda w: write(w / "videos_mp4" / "failed.jsonl", b'{"key":"a"}\n{"ke'), True),
     "an unfinished file": ("unfinished file", lambda w: write(w / "videos_mp4" / "vi" / ".x.tmp.mp4"), True),
     "a partial download": ("unfinished file", lambda w: write(w / "videos_mp4" / "vi" / ".x.tmp" / "1.part"), True),

@@ -17,7 +17,7 @@ import curate_db
 import cut_videos
 import download_videos
 import parse_tracks
-from trackverse import files, forget, jsonl, report, scenes, stage
+from trackverse import files, forget, jsonl, report, scenes, split, stage
 from trackverse.layout import REPO_DIR, Layout, failed_path, lock_path, sidecar_beside
 from trackverse.scenes import CutConfig, Segment, VideoScenes
 from trackverse.store import read_lines
@@ -45,6 +45,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output = layout.workdir / "tracks_subsets" / "coco" / f"{name}.jsonl.gzip"
         argv = ["--tracks_dir", tracks_dir, "--output_file", str(output), *flags]
         assert run(curate_db, argv, output.parent) == 0
+    assert split.main(["--tracks_dir", tracks_dir, "--output_dir", str(layout.workdir / "splits" / "coco")]) == 0
     for page in (layout.workdir / "tracks.html", layout.workdir / "tracks_meta" / "coco" / "page.html"):
         report.main(["--tracks_dir", tracks_dir, "--videos_dir", str(layout.videos_dir), "--output_file", str(page)])
     return layout.workdir
@@ -70,9 +71,13 @@ def write_files(layout: Layout, video_id: str) -> None:
         objects_dir / f"{video_id}.0.txt",
         layout.workdir / "track_clips" / video_id[:2] / f"{video_id}-person-0123456789ab.mp4",
         layout.workdir / "slurm_logs" / f"{len(video_id)}" / "1_0_log.out",
+        layout.workdir / "detections" / video_id / "seqinfo.ini",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"of {video_id}\n")
+    result = layout.workdir / "results" / f"{video_id}.txt"
+    result.parent.mkdir(exist_ok=True)
+    result.write_text("1,1,10.00,20.00,5.00,5.00,0.9,-1,-1,-1\n")
     for path in (layout.video_path(video_id), objects_dir / f"{video_id}.0.jsonl.gzip"):
         if not lock_path(path).is_symlink():
             lock_path(path).symlink_to(f"{files._place()}:999999999:1:0123abcd")  # a claim whose holder is dead
@@ -124,9 +129,8 @@ def test_nothing_of_the_video_is_left_and_nothing_of_the_others_is_gone(
     assert list(traces(work, GONE)) == []
     after = contents(work)
     for name, data in before.items():
-        if name.startswith(("tracks_subsets", "mined_segments", "slurm_logs")) or name.endswith(  # index: made anew
-            ("failed.jsonl", ".html", "index.parquet")
-        ):
+        anew = ("failed.jsonl", ".html", "index.parquet")
+        if name.startswith(("tracks_subsets", "mined_segments", "slurm_logs", "splits")) or name.endswith(anew):
             continue
         assert (name in after) == (not forget.Name(GONE).pattern.search(name.encode())), name
         assert after.get(name, data) == data
@@ -142,6 +146,10 @@ def test_nothing_of_the_video_is_left_and_nothing_of_the_others_is_gone(
         assert f"{path}: 3 lines of 15 taken out" in said
     parts = [line for path in (work / "mined_segments").rglob("*.jsonl") for line in path.read_text().splitlines()]
     assert sorted(json.loads(line)["video_id"] for line in parts) == sorted(OTHERS)
+    lists = {name: (work / "splits" / "coco" / f"{name}.txt").read_text().split() for name in split.NAMES}
+    told = json.loads((work / "splits" / "coco" / "split.json").read_text())
+    assert sorted(video_id for one in lists.values() for video_id in one) == sorted(OTHERS)
+    assert {name: told[name]["videos"] for name in lists} == {name: len(one) for name, one in lists.items()}
     failures = load_failures(failed_path(work / "videos_mp4"))
     assert set(failures) == set(OTHERS)
     assert failures["demo2"].message == "/a/demo2.mp4: as bad as xxxx, /x/xxxx-meta.jsonl.gzip and demo-street"
@@ -305,7 +313,9 @@ with files.claim(lock):
     assert list(traces(work, GONE)) == []
 
 
-def test_links_are_removed_and_what_they_lead_to_is_not(work: Path, tmp_path: Path) -> None:
+def test_links_are_removed_and_what_they_lead_to_is_not(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "a.mp4").write_text("mine")
@@ -319,7 +329,8 @@ def test_links_are_removed_and_what_they_lead_to_is_not(work: Path, tmp_path: Pa
     outside.write_text("mine")
     (work / "linked").mkdir()
     (work / "linked" / GONE[:2]).symlink_to(outside.parent)
-    assert forget.main([GONE, "--workdir", str(work)]) == 0
+    assert forget.main([GONE, "--workdir", str(work)]) == 1
+    assert f"{work / 'linked' / GONE[:2] / GONE}.mp4: NOT touched" in capsys.readouterr().err
     assert (precious / "a.mp4").read_text() == outside.read_text() == "mine"
     assert not layout.clips_video_dir(GONE).is_symlink() and not layout.video_path(GONE).is_symlink()
 
@@ -328,8 +339,41 @@ def test_tracks_and_subsets_elsewhere_are_named(work: Path, tmp_path: Path) -> N
     elsewhere = tmp_path / "elsewhere"
     shutil.move(work / "tracks_subsets" / "coco", elsewhere / "subsets")
     shutil.move(work / "tracks_meta" / "coco", elsewhere / "tracks")
+    shutil.move(elsewhere / "tracks" / "index.parquet", elsewhere / "kept elsewhere.parquet")
     assert forget.main([GONE, "--workdir", str(work), "--also", str(elsewhere)]) == 0
     assert list(traces(elsewhere, GONE)) == list(traces(work, GONE)) == []
+    assert not (elsewhere / "kept elsewhere.parquet").exists()
+
+
+def test_tracks_in_a_file_of_several_videos(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As others publish them. Neither choosing, nor splitting, nor a page shows the video, before they are rewritten
+    and after."""
+    tracks_dir = work / "tracks_meta" / "all"
+    merged = tracks_dir / "pa" / "part0-meta.jsonl.gzip"
+    merged.parent.mkdir(parents=True)
+    paths = sorted((work / "tracks_meta" / "coco").glob("*/*-meta.jsonl.gzip"))
+    merged.write_bytes(b"".join(path.read_bytes() for path in paths))
+    whole = merged.read_bytes()
+    subset = work / "tracks_subsets" / "all" / "new.jsonl.gzip"
+    argv = ["--tracks_dir", str(tracks_dir), "--output_file", str(subset), "--criterion", "random"]
+
+    def videos_everywhere() -> list[set[str]]:
+        assert run(curate_db, [*argv, "--num_samples", "99", "--overwrite"], subset.parent) == 0
+        assert split.main(["--tracks_dir", str(tracks_dir), "--output_dir", str(work / "splits" / "all")]) == 0
+        page = work / "all.html"
+        report.main(["--tracks_dir", str(tracks_dir), "--videos_dir", str(work), "--output_file", str(page)])
+        lists = (work / "splits" / "all").glob("*.txt")
+        chosen = {json.loads(line)["yid"] for _, line in read_lines(subset)}
+        shown = {video_id for video_id in [GONE, *OTHERS] if f"<bdi>{video_id} #" in page.read_text()}
+        return [chosen, {video_id for path in lists for video_id in path.read_text().split()}, shown]
+
+    assert videos_everywhere() == [{GONE, *OTHERS}] * 3
+    assert forget.main([GONE, "--workdir", str(work)]) == 0
+    assert f"{merged}: 3 lines of 15 taken out" in capsys.readouterr().out
+    assert list(traces(work, GONE)) == []
+    assert videos_everywhere() == [set(OTHERS)] * 3
+    merged.write_bytes(whole)  # from a backup
+    assert videos_everywhere() == [set(OTHERS)] * 3
 
 
 @pytest.mark.parametrize("video_id", ["-abcDEF_123", "https://youtu.be/-abcDEF_123", "--workdir_x"])

@@ -90,6 +90,16 @@ def test_a_damaged_archive_is_one_line(change: Callable[[str, bytes], bytes | No
     assert "\n" not in str(caught.value)
 
 
+def test_a_tree_whose_parts_hang_in_many_places_is_refused_before_they_are_walked(tmp_path: Path) -> None:
+    """Forty dicts, each twice in the next one: a million million places."""
+    tree: dict[str, object] = {}
+    for _ in range(40):
+        tree = {"a": tree, "b": tree}
+    path = rewritten(tmp_path / "dag.pt", lambda name, body: pickle.dumps(tree) if name.endswith(".pkl") else body)
+    with pytest.raises(SetupError, match="more than 100000 parts"):
+        read_tensors(path)
+
+
 @pytest.mark.parametrize("body", [b"", b"\x80\x02}q\x00.", b"<!DOCTYPE html>", TINY.read_bytes()[:4000]])
 def test_a_file_of_another_kind_is_one_line(body: bytes, tmp_path: Path) -> None:
     (tmp_path / "other.pt").write_bytes(body)

@@ -21,8 +21,11 @@ from trackverse.members import PlacedLine
 from trackverse.records import MISFITS
 from trackverse.types import Float64, Int64
 
-BATCH_LINES = 256  # enough for numpy to be fast, 1.4 MB of frames
+BATCH_TRACKS = 256  # enough for numpy to be fast, 1.4 MB of frames
+BATCH_TIMES = 1 << 18  # frames and ticks: 40 MB of numbers at most, as a track is to have fewer
 MAX_TIME_S = 1e6  # eleven days: what claims to be later is no time in a video
+# Two frames that claim to be days apart would have half a million ticks between them.
+MAX_TRACK_S, MAX_MEAN_GAP_S = 86_400.0, 2.0
 MAX_COORDINATE = 1e9  # px
 MAX_PX = 65535  # of the boxes that are kept as two bytes a side
 Array = npt.NDArray[Any]
@@ -69,44 +72,27 @@ class ColumnsReader:
     errors: list[RecordError] = field(default_factory=list)
     _parser: simdjson.Parser = field(default_factory=simdjson.Parser)
 
-    def read(self, lines: Iterable[PlacedLine], meta_path: Path, video_id: str) -> Columns:
-        """The columns of a file's lines. `video_id` is for the layout that doesn't carry it."""
-        rows: list[tuple[Any, ...]] = []
-        times: list[Float64] = []
-        boxes: list[Float64] = []
-        labels: dict[int, str] = {}
-        number_of: dict[str, int] = {}
-        for placed in lines:
-            try:
-                name, label, row, frame_times, frame_boxes = self._parse(placed.line, video_id)
-            except (*MISFITS, RuntimeError) as error:
-                self.errors.append(_refusal(error, placed.line, f"{meta_path}:{placed.number}"))
-                continue
-            labels[row[1]] = label
-            number = number_of.setdefault(name, len(number_of))
-            rows.append((number, *row, placed.number, placed.offset, placed.num_bytes, placed.crc))
-            times.append(frame_times)
-            boxes.append(frame_boxes)
-        return _columns(rows, times, boxes, list(number_of), labels)
-
     def read_all(self, lines: Iterable[PlacedLine], meta_path: Path) -> Iterator[Columns]:
-        """`read`, some lines at a time, so that a huge file does not fill the memory.
+        """The columns of a file's lines, some tracks at a time, so that a huge file does not fill the memory.
 
         If the lines end in a RecordError, those before it are used, and it is noted.
         """
-        video_id = meta_path.name.partition("-meta.jsonl")[0]
-        batch: list[PlacedLine] = []
-        end: list[RecordError] = []
+        video_id = meta_path.name.removesuffix("-meta.jsonl.gzip")  # for the layout that doesn't carry it
+        batch, end = _Batch(), list[RecordError]()
         try:
             for placed in lines:
-                batch.append(placed)
-                if len(batch) == BATCH_LINES:
-                    yield self.read(batch, meta_path, video_id)
-                    batch = []
+                try:
+                    batch.add(*self._parse(placed.line, video_id), placed)
+                except (*MISFITS, RuntimeError) as error:
+                    self._parser = simdjson.Parser()  # the old one keeps ten bytes for each of the longest line
+                    self.errors.append(_refusal(error, placed.line, f"{meta_path}:{placed.number}"))
+                if batch.is_full:
+                    yield batch.columns()
+                    batch = _Batch()
         except RecordError as error:
             end.append(error)
-        if batch:
-            yield self.read(batch, meta_path, video_id)
+        if batch.rows:
+            yield batch.columns()
         self.errors += end
 
     def _parse(self, line: bytes, video_id: str) -> tuple[str, str, tuple[Any, ...], Float64, Float64]:
@@ -145,8 +131,10 @@ class ColumnsReader:
             del record  # the parser is used again only when nobody looks at its last record
         if not num_frames or num_frames != len(frame_times) or len(frame_boxes) != 4 * num_frames:
             raise ValueError(f"{len(frame_boxes)} numbers of boxes for {num_frames} frames")
-        if not -MAX_TIME_S < frame_times[0] <= frame_times[-1] < MAX_TIME_S:
-            raise ValueError(f"frames from {frame_times[0]:g} to {frame_times[-1]:g} s")
+        length_s = frame_times[-1] - frame_times[0]
+        is_dense = length_s <= min(MAX_TRACK_S, MAX_MEAN_GAP_S * num_frames)
+        if not (is_dense and -MAX_TIME_S < frame_times[0] <= frame_times[-1] < MAX_TIME_S):
+            raise ValueError(f"{num_frames} frames from {frame_times[0]:g} to {frame_times[-1]:g} s")
         return video_id, label, row, frame_times, frame_boxes
 
 
@@ -167,6 +155,35 @@ def _refusal(error: Exception, line: bytes, where: str) -> RecordError:
         return not_json
     told = " ".join(str(error).split())
     return RecordError(f"{where}: not a track record ({told})", reason="bad record")
+
+
+@dataclass
+class _Batch:
+    """Tracks as they come, to be made into columns together."""
+
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    _times: list[Float64] = field(default_factory=list)
+    _boxes: list[Float64] = field(default_factory=list)
+    _labels: dict[int, str] = field(default_factory=dict)
+    _number_of: dict[str, int] = field(default_factory=dict)
+    _num_times: float = 0
+
+    def add(
+        self, video_id: str, label: str, row: tuple[Any, ...], times: Float64, boxes: Float64, placed: PlacedLine
+    ) -> None:
+        self._labels[row[1]] = label
+        number = self._number_of.setdefault(video_id, len(self._number_of))
+        self.rows.append((number, *row, placed.number, placed.offset, placed.num_bytes, placed.crc))
+        self._times.append(times)
+        self._boxes.append(boxes)
+        self._num_times += len(times) + (times[-1] - times[0]) / ticks.TICK_S
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.rows) >= BATCH_TRACKS or self._num_times >= BATCH_TIMES
+
+    def columns(self) -> Columns:
+        return _columns(self.rows, self._times, self._boxes, list(self._number_of), self._labels)
 
 
 def _columns(

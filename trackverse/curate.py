@@ -21,6 +21,7 @@ from trackverse import spread
 from trackverse.columns import Array
 from trackverse.index import Index, columns_of
 from trackverse.types import Bool, Float16, Float32, Float64, Int64, UInt16
+from trackverse.worklist import FORGOTTEN
 
 GATHER_BYTES = 512 << 20  # of embeddings that are looked at together
 
@@ -103,8 +104,14 @@ def _joined(parts: Sequence[Boxes]) -> Boxes:
     )
 
 
-def make_table(index: Index, *, dropped: Counter[str]) -> TrackTable:
-    """The table of an index. A track that is there twice counts once, in its first place, and in `dropped`."""
+def make_table(
+    index: Index, *, dropped: Counter[str], is_forgotten: Callable[[str], bool] = lambda video_id: False
+) -> TrackTable:
+    """The table of an index. A track that is there twice counts once, in its first place, and in `dropped`.
+
+    Videos that are forgotten are left out, which is told there too. Whoever lists the files has left out those that
+    have the videos' names, so only the videos of files with other names are looked at.
+    """
     stretches = [(video_id, number) for entry in index.entries for video_id, number in entry.videos]
     video_ids = sorted({video_id for video_id, _ in stretches})
     number_of = {video_id: number for number, video_id in enumerate(video_ids)}
@@ -120,6 +127,19 @@ def make_table(index: Index, *, dropped: Counter[str]) -> TrackTable:
             dropped["track listed twice"] += int((~is_new).sum())
         order = order[is_new]
         videos = videos[order]
+    others = {
+        video_id
+        for entry in index.entries
+        for video_id, _ in entry.videos
+        if not entry.name.endswith(f"/{video_id}-meta.jsonl.gzip")
+    }
+    if forgotten := {video_id for video_id in others if is_forgotten(video_id)}:
+        is_known = np.array([video_id not in forgotten for video_id in video_ids])
+        is_left = is_known[videos]
+        dropped[FORGOTTEN] += int((~is_left).sum())
+        order = (np.arange(len(videos)) if order is None else order)[is_left]
+        videos = (np.cumsum(is_known) - 1)[videos[is_left]]
+        video_ids = [video_id for video_id in video_ids if video_id not in forgotten]
     return TrackTable(videos, video_ids, index.labels, columns, index.boxes, order)
 
 

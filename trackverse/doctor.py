@@ -5,9 +5,10 @@
 
 DIR is a work folder, or any folder in it, such as tracks_meta/coco. What is looked at: torn gzip, records against their
 progress files and embeddings, track ids that come twice, tracks that were cut or left over, videos without provenance,
-subsets without the file that says how they were made, segments listed twice, torn lines, and what killed processes left
-lying. --fix removes only what no reader counts: ends of files that were never committed, temporary files and claims of
-processes that have ended, torn lines. Everything else is told, with what to do. Run it while no stage is at work.
+subsets without the file that says how they were made, segments listed twice, unfinished splits and videos on two sides
+of one, damaged indices, torn lines, and what killed processes left lying. --fix removes only what no reader counts:
+ends of files that were never committed, temporary files and claims of processes that have ended, torn lines, and
+indices, which are made anew. Everything else is told, with what to do. Run it while no stage is at work.
 
 Exit status: 0 if nothing is wrong (any more), 1 if problems are left.
 """
@@ -27,8 +28,18 @@ from pathlib import Path
 
 from trackverse import cli, files, jsonl, metafile, scenes
 from trackverse import progress as progress_file
+from trackverse.columns import DTYPES
 from trackverse.errors import RecordError, SetupError
-from trackverse.layout import Layout, embeddings_beside, progress_beside, sidecar_beside
+from trackverse.index import Index
+from trackverse.layout import (
+    INDEX_NAME,
+    SPLIT_NAME,
+    SPLIT_PARTS,
+    Layout,
+    embeddings_beside,
+    progress_beside,
+    sidecar_beside,
+)
 from trackverse.records import parse_summary
 from trackverse.store import load_embeddings, read_lines, write_embeddings
 
@@ -68,6 +79,10 @@ def examine(folder: Path) -> Iterator[Finding]:
     for path in _walk(folder, "failed.jsonl"):
         yield from find_torn_line(path)
     yield from examine_subsets(folder)
+    for path in _walk(folder, INDEX_NAME):
+        yield from examine_index(path)
+    for path in _walk(folder, f"{SPLIT_PARTS[0]}.txt"):
+        yield from examine_split(path.parent)
     for layout in [Layout(folder)] if Layout(folder).scenes_dir.is_dir() else []:
         yield from examine_clips(layout)
         yield from examine_parts(layout)
@@ -116,7 +131,8 @@ def find_torn_line(path: Path) -> Iterator[Finding]:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
         if size and file.read(1) != b"\n":
-            yield Finding("torn line", f"{path}: its last line has no end", lambda: files.cut_torn_line(path))
+            repair = None if path.is_symlink() else partial(files.cut_torn_line, path)
+            yield Finding("torn line", f"{path}: its last line has no end", repair)
 
 
 # ---- tracks
@@ -149,7 +165,9 @@ def examine_tracks(meta_path: Path) -> Iterator[Finding]:
     excess = meta_path.stat().st_size - progress.meta_bytes
     if excess > 0:
         message = f"{meta_path}: {excess} bytes of a segment that was never finished"
-        yield Finding("uncommitted end", message, partial(os.truncate, meta_path, progress.meta_bytes))
+        # What a link leads to may be of another folder, where more of it counts.
+        repair = None if meta_path.is_symlink() else partial(os.truncate, meta_path, progress.meta_bytes)
+        yield Finding("uncommitted end", message, repair)
     yield from _examine_embeddings(embeddings_path, progress.num_tracks, anew)
 
 
@@ -230,8 +248,12 @@ def examine_parts(layout: Layout) -> Iterator[Finding]:
         seen: Counter[str] = Counter()
         paths = sorted(vocab_dir.glob("part*.jsonl"))
         errors: list[RecordError] = []
-        for video in metafile.read_metafiles(paths, errors.append):
-            seen.update(clip.clip_id for clip in video.clips or ())
+        for path in paths:
+            try:
+                for video in metafile.read_metafile(path, errors.append):
+                    seen.update(clip.clip_id for clip in video.clips or ())
+            except SetupError as unreadable:
+                yield Finding("unreadable file", f"{unreadable}; remove it, and cut_videos.py writes it anew")
         for clip_id in sorted(clip_id for clip_id, times in seen.items() if times > 1):
             yield Finding(
                 "segment twice", f"{vocab_dir}: {clip_id} is listed {seen[clip_id]} times; cut_videos.py writes it anew"
@@ -245,7 +267,7 @@ def examine_subsets(folder: Path) -> Iterator[Finding]:
     for path in _walk(folder, "*.jsonl.gzip"):
         if "tracks_subsets" not in path.parts:
             continue
-        if not sidecar_beside(path).exists():
+        if not sidecar_beside(path).is_file():
             yield Finding("subset without its JSON file", f"{path}: not finished, or not ours; make it again")
         try:
             tracks = Counter(
@@ -258,6 +280,34 @@ def examine_subsets(folder: Path) -> Iterator[Finding]:
             continue
         if twice := sum(times > 1 for times in tracks.values()):
             yield Finding("track twice in a subset", f"{path}: {twice} tracks; make it again")
+
+
+def examine_index(path: Path) -> Iterator[Finding]:
+    """An index that can't be used. It is no loss: the tracks are elsewhere."""
+    try:
+        index = Index(path)
+        for name in DTYPES:
+            index.column(name)
+        for _ in index.boxes():
+            pass
+    except RecordError as error:
+        yield Finding(error.reason, f"{error}; it is made anew when it is needed", partial(_remove, path))
+
+
+def examine_split(folder: Path) -> Iterator[Finding]:
+    """Lists of videos that are of two different splits, or that have a video on two sides."""
+    if not (folder / SPLIT_NAME).is_file():
+        yield Finding(
+            "split not finished", f"{folder}: no {SPLIT_NAME}, so its lists may be of two splits; split again"
+        )
+    seen: Counter[bytes] = Counter()
+    for path in [folder / f"{part}.txt" for part in SPLIT_PARTS]:
+        if path.is_file():
+            seen.update(set(path.read_bytes().splitlines()))
+        else:
+            yield Finding("split not finished", f"{path}: not there; split again")
+    if twice := sum(times > 1 for times in seen.values()):
+        yield Finding("video on two sides of a split", f"{folder}: {twice} videos; split again")
 
 
 # ---- the command

@@ -65,6 +65,8 @@ class StoredEmbeddings:
             self._matrices[number] = matrix
             if len(self._matrices) > MAX_OPEN:
                 self._matrices.popitem(last=False)
-        if not any_dim and len(matrix) and matrix.shape[1] != self.dim:
+        if not len(matrix):
+            return nothing  # which may have been kept before the dimension was known
+        if not any_dim and matrix.shape[1] != self.dim:
             raise SetupError(f"{path}: {matrix.shape[1]} numbers a track, other files have {self.dim}")
         return matrix

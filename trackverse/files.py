@@ -9,16 +9,19 @@ and its claim is taken over at once; one of another host when there was no sign 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
+import io
 import logging
 import os
 import secrets
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 from trackverse.errors import StopWorkError
 
@@ -239,12 +242,28 @@ def publish(temporary: Path, path: Path) -> None:
     _fsync_dir(path.parent)
 
 
+def open_regular(path: Path) -> io.BufferedReader:
+    """A file that others made, open for reading, through links too. Raises OSError at once for what is no file: a named
+    pipe would be waited for, and a device may have no end.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(fd, "rb")
+
+
+def open_to_change(path: Path, mode: str) -> IO[bytes]:
+    """A file to be written in place. Raises OSError for a link: in a folder of others, it may lead to anything."""
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
+
+
 def append_line(path: Path, line: str) -> None:
     """Add one line to a log; the caller holds a claim on it. A torn last line of a killed writer is cut off first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cut_torn_line(path)
     check_claims()
-    with open(path, "ab") as file:
+    with open_to_change(path, "ab") as file:
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -254,7 +273,7 @@ def cut_torn_line(path: Path) -> bool:
     """Cut off what comes after the last line break, which no writer has finished; whether there was anything."""
     if not path.exists():
         return False
-    with open(path, "r+b") as file:
+    with open_to_change(path, "r+b") as file:
         end = file.seek(0, os.SEEK_END)
         while end:  # from the back, in blocks: the log may be long
             start = max(0, end - 65536)

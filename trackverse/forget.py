@@ -6,9 +6,9 @@
 A tombstone, WORKDIR/forgotten/<first two characters of the id>/<id>.json, comes first: from then on no stage downloads
 the video or works on it. Then go the video and where it came from, its blurred copy, clips, scenes, tracks, embeddings
 and progress; mined segments and subsets are rewritten without it, pages that show it are removed, and its name is
-struck out of lists of failures and logs. What is worked on at that moment is waited for. The same command again, after
-a kill too, does what is left. Track folders, subsets and pages outside of WORKDIR are named with --also. Metafiles are
-not touched. To take a video in again, remove its tombstone.
+struck out of lists of failures, of splits and of logs. What is worked on at that moment is waited for. The same command
+again, after a kill too, does what is left. Track folders, subsets, indices and pages outside of WORKDIR are named with
+--also. Metafiles are not touched. To take a video in again, remove its tombstone.
 """
 
 from __future__ import annotations
@@ -30,13 +30,24 @@ from typing import Any
 
 from trackverse import cli, files, jsonl, metafile
 from trackverse.errors import RecordError, SetupError
-from trackverse.layout import INDEX_NAME, Layout, check_name, lock_path, shard, sidecar_beside
+from trackverse.index import open_index
+from trackverse.layout import (
+    INDEX_NAME,
+    SPLIT_NAME,
+    SPLIT_PARTS,
+    Layout,
+    check_name,
+    lock_path,
+    progress_beside,
+    shard,
+    sidecar_beside,
+)
 
 log = logging.getLogger("trackverse.forget")
 ENDINGS = r"(\.(mp4|m4v|mov|mkv|webm|json)|-(meta\.jsonl\.gzip|progress\.json|embeddings\.npy)|-\w*-[0-9a-f]{12}\.mp4)?"
 STEMS = r"(-(meta\.jsonl|progress|embeddings)|-\w*-[0-9a-f]{12})?"  # of half written ones
 # Where the work folder has files of many videos together.
-PLACES = ("*", "*/*.*", "mined_segments/*/*", "tracks_subsets/*/*", "tracks_meta/*/*.*")
+PLACES = ("*", "*/*.*", "mined_segments/*/*", "tracks_subsets/*/*", "tracks_meta/*/*.*", "splits/*/*")
 LOG_SUFFIXES = (".out", ".err", ".log")
 
 
@@ -77,13 +88,17 @@ class Forgetting:
         for folder in self._stage_folders():
             for name in self.names:
                 self._remove_from(folder, name)
-        for path in self._files("jsonl"):
+        for path in self._files(".jsonl"):
             if path.parent.parent.name == "mined_segments":
                 self._rewrite(path, lock_path(path.with_name("part0.jsonl")))
-        for path in self._files("jsonl.gzip", "jsonl.gz"):
+        for path in self._files(".jsonl.gzip", ".jsonl.gz"):
             self._rewrite(path, None)
-        for path in self._files("html"):
-            if any(name.pattern.search(path.read_bytes()) for name in self.names):
+        for path in self._files(".parquet"):
+            self._remove_index(path)
+        for path in self._files(SPLIT_NAME):
+            self._rewrite_split(path)
+        for path in self._files(".html"):
+            if path.is_file() and any(name.pattern.search(path.read_bytes()) for name in self.names):
                 self._remove(path, "; trackverse.report makes it anew")
         for path in self._logs():
             self._strike_out(path)
@@ -104,7 +119,7 @@ class Forgetting:
         return sorted(
             path
             for path in {*near, *named}
-            if path.name.endswith(tuple(f".{ending}" for ending in endings))
+            if path.name.endswith(endings)
             and path.is_file()
             and not path.name.startswith(".")
             and not path.name.endswith("-meta.jsonl.gzip")
@@ -133,8 +148,13 @@ class Forgetting:
                 file.write(jsonl.dump(entry).encode() + b"\n")
 
     def _remove_from(self, folder: Path, name: Name) -> None:
+        self._remove_sequence(folder, name)
         shard_dir = folder / shard(name.video_id)
-        if shard_dir.is_symlink() or not shard_dir.is_dir():
+        if not shard_dir.is_dir():
+            return
+        if shard_dir.is_symlink():
+            for path in sorted(path for path in shard_dir.iterdir() if name.is_file(path.name)):
+                self._leave(path, f"{shard_dir} is a link, and nothing is removed through links")
             return
         found = sorted(path for path in shard_dir.iterdir() if name.is_file(path.name))
         if found and not self.dry_run:
@@ -148,6 +168,21 @@ class Forgetting:
         # Looked at again: whoever was waited for may have finished something.
         for path in sorted(path for path in shard_dir.iterdir() if name.is_file(path.name)):
             self._remove(path)
+
+    def _remove_sequence(self, folder: Path, name: Name) -> None:
+        """What trackverse.associate reads and writes: a folder with a seqinfo.ini, and MOT text of its name."""
+        sequence_dir, result = folder / name.video_id, folder / f"{name.video_id}.txt"
+        if (sequence_dir / "seqinfo.ini").is_file():
+            self._remove(sequence_dir)
+        if result.is_file() and not result.is_symlink() and name.video_id not in SPLIT_PARTS:
+            with open(result, "rb") as file:
+                is_mot = re.match(rb"(\d+,\d+,[-\d.]+,|$)", file.read(200)) is not None
+            if is_mot:
+                self._remove(result)
+
+    def _leave(self, path: Path, why: object) -> None:
+        self.failed += 1
+        log.error("%s: NOT touched, look into it yourself: %s", path, why)
 
     def _wait_for(self, lock: Path) -> None:
         """Until nobody holds the claim. Nobody takes it again: the tombstone is there."""
@@ -189,8 +224,52 @@ class Forgetting:
             if is_packed and sidecar_beside(path).is_file():
                 self._correct_sidecar(path, sidecar_beside(path))
         except (RecordError, UnicodeDecodeError) as error:
-            self.failed += 1
-            log.error("%s: NOT rewritten, look into it yourself: %s", path, error)
+            self._leave(path, error)
+
+    def _remove_index(self, path: Path) -> None:
+        """An index of tracks, wherever it is kept, if it knows one of the videos."""
+        index = open_index(path)
+        ids = {name.video_id for name in self.names}
+        entries = [entry for entry in index.entries if ids & {one for one, _ in entry.videos}] if index else []
+        listed = {entry.name for entry in entries}  # by strangers, perhaps
+        for meta_path in path.parent.glob("*/*-meta.jsonl.gzip") if entries else ():
+            if f"{meta_path.parent.name}/{meta_path.name}" not in listed or meta_path.is_symlink():
+                continue
+            if any(name.is_file(meta_path.name) for name in self.names):
+                continue
+            if progress_beside(meta_path).exists():  # which counts its bytes
+                self._leave(meta_path, "it holds tracks of other videos, too, and has a progress file")
+            else:
+                self._rewrite(meta_path, lock_path(meta_path))
+        if entries:
+            self._remove(path, "; it is made anew when it is needed")
+
+    def _rewrite_split(self, told_path: Path) -> None:
+        """The lists of a split, and what is told of them, without the videos; the others stay where they are."""
+        names = {name.video_id for name in self.names}
+        try:
+            told = jsonl.read_json(told_path)
+            for part in SPLIT_PARTS:
+                path = told_path.with_name(f"{part}.txt")
+                video_ids = path.read_text().splitlines() if path.is_file() else []
+                left = [video_id for video_id in video_ids if video_id not in names]
+                if len(left) < len(video_ids):
+                    self.say(f"{path}: {len(video_ids) - len(left)} lines of {len(video_ids)} taken out")
+                    if not self.dry_run:
+                        self._write(path, "".join(f"{video_id}\n" for video_id in left))
+                told[part]["videos"] = len(left)  # also where a killed run has written the list already
+            told["near_duplicates"] = [[one for one in group if one not in names] for group in told["near_duplicates"]]
+            told["near_duplicates"] = [group for group in told["near_duplicates"] if len(group) > 1]
+            if told != jsonl.read_json(told_path):
+                self.say(f"{told_path}: corrected")
+                if not self.dry_run:
+                    self._write(told_path, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+        except (RecordError, OSError, UnicodeDecodeError, KeyError, TypeError) as error:
+            self._leave(told_path, error)
+
+    def _write(self, path: Path, text: str) -> None:
+        with files.atomic_write(path) as file:
+            file.write(text.encode())
 
     def _lines(self, path: Path) -> Iterator[bytes]:
         return (line for _, line in jsonl.read_lines(path))
@@ -232,13 +311,15 @@ class Forgetting:
         if corrected != sidecar:
             self.say(f"{sidecar_path}: corrected")
             if not self.dry_run:
-                with files.atomic_write(sidecar_path) as file:
-                    file.write(json.dumps(corrected, indent=1, ensure_ascii=False).encode() + b"\n")
+                self._write(sidecar_path, json.dumps(corrected, indent=1, ensure_ascii=False) + "\n")
 
     def _strike_out(self, path: Path) -> None:
         """Blank the videos' failures, and their names elsewhere, in place: others may be writing at the end."""
+        if path.is_symlink():
+            self._leave(path, "it is a link, and nothing is written through links")
+            return
         num_places = 0
-        with open(path, "r+b") as file:
+        with files.open_to_change(path, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             start = 0
             for line in iter(file.readline, b""):

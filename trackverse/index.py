@@ -6,16 +6,13 @@ A file that has changed since is read again, alone; a damaged index is made anew
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import logging
 import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,8 @@ import pyarrow.parquet as pq
 from trackverse import files
 from trackverse.columns import DTYPES, Array, Columns
 from trackverse.errors import RecordError, SetupError
+from trackverse.files import open_regular
+from trackverse.index_entries import FileEntry, check_column, pack, unpack
 from trackverse.layout import lock_path, progress_beside
 from trackverse.store import read_all_columns
 from trackverse.types import Int64, UInt16
@@ -35,29 +34,10 @@ log = logging.getLogger(__name__)
 
 FORMAT = b"trackverse-index/1"
 GROUP_ROWS = 1 << 17  # rows that are written, checked and read together: about 10 MB
+BOX_BYTES = 8
 MAX_MESSAGES = 3  # of what is wrong with a file; the rest is counted
 SCHEMA = pa.schema([*((name, pa.from_numpy_dtype(dtype)) for name, dtype in DTYPES.items()), ("boxes", pa.binary())])
 Watch = Callable[[Iterable[Any], int], Iterator[Any]]
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One track file as it was read. `stamp`: sizes and times of it and of its progress file, None if it must be read
-    again. `videos`: [id, number of rows] in the order of the rows; `digest`: of its records, wherever they are kept;
-    `is_sorted`: whether the track ids of each video rise; `reasons`: what is wrong with the rest, and how often.
-    """
-
-    name: str
-    stamp: list[int] | None
-    videos: list[list[Any]]
-    digest: int
-    is_sorted: bool
-    reasons: dict[str, int]
-    messages: list[str]
-
-    @property
-    def num_rows(self) -> int:
-        return sum(number for _, number in self.videos)
 
 
 class Index:
@@ -66,15 +46,17 @@ class Index:
     def __init__(self, path: Path) -> None:
         self.path = path
         with _damage_told(path):
-            self._metadata = pq.read_metadata(path)
+            with open_regular(path) as file:
+                self._metadata = pq.read_metadata(file)
             stored = self._metadata.metadata or {}
             if stored.get(b"format") != FORMAT:
                 raise RecordError(f"{path}: not an index of this version", reason="damaged index")
-            value = json.loads(zlib.decompress(base64.b64decode(stored[b"files"])))
-            self.entries = [FileEntry(*entry) for entry in value["entries"]]
-            self.labels = {int(label_id): str(label) for label_id, label in value["labels"]}
-            if sum(entry.num_rows for entry in self.entries) != self._metadata.num_rows:
+            self.entries, self.labels = unpack(stored[b"files"])
+            group_rows = [self._metadata.row_group(n).num_rows for n in range(self._metadata.num_row_groups)]
+            if not sum(entry.num_rows for entry in self.entries) == sum(group_rows) == self._metadata.num_rows:
                 raise ValueError("files and rows don't match")
+            if max(group_rows, default=0) > GROUP_ROWS:
+                raise ValueError("too many rows in a group")
 
     def __len__(self) -> int:
         return int(self._metadata.num_rows)
@@ -91,24 +73,33 @@ class Index:
                 self.path, columns=[name], page_checksum_verification=True, use_threads=False, memory_map=False
             )
             column: Array = table.column(0).combine_chunks().to_numpy(zero_copy_only=False)
+            check_column(name, column, len(self), self.labels)
             return column
 
     def groups(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The rows in pieces of at most GROUP_ROWS, for columns that are too large to hold."""
         with _damage_told(self.path), pq.ParquetFile(self.path, page_checksum_verification=True) as file:
             for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns=list(columns), use_threads=False)
+                group = file.read_row_group(number, columns=list(columns), use_threads=False)
+                if len(group) != self._metadata.row_group(number).num_rows:
+                    raise ValueError("a group of another length")
+                yield group
 
     def boxes(self) -> Iterator[tuple[Int64, Int64, UInt16]]:
         """The coarse boxes of all rows, some thousand rows at a time: of M rows their first ticks (M,), and their boxes
         end to end, (K, 4) left, top, right, bottom px, those of row n from `starts[n]` to `starts[n + 1]`.
         """
-        for group in self.groups(["first_tick", "boxes"]):
-            column = group.column("boxes").combine_chunks()
-            chunk = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-            starts = np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-            data = np.frombuffer(chunk.buffers()[2] or b"", "<u2")[starts[0] // 2 : starts[-1] // 2]
-            yield group.column("first_tick").to_numpy(), (starts - starts[0]).astype(np.int64) // 8, data.reshape(-1, 4)
+        with _damage_told(self.path):
+            for group in self.groups(["first_tick", "boxes"]):
+                first_tick = group.column("first_tick").to_numpy()
+                check_column("first_tick", first_tick, len(group), self.labels)
+                column = group.column("boxes").combine_chunks()
+                chunk = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+                starts = np.frombuffer(chunk.buffers()[1], np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+                if (np.diff(starts) <= 0).any() or (np.diff(starts) % BOX_BYTES).any():
+                    raise ValueError("a track without boxes, or with a torn one")
+                data = np.frombuffer(chunk.buffers()[2] or b"", np.uint8)[starts[0] : starts[-1]].view("<u2")
+                yield first_tick, (starts - starts[0]).astype(np.int64) // BOX_BYTES, data.reshape(-1, 4)
 
     def fingerprint(self) -> str:
         """A hash of all records that are in the index: it changes when a track comes, goes or changes."""
@@ -158,7 +149,8 @@ def ready_index(
     index = None if rebuild else open_index(path)
     # A claim that stands here may be a killed process's, which only the next one at work takes away.
     if index and is_current(index, meta_paths) and not lock_path(path).is_symlink():
-        yield _checked(index)
+        with _removed_if_damaged(path):
+            yield _checked(index)
         return
     with ExitStack() as stack:
         if keep:
@@ -171,6 +163,19 @@ def ready_index(
             temporary = Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
             index = refresh(temporary, meta_paths, num_workers=num_workers, old=index, watch=watch)
         yield index
+
+
+@contextmanager
+def _removed_if_damaged(path: Path) -> Iterator[None]:
+    """Remove an index in which the block meets damage, where that can be."""
+    try:
+        yield
+    except RecordError as error:
+        if error.reason != "damaged index":
+            raise
+        with suppress(OSError):
+            path.unlink()
+        raise RecordError(f"{error}; the same command makes it anew", reason=error.reason, retry=True) from error
 
 
 @contextmanager
@@ -263,7 +268,17 @@ def _damage_told(path: Path) -> Iterator[None]:
     """Whatever a damaged index makes the libraries raise, as our error."""
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, zlib.error) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        zlib.error,
+    ) as error:
         told = " ".join(str(error).split())[:200]
         raise RecordError(f"{path}: damaged ({told})", reason="damaged index") from error
 
@@ -304,12 +319,7 @@ class _Writer:
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         if error_type is None:
             self._flush()
-            value = {
-                "entries": [list(vars(entry).values()) for entry in self._entries],
-                "labels": [*self.labels.items()],
-            }
-            packed = base64.b64encode(zlib.compress(json.dumps(value).encode(), 6))
-            self._parquet.add_key_value_metadata({b"format": FORMAT, b"files": packed})
+            self._parquet.add_key_value_metadata({b"format": FORMAT, b"files": pack(self._entries, self.labels)})
         self._parquet.close()
 
     def keep(self, entry: FileEntry, rows: pa.Table) -> None:

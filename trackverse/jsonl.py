@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from trackverse.errors import RecordError
+from trackverse.files import open_regular
 
 SCHEMA = "trackverse/1"  # in everything that we write
 # A ten-minute track at 16 fps is 2 MB. Beyond this a line is an attack or an accident: parsed, it would take up to 25
@@ -28,7 +29,7 @@ MAX_SHOWN = 200  # letters of a foreign value or message that go into ours
 
 def open_bytes(path: Path) -> BinaryIO:
     """The bytes of a file, inflated if it is gzip (by its first two bytes, whatever it is called)."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
     return gzip.open(path, "rb") if is_gzip else open(path, "rb")  # type: ignore[return-value]
 
@@ -41,7 +42,7 @@ def read_lines(path: Path, *, max_compressed_bytes: int | None = None) -> Iterat
     """
     number = 0
     try:
-        with open(path, "rb") as raw:
+        with open_regular(path) as raw:
             bounded = raw if max_compressed_bytes is None else io.BufferedReader(_FirstBytes(raw, max_compressed_bytes))
             is_gzip = bounded.peek(2)[:2] == b"\x1f\x8b"
             gauge = _Gauge(path, raw)
@@ -242,7 +243,7 @@ def dump(value: Any) -> str:
 
 def read_json(path: Path) -> Any:
     """The value in a small JSON file. Raises RecordError (reason "bad JSON" or "line too long")."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         text = file.read(MAX_LINE_BYTES + 1)
     if len(text) > MAX_LINE_BYTES:
         raise _too_long(f"{path}:")

@@ -11,6 +11,7 @@ from trackverse.errors import RecordError
 MAX_NAME_BYTES = 200  # of the 255 that file systems give: the rest is for endings and hidden temporary names
 INDEX_NAME = "index.parquet"  # of a folder of tracks, which can be made anew from them
 MINED_DIR = "mined_segments"
+SPLIT_PARTS, SPLIT_NAME = ("train", "val", "test"), "split.json"  # lists of videos, and what is told of them
 REPO_DIR = Path(__file__).resolve().parent.parent
 ASSETS_DIR = REPO_DIR / "assets"
 
@@ -139,9 +140,17 @@ class TracksLayout:
     def meta_paths(self) -> list[Path]:
         """Every meta file there is, sorted by name, but for those of videos that were forgotten."""
         paths = sorted(self.output_dir.glob("*/*-meta.jsonl.gzip"))
-        if (work := Layout.above(self.output_dir)) is not None:
-            paths = [path for path in paths if not work.is_forgotten(path.name.removesuffix("-meta.jsonl.gzip"))]
+        if Layout.above(self.output_dir) is not None:
+            paths = [path for path in paths if not self.is_forgotten(path.name.removesuffix("-meta.jsonl.gzip"))]
         return paths
+
+    def is_forgotten(self, video_id: str) -> bool:
+        """Whether the video is to be forgotten in the work folder that this one lies in."""
+        work = Layout.above(self.output_dir)
+        try:
+            return work is not None and work.is_forgotten(video_id)
+        except RecordError:  # no id that could be forgotten
+            return False
 
 
 @dataclass(frozen=True)

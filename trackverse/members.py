@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple
 from isal import igzip_lib, isal_zlib
 
 from trackverse.errors import RecordError
+from trackverse.files import open_regular
 from trackverse.jsonl import INFLATION_BLOCK_BYTES, MAX_INFLATION, MAX_LINE_BYTES
 
 CHUNK_BYTES = 32 << 10  # read at once: several records, and little to copy where one member ends within it
@@ -37,7 +38,7 @@ def place_lines(path: Path, *, max_compressed_bytes: int | None = None) -> Itera
     """As `jsonl.read_lines`, with the lines' places. Memory is bounded, however large the file."""
     number, begun, begun_at = 0, b"", 0  # a line that the next piece goes on with, and where it began
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             for piece in _inflate(_chunks(file, max_compressed_bytes), path):
                 data = piece.data
                 if piece.num_bytes and not begun and data.find(b"\n") == len(data) - 1 <= MAX_LINE_BYTES:

@@ -39,16 +39,23 @@ class Progress:
 
 def load(path: Path) -> Progress | None:
     """The progress in a file, None if there is no file. Raises RecordError (reason "bad progress file")."""
-    return _parse(jsonl.read_json(path), path) if path.exists() else None
+    return _parse(_read(path), path) if path.exists() else None
 
 
 def load_meta_bytes(path: Path) -> int | None:
     """How many bytes of the track file count; None, for all, if there is no progress file or one of the published
     pipeline, which doesn't say. Raises RecordError as `load` does.
     """
-    value = jsonl.read_json(path) if path.exists() else {}
+    value = _read(path) if path.exists() else {}
     is_ours = not isinstance(value, dict) or "schema" in value
     return _parse(value, path).meta_bytes if is_ours else None
+
+
+def _read(path: Path) -> Any:
+    try:
+        return jsonl.read_json(path)
+    except OSError as error:
+        raise RecordError(f"{path}: can't be read ({error.strerror})", reason="bad progress file") from error
 
 
 def _parse(value: Any, path: Path) -> Progress:

@@ -266,12 +266,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.set_up_logging(verbose=False)
 
     def make() -> int:
-        meta_paths = TracksLayout(args.tracks_dir).meta_paths()
+        layout = TracksLayout(args.tracks_dir)
+        meta_paths = layout.meta_paths()
         if not meta_paths:
             raise SetupError(f"{args.tracks_dir}: no *-meta.jsonl.gzip files; parse_tracks.py makes them")
         tally = Tally()
         progress = cli.progress(meta_paths, what="track files", total=len(meta_paths))
         tracks = [track for meta_path in progress for track in read_glances(meta_path, tally)]
+        forgotten = {video_id for video_id in {track.video_id for track in tracks} if layout.is_forgotten(video_id)}
+        tracks = [track for track in tracks if track.video_id not in forgotten]  # in files of several videos
         title = args.title or f"Tracks of {args.tracks_dir.name}"
         page = make_page(tracks, args.videos_dir, title=title, max_tracks=args.max_tracks, tally=tally)
         try:

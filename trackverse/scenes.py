@@ -285,6 +285,8 @@ def load(path: Path) -> VideoScenes | None:
         entry = jsonl.read_json(path)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise RecordError(f"{path}: can't be read ({error.strerror})", reason="bad scenes file") from error
     try:
         video_id = check_name(entry["video_id"])
         if video_id != path.stem:
@@ -370,7 +372,7 @@ def _mined_parts(layout: Layout, vocab: str, num_parts: int) -> Iterator[tuple[P
 
 
 def _holds(path: Path, content: bytes) -> bool:
-    return path.exists() and path.read_bytes() == content
+    return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
 
 
 def _all_cut(layout: Layout) -> Iterator[VideoScenes]:

@@ -9,7 +9,8 @@ those of videos with a single track.
 
 Reads   the index of --tracks_dir, which is brought up to date as by curate_db.py.
 Writes  train.txt, val.txt and test.txt, the ids of the videos (for curate_db.py --exclude_videos), and split.json:
-        arguments, seed, sizes, the groups of near-duplicates, a fingerprint of the input. Each whole or not at all.
+        arguments, seed, sizes, the groups of near-duplicates, a fingerprint of the input. Each whole or not at all, and
+        split.json last: without it the lists are not finished.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -28,11 +31,12 @@ from trackverse import __version__, cli, curate, files
 from trackverse.curate import TrackTable
 from trackverse.errors import SetupError
 from trackverse.index import ready_index
-from trackverse.layout import TracksLayout
+from trackverse.layout import SPLIT_NAME as TOLD_NAME
+from trackverse.layout import SPLIT_PARTS as NAMES
+from trackverse.layout import TracksLayout, lock_path
 from trackverse.types import Int64
 
 log = logging.getLogger("trackverse.split")
-NAMES = ("train", "val", "test")
 CELL_S = 2.0  # twins share a cell of time of this length in at least one of two grids if they are within a second
 AREA_CELL = np.log(2.0)  # likewise, of areas: twins whose boxes differ by less than a factor of √2
 MIN_TWINS = 2
@@ -60,7 +64,7 @@ def near_duplicates(table: TrackTable, min_share: float) -> Int64:
 
 def _twins(table: TrackTable) -> Iterator[tuple[int, int]]:
     """Pairs of tracks of different videos that look like copies by class, time and size; some of them twice."""
-    area = np.nan_to_num(np.log(np.maximum(table["area"].astype(np.float64), 1e-6)), nan=0.0)
+    area = np.nan_to_num(np.log(np.clip(table["area"].astype(np.float64), 1e-6, 1e6)), nan=0.0)
     values = (table["start_s"] / CELL_S, table["end_s"] / CELL_S, area / AREA_CELL)
     for shifts in np.ndindex(2, 2, 2):  # two grids of each value: who is near shares a cell in one of them
         cells = [np.floor(value + shift / 2).astype(np.int64) for value, shift in zip(values, shifts, strict=True)]
@@ -93,6 +97,18 @@ def assign(groups: Int64, sizes: Int64, shares: Sequence[float], rng: np.random.
         split_of[group] = split
         filled[split] += weights[group]
     return split_of[groups]
+
+
+def write(folder: Path, lists: dict[str, list[str]], told: dict[str, Any]) -> None:
+    """The lists, and last what is told of them: without it, they may be of two different splits."""
+    told_path = folder / TOLD_NAME
+    with files.claim(lock_path(told_path), wait=True):
+        told_path.unlink(missing_ok=True)
+        for name, video_ids in lists.items():
+            with files.atomic_write(folder / f"{name}.txt") as file:
+                file.write("".join(f"{video_id}\n" for video_id in video_ids).encode())
+        with files.atomic_write(told_path) as file:
+            file.write(json.dumps(told, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def make_parser() -> cli.Parser:
@@ -131,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rebuild=False,
             watch=lambda items, total: cli.progress(items, what="track files", total=total),
         ) as index:
-            table = curate.make_table(index, dropped=Counter())
+            table = curate.make_table(index, dropped=Counter(), is_forgotten=layout.is_forgotten)
             groups = near_duplicates(table, args.min_share)
             sizes = np.bincount(table.videos, minlength=len(table.video_ids))
             splits = assign(groups, sizes, args.shares, np.random.default_rng(args.seed))
@@ -147,11 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         told["near_duplicates"] = [[table.video_ids[video] for video in group.tolist()] for group in copies]
         log.info("%d groups of near-duplicate videos", len(copies))
         if not args.dry_run:
-            for name, video_ids in lists.items():
-                with files.atomic_write(args.output_dir / f"{name}.txt") as file:
-                    file.write("".join(f"{video_id}\n" for video_id in video_ids).encode())
-            with files.atomic_write(args.output_dir / "split.json") as file:
-                file.write(json.dumps(told, indent=1, ensure_ascii=False).encode() + b"\n")
+            write(args.output_dir, lists, told)
         return 1 if told["left_out"] else 0
 
     return cli.run(make)

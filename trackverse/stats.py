@@ -64,7 +64,7 @@ def stats_of(table: TrackTable, rows: Int64 | None = None, *, motion: str = "box
         "motion in sizes/s": table[motion][where],
         "score": table["score"][where],
     }
-    values = {name: column[~np.isnan(column)] for name, column in columns.items()}
+    values = {name: column[np.isfinite(column)] for name, column in columns.items()}
     values["tracks of a class"] = np.array(list(sizes.values()), np.float64)
     values["tracks of a video"] = by_video[by_video > 0].astype(np.float64)
     return Stats(sizes, int((by_video > 0).sum()), values)

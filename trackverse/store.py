@@ -88,7 +88,9 @@ class TrackStore:
         files.check_claims()
         if path.is_symlink():
             raise RecordError(f"{path}: is a link, and nothing is written through links", reason="a link in the way")
-        with open(path, "ab") as file:
+        if path.exists() and not path.is_file():
+            raise RecordError(f"{path}: is no file that could be added to", reason="not a file")
+        with files.open_to_change(path, "ab") as file:
             _check_not_cut(path, file.tell(), committed_bytes)
             file.truncate(committed_bytes)
             file.write(data)

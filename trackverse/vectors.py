@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trackverse.files import open_regular
 from trackverse.types import Float32
 
 
@@ -27,6 +28,7 @@ def load_matrix(path: Path) -> npt.NDArray[Any]:
     Mapped into memory first, which fails where the header claims more than the file has.
     """
     try:
+        open_regular(path).close()
         rows: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     # numpy reads the header as Python, which has many ways to be wrong.
     except (EOFError, OverflowError, MemoryError, RecursionError, SyntaxError, TypeError, TokenError) as error:

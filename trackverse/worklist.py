@@ -214,6 +214,8 @@ class Worklist(Generic[Item]):
                 self._note(unmarked, self._failures.get(unmarked))
         except ItemError as error:
             self._fail(key, error)
+        except (IsADirectoryError, NotADirectoryError) as error:  # likewise: other items have other paths
+            self._fail(key, ItemError(f"{error.filename}: {error.strerror}", reason="something in the way"))
         except MemoryError as error:  # the item's doing: the next one may well fit
             self._fail(key, ItemError(f"memory ran out ({error})", reason="out of memory", retry=True))
         else:

@@ -15,6 +15,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 
 from trackverse.errors import SetupError
 
+# A part of a pickle may hang at many places of the tree: a few bytes can make more places than could be looked at.
+MAX_NODES = 100_000
 DTYPES = {
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
@@ -135,11 +138,14 @@ def _rebuild_tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *_
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def _leaves(tree: Any, name: str) -> Iterator[tuple[str, _Tensor]]:
-    """The tensors of a module tree or a (nested) dict, by dotted name."""
+def _leaves(tree: Any, name: str, seen: Iterator[int] | None = None) -> Iterator[tuple[str, _Tensor]]:
+    """The tensors of a module tree or a (nested) dict, by dotted name. Raises ValueError for more than `MAX_NODES`."""
+    seen = count() if seen is None else seen
+    if next(seen) == MAX_NODES:
+        raise ValueError(f"a tree of more than {MAX_NODES} parts")
     if isinstance(tree, _Tensor):
         yield name, tree
     children = tree.attributes if isinstance(tree, _Module) else tree
     if isinstance(children, dict):
         for key, child in children.items():
-            yield from _leaves(child, f"{name}.{key}" if name else str(key))
+            yield from _leaves(child, f"{name}.{key}" if name else str(key), seen)
