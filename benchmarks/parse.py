@@ -6,6 +6,8 @@
 ahead       as parse_tracks.py does it: frames are decoded in a thread while the detector computes.
 in turn     decode a batch, detect in it, associate, decode the next one.
 
+The second pass over the tracks is part of both.
+
 Both track the demo's street and commit the tracks to a store. The goal is 90 % of the wall time inside the detector.
 """
 
@@ -24,6 +26,7 @@ from trackverse.detectors.batching import FittingBatches
 from trackverse.detectors.protocol import Detector
 from trackverse.filters import FilterConfig
 from trackverse.layout import ASSETS_DIR, REPO_DIR, TracksLayout
+from trackverse.refine import RefineConfig
 from trackverse.store import TrackStore
 from trackverse.tracking import TrackingSettings, track_clip
 from trackverse.tracking_flags import TRACKING_DEFAULTS
@@ -52,7 +55,8 @@ class Timed:
 def track_street(detector: Timed, choice: Choice, end_s: float) -> tuple[float, float]:
     """Seconds in all, and in the detector, of tracking the street until `end_s` and storing the tracks."""
     filters = FilterConfig(min_track_area=0.0)
-    settings = TrackingSettings(choice, 16.0, DEFAULTS[choice.name], TRACKING_DEFAULTS[choice.name], filters)
+    tracker = TRACKING_DEFAULTS[choice.name]
+    settings = TrackingSettings(choice, 16.0, DEFAULTS[choice.name], tracker, filters, RefineConfig())
     clip = Clip("street", "street.0.mp4", 0.0, end_s)
     detector.seconds = 0.0
     with tempfile.TemporaryDirectory() as folder:

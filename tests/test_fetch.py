@@ -119,6 +119,16 @@ def test_without_length_or_hash_a_torn_file_could_not_be_told(server: ResumeServ
     assert left_in(tmp_path) == set()
 
 
+@pytest.mark.parametrize("sha256", [None, SHA256], ids=["no hash", "hash"])
+def test_a_stream_without_end_does_not_fill_the_disk(sha256: str | None, server: ResumeServer, tmp_path: Path) -> None:
+    server.files["w.pth"] = Served(BODY, chunked=True)
+    config = FetchConfig(timeout_s=5, max_bytes=CUT)
+    with pytest.raises(ItemError, match=r"w\.pth: it does not end after 0 MB") as caught:
+        fetch(f"{server.url}/w.pth", tmp_path / "w.pth", sha256=sha256, config=config)
+    assert caught.value.reason == "no end"
+    assert left_in(tmp_path) == set()
+
+
 def leave_a_part(server: ResumeServer, folder: Path) -> None:
     """The first 300 kB of BODY, as a broken run leaves them."""
     server.files["w.pth"] = Served(BODY, cut_after=CUT)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +199,42 @@ def test_a_custom_vocabulary_is_encoded_once_and_then_kept(
     mine.write_text("person\nBand Aid\ncat\n")
     load_vocabulary(str(mine))
     assert encoded == [1, 1]
+
+
+def test_of_workers_that_start_at_once_one_encodes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The tower's part is played by one that takes its time."""
+    encoded: list[int] = []
+
+    def encode(tokens: list[list[int]], weights: Path) -> np.ndarray:
+        encoded.append(len(tokens))
+        time.sleep(0.3)
+        return np.ones((len(tokens), 512), np.float32)
+
+    monkeypatch.setattr(vocabulary.text_tower, "tokenize", lambda prompts: [[1, 2]] * len(prompts))
+    monkeypatch.setattr(vocabulary.text_tower, "encode", encode)
+    monkeypatch.setattr(vocabulary.weights, "find_with_sha256", lambda name: (tmp_path / "w.pt", "0" * 64))
+    mine = tmp_path / "mine.txt"
+    mine.write_text("cat\ndog\n")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(load_vocabulary, [str(mine)] * 4))
+    assert encoded == [2]
+    assert all((vocab.matrix == 1).all() for vocab in found)
+    assert [path.suffix for path in (folder / "vocabularies").iterdir()] == [".npy"]
+
+
+def test_a_folder_that_can_t_be_written_costs_the_time_again_and_no_more(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(vocabulary.text_tower, "tokenize", lambda prompts: [[1, 2]] * len(prompts))
+    monkeypatch.setattr(vocabulary.text_tower, "encode", lambda tokens, weights: np.ones((len(tokens), 512)))
+    monkeypatch.setattr(vocabulary.weights, "find_with_sha256", lambda name: (tmp_path / "w.pt", "0" * 64))
+    (folder / "vocabularies").write_text("not a folder")
+    mine = tmp_path / "mine.txt"
+    mine.write_text("cat\ndog\n")
+    assert load_vocabulary(str(mine)).matrix.shape == (512, 2)
+    assert "can't keep the classifier for the next time" in caplog.text
 
 
 @pytest.mark.slow

@@ -30,12 +30,14 @@ Report = Callable[[int, int | None], None]
 class FetchConfig:
     """`timeout_s`: longest silence of a server. `tries`: how many in a row may bring nothing new before we give up;
     between them pauses of `pause_s`, twice that, four times that … `proxy`: a URL; None leaves it to the environment.
+    `max_bytes`: of a file whose length the server doesn't say; all that is fetched is smaller than 4 GB.
     """
 
     timeout_s: float = 30
     tries: int = 4
     pause_s: float = 1
     proxy: str | None = None
+    max_bytes: int = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class _BrokenError(Exception):
 
 class _StaleError(_BrokenError):
     """What is there can't be gone on from: the next request asks for all."""
+
+
+class _EndlessError(Exception):
+    """More bytes than any file that we want has."""
 
 
 def fetch(
@@ -161,10 +167,14 @@ def _ask(url: str, part: _Part, sha256: str | None, size: int | None, config: Fe
             _settle(response, part, _Origin(url, validator, total), verifiable=sha256 is not None)
             _check_space(part, total)
             with open(part.path, "ab") as file:
-                _receive(response, file, total, report)
+                for num_bytes in _receive(response, file, config.max_bytes if total is None else None):
+                    report(num_bytes, total)
     except _StaleError:
         part.discard()
         raise
+    except _EndlessError as error:
+        part.discard()
+        raise ItemError(f"{url}: {error}", reason="no end") from error
     if total is not None and part.size != total:
         raise _BrokenError(f"the connection ended after {part.size} of {total} bytes")
 
@@ -247,10 +257,13 @@ def _check_space(part: _Part, total: int | None) -> None:
         raise SetupError(f"{part.path.parent}: {missing / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
 
 
-def _receive(response: http.client.HTTPResponse, file: BinaryIO, total: int | None, report: Report) -> None:
+def _receive(response: http.client.HTTPResponse, file: BinaryIO, max_bytes: int | None) -> Iterator[int]:
+    """How many bytes the file has, after each block."""
     for block in _blocks(response):
         file.write(block)
-        report(file.tell(), total)
+        if max_bytes is not None and file.tell() > max_bytes:
+            raise _EndlessError(f"it does not end after {max_bytes / 1e6:.0f} MB, and doesn't say when it will")
+        yield file.tell()
 
 
 def _blocks(response: http.client.HTTPResponse) -> Iterator[bytes]:

@@ -112,8 +112,8 @@ def _encoded_matrix(path: Path, labels: tuple[str, ...]) -> Float32:
     prompts = [PROMPT.format(label) for label in labels]
     key = hashlib.sha256(json.dumps([prompts, weights_sha256]).encode()).hexdigest()[:32]
     kept_path = weights.folder() / "vocabularies" / f"{key}.npy"
-    kept = _load_matrix(kept_path) if kept_path.exists() else None
-    if kept is not None and kept.shape == (text_tower.EMBEDDING_DIM, len(labels)):
+    kept = _kept_matrix(kept_path, len(labels))
+    if kept is not None:
         return kept
     tokens = text_tower.tokenize(prompts)
     for number, prompt in enumerate(tokens, start=1):
@@ -121,14 +121,27 @@ def _encoded_matrix(path: Path, labels: tuple[str, ...]) -> Float32:
             raise SetupError(
                 f"{path}, line {number}: {len(prompt)} tokens, CLIP reads {text_tower.MAX_TOKENS}; use a shorter name"
             )
-    log.info("%s: %d classes through CLIP's text tower, once", path.name, len(labels))
-    matrix = np.ascontiguousarray(text_tower.encode(tokens, weights_path).T)
+    matrix = None
     try:
-        with files.claim(lock_path(kept_path), wait=True), files.atomic_write(kept_path) as file:
-            np.save(file, matrix)
+        with files.claim(lock_path(kept_path), wait=True):  # of many workers that start at once, one does it
+            matrix = _kept_matrix(kept_path, len(labels))
+            if matrix is None:
+                matrix = _encode(path, tokens, weights_path)
+                with files.atomic_write(kept_path) as file:
+                    np.save(file, matrix)
     except OSError as error:
         log.warning("%s: can't keep the classifier for the next time: %s", kept_path, error.strerror)
-    return matrix
+    return _encode(path, tokens, weights_path) if matrix is None else matrix
+
+
+def _encode(path: Path, tokens: list[list[int]], weights_path: Path) -> Float32:
+    log.info("%s: %d classes through CLIP's text tower, once", path.name, len(tokens))
+    return np.ascontiguousarray(text_tower.encode(tokens, weights_path).T)
+
+
+def _kept_matrix(path: Path, num_labels: int) -> Float32 | None:
+    kept = _load_matrix(path) if path.exists() else None
+    return kept if kept is not None and kept.shape == (text_tower.EMBEDDING_DIM, num_labels) else None
 
 
 def _load_matrix(path: Path) -> Float32 | None:
