@@ -25,6 +25,7 @@ MIN_WEIGHT = 0.25
 MIN_WITHIN = 1e-4
 # What lies within this many looks of a change decides about it, so that what happened long before doesn't hide it.
 CHANGE_WINDOW = 8
+BLOCK_LOOKS, BLOCK_COLUMNS = 4096, 128
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,29 @@ def fit(sums: Float64, nums: Float64, track_of: Int64, start_s: Float64, end_s: 
     `sums` (S, D) and `nums` (S,) of all looks (0 and 0: unknown), `track_of` (S,) the row of their track, `start_s` and
     `end_s` (N,). The medians over tracks keep a few that mix two objects from counting.
     """
-    known = nums >= MIN_WEIGHT
-    looks, track_of = sums[known] / nums[known, None], track_of[known]
-    counts = np.bincount(track_of, minlength=len(start_s))
+    known = np.flatnonzero(nums >= MIN_WEIGHT)
+    counts = np.bincount(track_of[known], minlength=len(start_s))
     long = counts >= MIN_LOOKS
-    means = totals(looks, track_of, len(start_s)) / np.maximum(counts, 1)[:, None]
-    offset = (looks - means[track_of])[long[track_of]]
     rows = np.flatnonzero(long)
     if len(rows) < 2:
         return None
-    scatter = np.bincount(track_of, ((looks - means[track_of]) ** 2).sum(axis=1), minlength=len(start_s))
+    # In blocks: the looks of a hundred tracks of ten minutes take a gigabyte, and should not be there several times.
+    blocks = np.split(known, np.arange(BLOCK_LOOKS, len(known), BLOCK_LOOKS))
+    means = np.zeros((len(start_s), sums.shape[1]))
+    for block in blocks:
+        means += totals(sums[block] / nums[block, None], track_of[block], len(start_s))
+    means /= np.maximum(counts, 1)[:, None]
+    scatter = np.zeros(len(start_s))
+    few, inner = [], np.zeros((sums.shape[1],) * 2)
+    is_tall = counts[rows].sum() > sums.shape[1]
+    for block in blocks:
+        offset = sums[block] / nums[block, None] - means[track_of[block]]
+        scatter += np.bincount(track_of[block], (offset**2).sum(axis=1), minlength=len(start_s))
+        offset = offset[long[track_of[block]]]
+        if is_tall:
+            inner += offset.T @ offset
+        else:
+            few.append(offset)
     within = max(float(np.median(scatter[rows] / (counts[rows] - 1))), MIN_WITHIN)
     a, b = np.nonzero(np.triu((start_s[rows, None] < end_s[rows]) & (start_s[rows] < end_s[rows, None]), 1))
     if not len(a):
@@ -68,7 +82,9 @@ def fit(sums: Float64, nums: Float64, track_of: Int64, start_s: Float64, end_s: 
     between = float(np.median(distance2 - noise)) / 2
     if between <= 0:
         return None  # the objects look alike: nothing to tell them apart by
-    inner = offset.T @ offset if offset.shape[0] > offset.shape[1] else offset @ offset.T
+    if few:
+        offset = np.concatenate(few)
+        inner = offset @ offset.T
     spread = float((inner**2).sum())
     return LookModel(within, between, float(np.trace(inner)) ** 2 / spread if spread > 0 else 1.0)
 
@@ -78,8 +94,10 @@ def totals(values: Float64, group_of: Int64, num_groups: int) -> Float64:
     order = np.argsort(group_of, kind="stable")
     groups, first = np.unique(group_of[order], return_index=True)
     sums = np.zeros((num_groups, values.shape[1]))
-    if len(groups):
-        sums[groups] = np.add.reduceat(values[order], first, axis=0)
+    # Some columns at a time: `values` may take half a gigabyte, and should not be there twice.
+    for start in range(0, values.shape[1] if len(groups) else 0, BLOCK_COLUMNS):
+        columns = slice(start, start + BLOCK_COLUMNS)
+        sums[groups, columns] = np.add.reduceat(values[order, columns], first, axis=0)
     return sums
 
 

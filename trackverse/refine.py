@@ -83,6 +83,7 @@ def refined(tracks: Sequence[Track], config: RefineConfig, *, frame_times_s: Flo
     pieces = _Pieces.of(tracks)
     model = looks.fit(pieces.look_sums, pieces.look_nums, pieces.track_of_look, pieces.start_s, pieces.end_s)
     if model is not None:
+        del pieces
         tracks = [part for track in tracks for part in _cut(track, model, config)]
         pieces = _Pieces.of(tracks)
     chains = _chains(pieces, model, config)
@@ -209,16 +210,20 @@ class _Pieces:
         xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
         lengths = np.array([len(track) for track in tracks])
         first = np.cumsum(lengths) - lengths
-        sums, nums = zip(*map(_looks_of, tracks), strict=True)
+        num_looks = [len(track.looks) for track in tracks]
+        look_sums, nums = np.empty((sum(num_looks), tracks[0].looks.shape[1])), np.empty(sum(num_looks))
+        for track, end in zip(tracks, np.cumsum(num_looks), strict=True):  # no list beside: they may take a gigabyte
+            own = slice(end - len(track.looks), end)
+            look_sums[own], nums[own] = _looks_of(track)
         return _Pieces(
             times_s[first],
             times_s[first + lengths - 1],
             motion.fit_ends(times_s, xyxy, first, head=True),
             motion.fit_ends(times_s, xyxy, first, head=False),
             Scene.of(xyxy),
-            np.concatenate(sums),
-            np.concatenate(nums),
-            np.repeat(np.arange(len(tracks)), [len(num) for num in nums]),
+            look_sums,
+            nums,
+            np.repeat(np.arange(len(tracks)), num_looks),
             np.stack([_class_sum(track) for track in tracks]),
         )
 
