@@ -21,13 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode, SceneManager, open_video
 
-from trackverse import metafile, quality, scenes, weights
+from trackverse import metafile, quality, scenes, shots, weights
 from trackverse.errors import RecordError, VideoError
 from trackverse.flat_drawing import FlatDrawing
 from trackverse.layout import Layout
 from trackverse.quality import ScoreFilter, judge_clip, judge_frames, technical_quality
-from trackverse.scenes import CutConfig, CutFinder, Segment, VideoScenes, balance, plan_segments, why_drop_length
+from trackverse.scenes import CutConfig, Segment, VideoScenes, balance, plan_segments, why_drop_length
 from trackverse.segments import JudgingOnTheWay, detect_scenes, find_segments
+from trackverse.shots import CutFinder, FadeFinder
 from trackverse.types import Clip, SourceVideo
 from trackverse.video import CloseLook, glance_through, probe, read_frames
 
@@ -192,7 +193,7 @@ def test_change_is_scored_as_pyscenedetect_does() -> None:
     for number, (old, new) in enumerate(pairwise(images)):
         detector.process_frame(FrameTimecode(2 * number, float(FPS)), cv2.cvtColor(old, cv2.COLOR_RGB2BGR))
         detector.process_frame(FrameTimecode(2 * number + 1, float(FPS)), cv2.cvtColor(new, cv2.COLOR_RGB2BGR))
-        assert scenes.content_change(old, new) == pytest.approx(detector._frame_score, abs=1e-6)
+        assert shots.content_change(old, new) == pytest.approx(detector._frame_score, abs=1e-6)
 
 
 @pytest.mark.parametrize("detector", ["adaptive", "content"])
@@ -203,6 +204,56 @@ def test_cuts_are_those_that_pyscenedetect_finds_on_full_frames(shots_video: Pat
     manager.detect_scenes(open_video(str(shots_video), backend="opencv"))
     theirs = [floor_ms(start.frame_num) for start, _ in manager.get_scene_list()]
     assert [start_s for start_s, _ in detect_scenes(shots_video, probe(shots_video), detector)] == theirs
+
+
+HOW_IT_DIMS = {
+    "fades through black": (np.array([1, 0.8, 0.6, 0.4, 0.2, 0, 0.2, 0.4, 0.6, 0.8, 1]), 0, True),
+    "fades through white": (np.array([1, 0.8, 0.6, 0.4, 0.2, 0, 0.2, 0.4, 0.6, 0.8, 1]), 255, True),
+    "half a second of black": (np.array([1, 0.5, *[0] * 15, 0.5, 1]), 0, True),
+    "dark, not black": (np.array([1, 0.8, 0.6, 0.6, 0.8, 1]), 0, False),
+}
+
+
+@pytest.mark.parametrize("step", [1, 2], ids=["every frame", "every other"])
+@pytest.mark.parametrize("same", [False, True], ids=["another shot", "the same shot"])
+@pytest.mark.parametrize(("shares", "ground", "is_fade"), HOW_IT_DIMS.values(), ids=HOW_IT_DIMS)
+def test_fades_are_found_and_what_comes_back_is_none(
+    shares: np.ndarray, ground: int, is_fade: bool, same: bool, step: int
+) -> None:
+    """Cameras that pan slowly; a light that fails, or a flash, shows the same again."""
+    views = [cv2.resize(landscape(seed), (128, 36), interpolation=cv2.INTER_AREA) for seed in (1, 1 if same else 3)]
+    around = np.ones(40)
+    dim = np.concatenate([around, shares, around])
+    middle = 40 + len(shares) // 2
+    finder = FadeFinder()
+    found = []
+    for number, share in list(enumerate(dim.tolist()))[middle % step :: step]:
+        view = views[number >= middle][:, number // 16 : number // 16 + 64]
+        found += finder.see((share * view + (1 - share) * ground).astype(np.uint8), number / FPS)
+    assert len(found) == (is_fade and not same)
+    assert all(abs(at - middle / FPS) <= 2 / FPS for at in found)
+
+
+def test_a_second_of_black_is_a_shot_of_its_own_and_black_at_the_ends_is_none() -> None:
+    finder = FadeFinder()
+    view = landscape(1)[:36, :64]
+    lit = np.array([0] * 20 + [1] * 40 + [0] * 45 + [1] * 40 + [0] * 20)
+    found = [at for number, one in enumerate(lit) for at in finder.see(view * np.uint8(one), number / FPS)]
+    assert found == [60 / FPS, 105 / FPS]
+
+
+@pytest.mark.parametrize(("length", "is_cut"), [(1, False), (3, False), (10, False), (30, True)])
+@pytest.mark.parametrize("what", ["flash", "dark", "another picture"])
+def test_a_picture_that_is_soon_back_is_no_cut(what: str, length: int, is_cut: bool) -> None:
+    other = {"flash": np.full((36, 64, 3), 240, np.uint8), "dark": np.zeros((36, 64, 3), np.uint8)}
+    finder = CutFinder("adaptive")
+    found = []
+    for number in range(100):
+        image = landscape(1)[:36, number // 3 : number // 3 + 64]
+        if 40 <= number < 40 + length:
+            image = other.get(what, landscape(2)[:36, :64])
+        found += finder.see(np.ascontiguousarray(image), number / FPS)
+    assert bool(found + finder.rest()) == is_cut
 
 
 def test_without_a_detector_the_video_is_one_scene(shots_video: Path) -> None:

@@ -24,7 +24,7 @@ ROWS = (
     ),
     (
         "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",
-        "records", "appearance", "flat_drawing", "slurm_queue", "looks", "motion", "smoothing", "members",
+        "records", "appearance", "flat_drawing", "shots", "slurm_queue", "looks", "motion", "smoothing", "members",
     ),
     ("columns",),
     ("index_entries",),

@@ -12,24 +12,18 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from fractions import Fraction
 from itertools import count, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trackverse import files, jsonl, metafile
 from trackverse.errors import RecordError
 from trackverse.layout import Layout, check_name, lock_path
-from trackverse.types import Clip, SourceVideo, UInt8
-
-if TYPE_CHECKING:
-    from scenedetect.common import FrameTimecode
-    from scenedetect.detector import SceneDetector
+from trackverse.types import Clip, SourceVideo
 
 log = logging.getLogger(__name__)
 
 DETECTORS = ("adaptive", "content", "none")
-LONG_SIDE = 64  # px; shot changes are as plain at this size, grain is less so, and looking at it costs next to nothing
 CLIP_NUMBER = re.compile(r"\.(\d{1,18})\.mp4$")
 MAX_PAST_END_S = 0.1  # durations are rounded: a span that ends this little after the video isn't counted
 Span = tuple[float, float]
@@ -100,56 +94,6 @@ def span_scenes(cuts: Iterable[float], duration_s: float) -> list[Span]:
     """The shots of a video as (start, end) s, without gaps, from the times of its cuts."""
     times_s = [0.0, *(cut_s for cut_s in cuts if cut_s < duration_s), duration_s]  # headers may be wrong
     return list(pairwise(to_milliseconds(time_s) for time_s in times_s))
-
-
-class CutFinder:
-    """Finds where new shots start, the first shot left out: the times in s of the frames before and after each cut.
-
-    Is shown all frames of a video, at even or uneven times, then asked for the `rest`.
-    """
-
-    def __init__(self, detector: str) -> None:
-        self._detector = _new_detector(detector)
-        # The times of the frame before and of the frame, by the latter in microseconds, which the detector hands back.
-        self._cuts: dict[int, tuple[float, float]] = {}
-        self._last: FrameTimecode | None = None
-
-    def see(self, image: UInt8, time_s: float) -> list[tuple[float, float]]:
-        """The cuts that are certain once this (H, W, 3) RGB frame is known: a few frames late."""
-        import cv2
-        from scenedetect.common import FrameTimecode, Timecode
-
-        before_s = -math.inf if self._last is None else self._cuts[self._last.pts][1]
-        # The frame rate has to be there; with a time in it, it is not looked at.
-        self._last = FrameTimecode(Timecode(round(time_s * 1e6), Fraction(1, 1_000_000)), fps=1.0)
-        self._cuts[self._last.pts] = (before_s, time_s)
-        return self._new_shots(self._detector.process_frame(self._last, cv2.cvtColor(image, cv2.COLOR_RGB2BGR)))
-
-    def rest(self) -> list[tuple[float, float]]:
-        """The cuts that only the end of the video makes certain."""
-        return [] if self._last is None else self._new_shots(self._detector.post_process(self._last))
-
-    def _new_shots(self, found: Iterable[FrameTimecode]) -> list[tuple[float, float]]:
-        cuts = [self._cuts[pts] for pts in sorted({cut.pts for cut in found})]
-        return [cut for cut in cuts if cut[0] > -math.inf]
-
-
-def content_change(before: UInt8, after: UInt8) -> float:
-    """How much two (H, W, 3) RGB frames differ: PySceneDetect's score, the mean over hue, saturation and brightness."""
-    import cv2
-
-    old, new = (cv2.cvtColor(image, cv2.COLOR_RGB2HSV) for image in (before, after))
-    return float(cv2.absdiff(old, new).mean())
-
-
-def _new_detector(name: str) -> SceneDetector:
-    """A detector of hard cuts. Slow dissolves are not found."""
-    from scenedetect.detectors import AdaptiveDetector, ContentDetector
-
-    if name == "content":
-        return ContentDetector(min_scene_len=0.6)
-    # The best single setting of PySceneDetect's own benchmark over BBC, AutoShot and ClipShots.
-    return AdaptiveDetector(adaptive_threshold=3.5, window_width=3, min_scene_len=0.6)
 
 
 def to_milliseconds(time_s: float) -> float:

@@ -14,19 +14,17 @@ from trackverse import quality
 from trackverse.errors import VideoError
 from trackverse.quality import ScoreFilter, Scores, Verdict, judge_clip, judge_frames
 from trackverse.scenes import (
-    LONG_SIDE,
     CutConfig,
-    CutFinder,
     Segment,
     Span,
     VideoScenes,
-    content_change,
     num_listed,
     plan_segments,
     span_scenes,
     to_milliseconds,
     why_drop_length,
 )
+from trackverse.shots import LONG_SIDE, MIN_SHOT_S, CutFinder, FadeFinder, content_change
 from trackverse.types import SourceVideo, UInt8
 from trackverse.video import CloseLook, VideoInfo, glance_through, probe
 
@@ -90,22 +88,45 @@ def detect_scenes(
     glances = glance_through(
         video_path, long_side=LONG_SIDE, sample_fps=sample_fps, sample_long_side=quality.LONG_SIDE, fast=fast
     )
-    finder = CutFinder(detector)
-    cuts: list[float] = []
+    hard, fades = CutFinder(detector, every_frame=not fast), FadeFinder()
+    starts = _Starts()
     with CloseLook(video_path, LONG_SIDE) as close_look:
 
-        def note(found: Sequence[tuple[float, float]]) -> None:
-            exact = [_first_of_shot(close_look, *bounds) for bounds in found] if fast else [at for _, at in found]
-            cuts.extend(exact)
-            judging.cut(exact)
+        def note(cuts: Sequence[tuple[float, float]], faded: Sequence[float]) -> None:
+            exact = [_first_of_shot(close_look, *bounds) for bounds in cuts] if fast else [at for _, at in cuts]
+            judging.cut(starts.add(exact, faded))
 
         for glance in glances:
-            note(finder.see(glance.image, glance.time_s))
+            note(hard.see(glance.image, glance.time_s), fades.see(glance.image, glance.time_s))
             if glance.sample is not None:
                 judging.see(glance.sample, glance.time_s)
-        note(finder.rest())
+        note(hard.rest(), [])
     judging.end()
-    return span_scenes(sorted(set(cuts)), info.duration_s)
+    return span_scenes(sorted(starts.all_s), info.duration_s)
+
+
+class _Starts:
+    """Where shots start. A hard cut and a fade close together are one change, known by the one that was found first."""
+
+    def __init__(self) -> None:
+        self._hard: list[float] = []
+        self._faded: list[float] = []
+
+    @property
+    def all_s(self) -> set[float]:
+        return {*self._hard, *self._faded}
+
+    def add(self, hard: Sequence[float], faded: Sequence[float]) -> list[float]:
+        """Those of these times in s that are new."""
+        new_hard = [at for at in hard if _is_apart(at, self._faded)]
+        new_faded = [at for at in faded if _is_apart(at, self._hard + new_hard)]
+        self._hard += new_hard
+        self._faded += new_faded
+        return [*new_hard, *new_faded]
+
+
+def _is_apart(at_s: float, others_s: Sequence[float]) -> bool:
+    return all(abs(at_s - other_s) >= MIN_SHOT_S for other_s in others_s[-8:])
 
 
 def _first_of_shot(close_look: CloseLook, before_s: float, after_s: float) -> float:

@@ -52,6 +52,8 @@ def run_each(
                 error.add_note(where)
                 raise error
             yield answer
+        for worker, _ in workers:
+            worker.join(SECONDS_TO_END)  # told to end while it is at that by itself, it would complain
     finally:
         _end([worker for worker, _ in workers if worker.pid is not None])
 
