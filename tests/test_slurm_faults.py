@@ -222,7 +222,15 @@ class Campaign:
         within a minute, it may not have come further than its imports."""
         late = self.element(self.role["out of time"])
         self.wait_until(lambda: self.cluster.state(late) != "RUNNING", "the one whose time is up is requeued", 90)
-        self.cluster.ask("scontrol", "update", f"jobid={late}", "TimeLimit=60")
+
+        def has_its_hour_back() -> bool:
+            """Slurm changes nothing of a job while it completes, and says no."""
+            with contextlib.suppress(subprocess.CalledProcessError):
+                self.cluster.ask("scontrol", "update", f"jobid={late}", "TimeLimit=60")
+                return True
+            return False
+
+        self.wait_until(has_its_hour_back, "it has its hour back", 90)
 
         def all_run_again() -> bool:
             jobs = self.cluster.jobs()

