@@ -1,6 +1,6 @@
 # make demo   set up, then run the whole pipeline on the video that comes with the repository
 # make test   set up, then run the tests
-# make faults kill every stage wherever it changes a file, over 500 times in all (a quarter of an hour)
+# make faults kill every stage wherever it changes a file, over 800 times in all (a quarter of an hour)
 # make detic  install what the detector Detic needs (torch; several GB)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 

@@ -141,6 +141,10 @@ MISTAKES = {
     "no sequence": (lambda folder: (folder / "det.txt").unlink(), "no sequence there"),
     "no seqinfo.ini": (lambda folder: (folder / "seqinfo.ini").unlink(), "seqinfo.ini: must be readable"),
     "no frame rate": (lambda folder: (folder / "seqinfo.ini").write_text("[Sequence]\nseqLength=3"), "frameRate"),
+    "a million million frames": (
+        lambda folder: (folder / "seqinfo.ini").write_text(f"[Sequence]\nseqLength={10**12}\nframeRate=9"),
+        "seqLength is over",
+    ),
     "a frame rate of 0": (
         lambda folder: (folder / "seqinfo.ini").write_text("[Sequence]\nseqLength=3\nframeRate=0"),
         "above 0",

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode, SceneManager, open_video
 
-from trackverse import metafile, quality, scenes, shots, weights
+from trackverse import metafile, quality, scenes, segments, shots, weights
 from trackverse.errors import RecordError, VideoError
 from trackverse.flat_drawing import FlatDrawing
 from trackverse.layout import Layout
@@ -675,3 +675,12 @@ def test_wrong_usage_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_missing_video_is_an_error_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"download_videos\.py"):
         find_segments(SourceVideo("v", None, None), tmp_path / "v.mp4", CutConfig(), [], clip_mode=None)
+
+
+def test_more_spans_than_could_be_compared_are_the_videos_failure(tmp_path: Path) -> None:
+    """A line of metadata has room for a quarter of a million, which would take days."""
+    clips = tuple(Clip("video", f"video.{n}.mp4", n / 1000, n / 1000 + 5) for n in range(segments.MAX_SPANS + 1))
+    (tmp_path / "video.mp4").write_bytes(b"it is not even opened")
+    with pytest.raises(RecordError) as caught:
+        find_segments(SourceVideo("video", None, clips), tmp_path / "video.mp4", CutConfig(), [], clip_mode=None)
+    assert caught.value.reason == "too many spans"

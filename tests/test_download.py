@@ -567,12 +567,19 @@ def test_no_page_leads_to_another_scheme(url: str) -> None:
         ydl.urlopen(url)
 
 
-@pytest.mark.parametrize(
-    "host", ["10.1.2.3", "192.168.0.1", "169.254.169.254", "[::1]", "[::ffff:127.0.0.1]", "100.64.0.1", "224.0.0.1"]
-)
+PRIVATE = ["10.1.2.3", "192.168.0.1", "169.254.169.254", "[::1]", "[::ffff:127.0.0.1]", "100.64.0.1", "224.0.0.1"]
+IPV4_WITHIN = ["[64:ff9b::7f00:1]", "[64:ff9b::a00:1]", "[2002:7f00:1::]", "[::7f00:1]", "[64:ff9b:1::1]", "[fec0::1]"]
+
+
+@pytest.mark.parametrize("host", [*PRIVATE, *IPV4_WITHIN])
 def test_what_counts_as_private(host: str) -> None:
     with pytest.raises(Exception, match="a private address"):
         public_web.check_public(f"http://{host}/video.mp4")
+
+
+@pytest.mark.parametrize("host", ["1.1.1.1", "[2606:4700:4700::1111]", "[64:ff9b::101:101]", "[2002:101:101::]"])
+def test_what_counts_as_public(host: str) -> None:
+    public_web.check_public(f"http://{host}/video.mp4")
 
 
 def test_a_redirect_to_a_private_address_is_not_followed(

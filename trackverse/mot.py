@@ -17,6 +17,7 @@ from trackverse import files
 from trackverse.errors import SetupError
 from trackverse.types import Float64
 
+MAX_FRAMES = 24 * 3600 * 60  # a day at 60 a second, as of videos: each is walked through, whether it has boxes or not
 NUM_COLUMNS = 7  # frame, id, left, top, width, height, score
 
 
@@ -59,6 +60,8 @@ def read_sequence(folder: Path) -> Sequence:
         ) from error
     if not (0 < sequence.fps < np.inf and sequence.num_frames > 0):
         raise SetupError(f"{path}: frameRate and seqLength must be above 0")
+    if sequence.num_frames > MAX_FRAMES:
+        raise SetupError(f"{path}: seqLength is over {MAX_FRAMES}")
     return sequence
 
 

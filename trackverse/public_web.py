@@ -15,6 +15,10 @@ from yt_dlp.networking._helper import create_connection
 from yt_dlp.networking._urllib import HTTPHandler, UrllibRH
 from yt_dlp.networking.exceptions import RequestError
 
+# Gateways within a site, and what was once meant for sites, which Python takes for the Internet's.
+LOCAL_NETWORKS = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "fec0::/10", "::/96")))
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
+
 
 class PrivateAddressError(RequestError):  # type: ignore[misc]  # yt-dlp has no types
     """A RequestError that is not a network error, so that no extractor goes on after it."""
@@ -89,7 +93,14 @@ def check_public(url: str) -> None:
 
 def check_address(host: str, address: str) -> None:
     """Raises PrivateAddressError if the IP address at which `host` was found is not of the Internet."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    if not ip.is_global or ip.is_multicast:
+    ip = _carried(ipaddress.ip_address(address.partition("%")[0]))
+    if not ip.is_global or ip.is_multicast or any(ip in network for network in LOCAL_NETWORKS):
         raise PrivateAddressError(f"{host} is at {ip}, a private address (--allow_private lets it pass)")
+
+
+def _carried(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address that an IPv6 one stands for; else the address itself."""
+    if ip.version == 4:
+        return ip
+    translated = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else None
+    return ip.ipv4_mapped or ip.sixtofour or translated or ip

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trackverse import quality
-from trackverse.errors import VideoError
+from trackverse.errors import RecordError, VideoError
 from trackverse.quality import ScoreFilter, Scores, Verdict, judge_clip, judge_frames
 from trackverse.scenes import (
     CutConfig,
@@ -28,6 +28,7 @@ from trackverse.shots import LONG_SIDE, MIN_SHOT_S, CutFinder, FadeFinder, conte
 from trackverse.types import SourceVideo, UInt8
 from trackverse.video import CloseLook, VideoInfo, glance_through, probe
 
+MAX_SPANS = 10_000  # of a video: a day of clips of nine seconds. Each is compared with all before it
 DEFAULT_FPS = 25.0  # of files that tell none
 LATE_S = 1.0  # how long after its frame a cut is found, as a rule
 
@@ -40,13 +41,18 @@ def find_segments(
     *,
     clip_mode: str | None,
 ) -> VideoScenes:
-    """The scenes of a video and its segments, judged. Raises VideoError, reason "video missing" if there is no file.
+    """The scenes of a video and its segments, judged.
+
+    Raises VideoError, reason "video missing" if there is no file, and RecordError, reason "too many spans" for more
+    than `MAX_SPANS`.
 
     The video is decoded once. Only segments that were not judged on the way, such as those that begin and end between
     two samples, are read again.
     """
     if not video_path.exists():
         raise VideoError(f"{video_path}: not there, download_videos.py gets it", reason="video missing", retry=True)
+    if len(video.clips or ()) > MAX_SPANS:
+        raise RecordError(f"{video.video_id}: lists {len(video.clips or ())} spans", reason="too many spans")
     info = probe(video_path)
     spans = None if video.clips is None else [(clip.start_s, clip.end_s) for clip in video.clips]
     judging = JudgingOnTheWay(spans, info.duration_s, filters, config.least_kept_s)
