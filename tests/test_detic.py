@@ -196,10 +196,15 @@ def test_frames_of_a_batch_do_not_see_each_other(r18: Detic, coffee: Detections)
 
 
 def test_images_of_a_batch_may_differ_in_size(r18: Detic, coffee: Detections) -> None:
-    """The cat becomes 319 px high and the cup 320: both are padded to 320, so that nothing may change."""
-    both = r18([COFFEE, CHELSEA])
-    assert_same(coffee, both[0])
-    assert_same(r18(CHELSEA[None])[0], both[1])
+    """The cat becomes 319 px high and the cup 320: both are padded to 320. The others have other inputs."""
+    upright, wide = np.ascontiguousarray(COFFEE.transpose(1, 0, 2)), COFFEE[100:250]
+    images = [COFFEE, upright, CHELSEA, wide, COFFEE]
+    mixed = r18(images)
+    assert len(mixed) == len(images)
+    for number in (0, 4):
+        assert_same(coffee, mixed[number])
+    for number in (1, 2, 3):
+        assert_same(r18(images[number][None])[0], mixed[number])
 
 
 @pytest.mark.parametrize(("conf", "num_last"), [(0.3, 256), (0.7, 245), (1.0, 0)])

@@ -16,7 +16,7 @@ from trackverse.detectors.detic.cascade import FEATURE_DIM, TEXT_DIM, Boxes
 from trackverse.detectors.detic.checkpoint import load_network
 from trackverse.detectors.detic.device import multiplies_bfloat16, usable_device
 from trackverse.detectors.detic.finite import NotFiniteError
-from trackverse.detectors.detic.preprocess import network_hw, network_input, resize
+from trackverse.detectors.detic.preprocess import network_hw, network_input, padded_hw, resize
 from trackverse.errors import SetupError
 from trackverse.types import Detections, Float32, UInt8
 
@@ -64,28 +64,30 @@ class Detic:
         self.embedding_dim = FEATURE_DIM if with_embeddings else 0
 
     def __call__(self, images: UInt8 | Sequence[UInt8]) -> list[Detections]:
-        """One Detections a frame, of T (H, W, 3) uint8 RGB images in one pass: boxes in their pixels, best score first.
+        """One Detections a frame, of T (H, W, 3) uint8 RGB images: boxes in their pixels, best score first.
 
         `logits` (N, C) are probabilities, the mean over the three stages, without background and without the proposal's
-        score; `embeddings` (N, 1024) are the last stage's features as they come. Images may differ in size; the smaller
-        ones are then padded. Raises SetupError if the weights give numbers that are not finite.
+        score; `embeddings` (N, 1024) are the last stage's features as they come. Images of one size go through the
+        network in one pass; others change nothing. Raises SetupError if the weights give numbers that are not finite.
         """
-        if len(images) == 0:
-            return []
         resized = [resize(image, network_hw(image.shape[:2], *self._frame_size)) for image in images]
-        sizes = [image.shape[:2] for image in resized]
+        passes: dict[tuple[int, int], list[int]] = {}
+        for number, image in enumerate(resized):
+            passes.setdefault(padded_hw(image.shape[:2]), []).append(number)
+        found: dict[int, Detections] = {}
         try:
             with torch.inference_mode():
-                pixels = network_input(resized, self._device)
-                found = self.network(pixels, sizes, self._vocabulary, self._conf)
-                return [
-                    self._detections(boxes, small_hw, image.shape[:2])
-                    for boxes, small_hw, image in zip(found, sizes, images, strict=True)
-                ]
+                for numbers in passes.values():
+                    sizes = [resized[n].shape[:2] for n in numbers]
+                    pixels = network_input([resized[n] for n in numbers], self._device)
+                    boxes = self.network(pixels, sizes, self._vocabulary, self._conf)
+                    for n, own, small_hw in zip(numbers, boxes, sizes, strict=True):
+                        found[n] = self._detections(own, small_hw, images[n].shape[:2])
         except NotFiniteError as e:
             raise SetupError(
                 f"{self._weights}: the network's numbers are not finite; the weights must be damaged"
             ) from e
+        return [found[n] for n in range(len(resized))]
 
     def _detections(self, boxes: Boxes, small_hw: tuple[int, int], frame_hw: tuple[int, int]) -> Detections:
         """The detections among one image's boxes, in the pixels of the frame."""

@@ -29,13 +29,19 @@ def resize(image: UInt8, hw: tuple[int, int]) -> UInt8:
     return np.asarray(Image.fromarray(image).resize(hw[::-1], Image.Resampling.BILINEAR))
 
 
-def network_input(images: Sequence[UInt8], device: torch.device) -> Tensor:
-    """(T, 3, H, W) float32 of T resized RGB images, which may differ in size.
+def padded_hw(hw: tuple[int, int]) -> tuple[int, int]:
+    """The size of the network's input for a resized image of this size."""
+    height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in hw)
+    return height, width
 
-    All are padded at the right and the bottom to the size of the largest, rounded up to a multiple of 32.
+
+def network_input(images: Sequence[UInt8], device: torch.device) -> Tensor:
+    """(T, 3, H, W) float32 of T resized RGB images, which may differ in size if they are padded to the same one.
+
+    Padding is at the right and the bottom. What lies there is seen, so that more of it would change what is found.
     """
-    height, width = (-(-max(image.shape[axis] for image in images) // PAD_MULTIPLE) * PAD_MULTIPLE for axis in (0, 1))
-    padded = torch.zeros(len(images), 3, height, width, device=device)
+    (hw,) = {padded_hw(image.shape[:2]) for image in images}
+    padded = torch.zeros(len(images), 3, *hw, device=device)
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (RGB_MEAN, RGB_STD))
     for row, image in zip(padded, images, strict=True):
         pixels = torch.tensor(image, device=device, dtype=torch.float32).permute(2, 0, 1)
