@@ -23,7 +23,7 @@ from trackverse.detectors import (
     load_detector,
 )
 from trackverse.detectors.batching import FittingBatches
-from trackverse.detectors.nanodet import NanoDet
+from trackverse.detectors.nanodet import NanoDet, _vote
 from trackverse.detectors.protocol import Detector
 from trackverse.detectors.vocabulary import load_labels
 from trackverse.errors import SetupError
@@ -437,3 +437,14 @@ def embedder(name: str) -> Embedder:
         assert isinstance(detector, NanoDet) and detector._embedder is not None
         _EMBEDDERS[name] = detector._embedder
     return _EMBEDDERS[name]
+
+
+def test_boxes_of_neighbouring_cells_are_averaged_by_overlap_and_score() -> None:
+    """The first two are one person; the third is one beside, the fourth a dog in the same place."""
+    xyxy = np.array([[0, 0, 40, 80], [4, 0, 44, 80], [30, 0, 70, 80], [0, 0, 40, 80]], np.float32)
+    logits = np.array([[0.9, 0], [0.6, 0], [0.8, 0], [0, 0.5]], np.float32)
+    voted = _vote(xyxy, logits, np.array([0, 2]))
+    weight = 0.6 * 36 / 44
+    assert voted[0] == pytest.approx(np.array([4, 0, 4, 0]) * weight / (weight + 0.9) + [0, 0, 40, 80], rel=1e-5)
+    np.testing.assert_allclose(voted[1], xyxy[2])
+    assert _vote(xyxy, logits, np.zeros(0, np.int64)).shape == (0, 4)

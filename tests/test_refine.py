@@ -161,6 +161,13 @@ def test_joining_by_looks(case: str) -> None:
     assert all(len(owners(track)) == 1 for track in found)
 
 
+@pytest.mark.parametrize("x, num", [(1258.0, 2), (1000.0, 1)], ids=["at the side of the frame", "within the frame"])
+def test_who_leaves_the_picture_and_is_back_after_long_is_another_track(x: float, num: int) -> None:
+    tracks = [seen(range(100), x=x, look=RED), seen(range(260, 400), x=600.0, look=RED, seed=1), *OTHERS]
+    found = refine(tracks, CONFIG, frame_times_s=CLIP_S, frame_width=1280)
+    assert len(found) == num + len(OTHERS)
+
+
 def test_the_best_for_all_is_not_the_best_for_one() -> None:
     """A ends nearest to where B goes on; but then A's own end would be left over."""
     a, b = seen(range(40), x=100.0, owner=1), seen(range(40), x=128.0, owner=2)
@@ -252,6 +259,17 @@ def test_time_out_of_sight_does_not_make_a_track_long() -> None:
     assert why_drop(slow, (720, 1280), FilterConfig(80.0, 0.0)) is None
 
 
+def test_looks_that_change_slowly_all_over_the_clip_cut_nothing() -> None:
+    """Five people walk from shade into sun: each looks another way in the end, and all stay themselves."""
+    rng = np.random.default_rng(9)
+    crowd = []
+    for n in range(5):
+        track = seen(range(160), x=100.0 + 150 * n, look=rng.normal(0, 1, 16), owner=n + 1, seed=n)
+        sun = np.linspace(0, 1, len(track.looks))[:, None] * LOOK_FRAMES * rng.normal(0, 0.15, 16)
+        crowd.append(replace(track, looks=(track.looks + sun).astype(np.float32)))
+    assert [len(track) for track in again(crowd)] == [160] * 5
+
+
 # ---- smoothing
 
 
@@ -334,6 +352,17 @@ def test_tracks_of_one_frame_are_slips_unless_they_are_one_object() -> None:
     assert again([seen([n], x=100.0 + 300 * n, owner=n + 1) for n in range(3)]) == []
     (track,) = again([seen([0]), seen([1])])
     np.testing.assert_allclose(track.xyxy, seen([0, 1]).xyxy)
+
+
+def test_what_is_doubted_nearly_all_the_time_goes_and_who_is_hidden_half_of_the_time_stays() -> None:
+    def scored(owner: int, num_sure: int) -> Track:
+        scores = np.where(np.arange(100) < num_sure, 0.8, 0.3).astype(np.float32)
+        return replace(seen(range(100), x=200.0 * owner, owner=owner), scores=scores)
+
+    tracks = [scored(1, 100), scored(2, 50), scored(3, 20)]
+    found = refine(tracks, CONFIG, frame_times_s=CLIP_S, sure_score=0.5)
+    assert [track.xyxy[0, 0] for track in found] == pytest.approx([180, 380])
+    assert len(refine(tracks, CONFIG, frame_times_s=CLIP_S)) == 3
 
 
 @pytest.mark.parametrize("num_labels", [0, 1, 3])

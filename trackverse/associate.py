@@ -94,7 +94,8 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
         tracks += tracker.update(time_s, usable(_detections(rows[mine], embeddings[mine]), None, refused))
     tracks += tracker.finish()
     if args.refine:
-        return refine(tracks, RefineConfig(), frame_times_s=times_s)
+        sure, width = config.track_thresh, sequence.width
+        return refine(tracks, RefineConfig(), frame_times_s=times_s, sure_score=sure, frame_width=width)
     tracks = [track for track in tracks if len(track) >= MIN_SEEN]
     return tracks if args.raw_boxes else smooth_tracks(tracks)
 

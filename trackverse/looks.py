@@ -14,9 +14,10 @@ import numpy as np
 
 from trackverse.types import Float64, Int64
 
-# Share of the scatter of one object's looks that more looks don't average out: light, pose and what stands before it
-# change slowly. 0.2 to 0.35 do equally well, 0.1 is too sure of itself.
-LASTING = 0.25
+# Share of the scatter of one object's looks that more looks don't average out, because light, pose and what stands
+# before it change slowly: as much as the clip's tracks show from their first half to their second, but not less than
+# this (0.1 is too sure of itself), and never more than that they have nothing in common.
+LASTING, MAX_LASTING = 0.25, 2.0
 # A track of fewer looks says little about the scatter within a track.
 MIN_LOOKS = 3
 # A look worth less shows what stands before the object, and says nothing about how its own looks scatter.
@@ -30,15 +31,18 @@ BLOCK_LOOKS, BLOCK_COLUMNS = 4096, 128
 
 @dataclass(frozen=True)
 class LookModel:
-    """Variances, summed over all dimensions, and how many independent dimensions there seem to be."""
+    """Variances, summed over all dimensions, and how many independent dimensions there seem to be; `lasting`, the share
+    of `within` that more looks don't average out.
+    """
 
     within: float
     between: float
     num_dims: float
+    lasting: float = LASTING
 
     def evidence(self, distance2: Float64, num_a: Float64, num_b: Float64) -> Float64:
         """Log likelihood ratio of one object to two, for the squared distance of two means of so many looks."""
-        same = self.within * (2 * LASTING + (1 - LASTING) * (1 / num_a + 1 / num_b))
+        same = self.within * _noise(self.lasting, num_a, num_b)
         different = same + 2 * self.between
         ratio: Float64 = self.num_dims / 2 * (np.log(different / same) - distance2 * (1 / same - 1 / different))
         return ratio
@@ -63,11 +67,15 @@ def fit(sums: Float64, nums: Float64, track_of: Int64, start_s: Float64, end_s: 
         means += totals(sums[block] / nums[block, None], track_of[block], len(start_s))
     means /= np.maximum(counts, 1)[:, None]
     scatter = np.zeros(len(start_s))
+    # In the order of time, track by track: which looks are of a track's second half.
+    is_late = np.arange(len(known)) >= (np.cumsum(counts) - counts + counts // 2)[track_of[known]]
+    late_sums = np.zeros_like(means)
     few, inner = [], np.zeros((sums.shape[1],) * 2)
     is_tall = counts[rows].sum() > sums.shape[1]
-    for block in blocks:
+    for block, late in zip(blocks, np.split(is_late, np.arange(BLOCK_LOOKS, len(known), BLOCK_LOOKS)), strict=True):
         offset = sums[block] / nums[block, None] - means[track_of[block]]
         scatter += np.bincount(track_of[block], (offset**2).sum(axis=1), minlength=len(start_s))
+        late_sums += totals(offset[late], track_of[block][late], len(start_s))
         offset = offset[long[track_of[block]]]
         if is_tall:
             inner += offset.T @ offset
@@ -77,7 +85,8 @@ def fit(sums: Float64, nums: Float64, track_of: Int64, start_s: Float64, end_s: 
     a, b = np.nonzero(np.triu((start_s[rows, None] < end_s[rows]) & (start_s[rows] < end_s[rows, None]), 1))
     if not len(a):
         return None
-    noise = within * (2 * LASTING + (1 - LASTING) * (1 / counts[rows[a]] + 1 / counts[rows[b]]))
+    lasting = _lasting(late_sums, counts, within)
+    noise = within * _noise(lasting, counts[rows[a]], counts[rows[b]])
     distance2 = ((means[rows[a]] - means[rows[b]]) ** 2).sum(axis=1)
     between = float(np.median(distance2 - noise)) / 2
     if between <= 0:
@@ -86,7 +95,28 @@ def fit(sums: Float64, nums: Float64, track_of: Int64, start_s: Float64, end_s: 
         offset = np.concatenate(few)
         inner = offset @ offset.T
     spread = float((inner**2).sum())
-    return LookModel(within, between, float(np.trace(inner)) ** 2 / spread if spread > 0 else 1.0)
+    return LookModel(within, between, float(np.trace(inner)) ** 2 / spread if spread > 0 else 1.0, lasting)
+
+
+def _noise(lasting: float, num_a: Float64 | Int64, num_b: Float64 | Int64) -> Float64:
+    """The squared distance to be expected of two means of so many looks of one object, in `within`."""
+    noise: Float64 = 2 * lasting + np.maximum(1 - lasting, 0) * (1 / num_a + 1 / num_b)
+    return noise
+
+
+def _lasting(late_sums: Float64, counts: Int64, within: float) -> float:
+    """What share of the scatter `within` lasts, from how far the two halves of long tracks are apart: `late_sums`
+    (N, D) of the offsets of the second halves' looks from their track's mean, `counts` (N,) looks a track.
+    """
+    rows = np.flatnonzero(counts >= 2 * MIN_LOOKS)
+    if not len(rows):
+        return LASTING
+    num_early = counts[rows] // 2
+    num_late = counts[rows] - num_early
+    fleeting = 1 / num_early + 1 / num_late
+    # The offsets of the first half sum up to minus those of the second.
+    apart = (late_sums[rows] ** 2).sum(axis=1) * fleeting**2 / within
+    return float(np.clip(np.median((apart - fleeting) / (2 - fleeting)), LASTING, MAX_LASTING))
 
 
 def totals(values: Float64, group_of: Int64, num_groups: int) -> Float64:

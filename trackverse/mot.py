@@ -23,12 +23,15 @@ NUM_COLUMNS = 7  # frame, id, left, top, width, height, score
 
 @dataclass(frozen=True)
 class Sequence:
-    """What `seqinfo.ini` says: `fps` frames a second, `num_frames` of them; `benchmark` is "" where it names none."""
+    """What `seqinfo.ini` says: `fps` frames a second, `num_frames` of them; `benchmark` is "" where it names none, and
+    `width` px inf.
+    """
 
     folder: Path
     fps: float
     num_frames: int
     benchmark: str
+    width: float = np.inf
 
     @property
     def name(self) -> str:
@@ -53,7 +56,8 @@ def read_sequence(folder: Path) -> Sequence:
     try:
         parser.read_string(path.read_text(encoding="utf-8-sig"), source=str(path))
         info = parser["Sequence"]
-        sequence = Sequence(folder, float(info["frameRate"]), int(info["seqLength"]), info.get("benchmark", ""))
+        rate, num_frames, width = float(info["frameRate"]), int(info["seqLength"]), float(info.get("imWidth", "inf"))
+        sequence = Sequence(folder, rate, num_frames, info.get("benchmark", ""), width if width > 0 else np.inf)
     except (OSError, ValueError, KeyError, configparser.Error) as error:
         raise SetupError(
             f"{path}: must be readable and say frameRate and seqLength under [Sequence] ({error!r})"

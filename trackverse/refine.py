@@ -7,7 +7,8 @@
 3. Tracks that are one object are joined: by motion, size, look, class and the time between them. The evidence is summed
    up as log likelihood ratios, the best set of successors is found for all tracks at once (an assignment with the least
    cost), and what was joined is looked at anew, with all its looks together, until nothing changes.
-4. Short gaps are filled, and boxes smoothed.
+4. What was seen once only, or doubted nearly all the time, goes.
+5. Short gaps are filled, and boxes smoothed, as much as the clip's boxes jitter.
 
 The clip that the tracks come from is taken to be one shot: the stages track one shot at a time, so nothing is ever
 joined across a cut.
@@ -34,6 +35,8 @@ BLOCK_PAIRS = 1 << 20
 # happen to look alike would make long tracks of a few frames.
 MIN_LONG_LOOKS = 2
 ROUNDING_S = 1e-6
+# Of a box's width; nearer than that to a side of the frame, its object is leaving or coming in.
+SIDE_SHARE = 0.1
 # What was seen in one frame of a shot only is a slip of the detector, as for ByteTrack, which confirms in a second one.
 MIN_SEEN = 2
 
@@ -51,6 +54,8 @@ class RefineConfig:
     `max_blink_s`: gaps up to this long are filled; longer ones, up to `max_fill_gap_s`, where other objects would hide
     this one, by `min_hidden_share` of it in the mean: what isn't detected in full view is not where a line has it.
     `min_duplicate_iou`, `min_duplicate_share`: a duplicate overlaps that much in that share of its frames.
+    `min_sure_share`: of the detections of a track, this many are confident; a lamp post that a detector takes for a
+    person is doubted nearly all the time, an occluded person a half of it.
     `min_class_cosine`: classes whose scores over the tracks are further apart contradict each other.
     """
 
@@ -63,31 +68,48 @@ class RefineConfig:
     min_hidden_share: float = 0.7
     min_duplicate_iou: float = 0.8
     min_duplicate_share: float = 0.8
+    min_sure_share: float = 1 / 3
     min_class_cosine: float = 0.5
 
 
-def refine(tracks: Sequence[Track], config: RefineConfig, *, frame_times_s: Float64 | None = None) -> list[Track]:
+def refine(
+    tracks: Sequence[Track],
+    config: RefineConfig,
+    *,
+    frame_times_s: Float64 | None = None,
+    sure_score: float = 0.0,
+    frame_width: float = np.inf,
+) -> list[Track]:
     """The tracks of a shot after a second look, by the time they start.
 
-    `frame_times_s`: of all frames that were looked at; without, those in which any track was seen.
+    `frame_times_s`: of all frames that were looked at; without, those in which any track was seen. `sure_score`: from
+    this score on, a detection is confident. `frame_width`: px; who leaves at its sides and comes back after more than
+    `max_blind_gap_s` is a new track.
     """
-    return list(refined(tracks, config, frame_times_s=frame_times_s))
+    return list(refined(tracks, config, frame_times_s=frame_times_s, sure_score=sure_score, frame_width=frame_width))
 
 
-def refined(tracks: Sequence[Track], config: RefineConfig, *, frame_times_s: Float64 | None = None) -> Iterator[Track]:
+def refined(
+    tracks: Sequence[Track],
+    config: RefineConfig,
+    *,
+    frame_times_s: Float64 | None = None,
+    sure_score: float = 0.0,
+    frame_width: float = np.inf,
+) -> Iterator[Track]:
     """As `refine`, one track at a time, so that the class scores of only one need be in memory."""
     tracks = [_seen(track) for track in tracks if not track.interpolated.all()]
     if not tracks:
         return
     tracks = [tracks[n] for n in np.flatnonzero(~_is_duplicate(tracks, config))]
-    pieces = _Pieces.of(tracks)
+    pieces = _Pieces.of(tracks, frame_width)
     model = looks.fit(pieces.look_sums, pieces.look_nums, pieces.track_of_look, pieces.start_s, pieces.end_s)
     if model is not None:
         del pieces
         tracks = [part for track in tracks for part in _cut(track, model, config)]
-        pieces = _Pieces.of(tracks)
+        pieces = _Pieces.of(tracks, frame_width)
     chains = _chains(pieces, model, config)
-    chains = [chain for chain in chains if sum(len(tracks[n]) for n in chain) >= MIN_SEEN]
+    chains = [chain for chain in chains if _is_object([tracks[n].scores for n in chain], config, sure_score)]
     if not chains:
         return
     chains.sort(key=lambda chain: (pieces.start_s[chain[0]], chain[0]))
@@ -96,6 +118,12 @@ def refined(tracks: Sequence[Track], config: RefineConfig, *, frame_times_s: Flo
     frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
     for parts, (times_s, xyxy, new) in zip(joined, _boxes(joined, frame_times_s, config), strict=True):
         yield _whole(parts, times_s, xyxy, new)
+
+
+def _is_object(scores: Sequence[Float32], config: RefineConfig, sure_score: float) -> bool:
+    """Whether detections with such scores are one object, and no slip of the detector."""
+    sure = np.concatenate(scores) >= sure_score
+    return len(sure) >= MIN_SEEN and float(sure.mean()) >= config.min_sure_share
 
 
 # ---- duplicates
@@ -192,7 +220,9 @@ def _changes(sums: Float64, nums: Float64, model: LookModel, config: RefineConfi
 
 @dataclass(frozen=True)
 class _Pieces:
-    """What joining needs to know of N tracks; of looks as in `looks.fit`. `class_sums` (N, C)."""
+    """What joining needs to know of N tracks; of looks as in `looks.fit`. `class_sums` (N, C). `comes_in`, `goes_out`
+    (N,): begins or ends at a side of the frame.
+    """
 
     start_s: Float64
     end_s: Float64
@@ -203,9 +233,11 @@ class _Pieces:
     look_nums: Float64
     track_of_look: Int64
     class_sums: Float64
+    comes_in: Bool
+    goes_out: Bool
 
     @staticmethod
-    def of(tracks: Sequence[Track]) -> _Pieces:
+    def of(tracks: Sequence[Track], frame_width: float) -> _Pieces:
         times_s = np.concatenate([track.times_s for track in tracks])
         xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
         lengths = np.array([len(track) for track in tracks])
@@ -215,6 +247,9 @@ class _Pieces:
         for track, end in zip(tracks, np.cumsum(num_looks), strict=True):  # no list beside: they may take a gigabyte
             own = slice(end - len(track.looks), end)
             look_sums[own], nums[own] = _looks_of(track)
+        margin = SIDE_SHARE * (xyxy[:, 2] - xyxy[:, 0])
+        at_side = (xyxy[:, 0] <= margin) | (xyxy[:, 2] >= frame_width - margin)
+        at_side &= bool(np.isfinite(frame_width))
         return _Pieces(
             times_s[first],
             times_s[first + lengths - 1],
@@ -225,6 +260,8 @@ class _Pieces:
             nums,
             np.repeat(np.arange(len(tracks)), num_looks),
             np.stack([_class_sum(track) for track in tracks]),
+            at_side[first],
+            at_side[first + lengths - 1],
         )
 
 
@@ -277,6 +314,7 @@ def _candidates(
         gap_s = start_s - end_s[block, None]
         sure = (nums[block, None] > 0) & (nums > 0) & (model is not None)
         well_known = (nums[block, None] >= MIN_LONG_LOOKS) & (nums >= MIN_LONG_LOOKS) & sure
+        well_known &= ~(pieces.goes_out[tails[block]][:, None] | pieces.comes_in[heads])
         max_gap_s = np.where(well_known, config.max_join_gap_s, config.max_blind_gap_s)
         row, j = np.nonzero((gap_s > 0) & (gap_s <= max_gap_s + ROUNDING_S))
         i = block[row]

@@ -89,7 +89,13 @@ def track_clip(
         )
         if settings.refine is not None:
             held = on_disk(tracks, spool)
-            tracks = refined(held, settings.refine, frame_times_s=np.array(times_s))
+            tracks = refined(
+                held,
+                settings.refine,
+                frame_times_s=np.array(times_s),
+                sure_score=settings.tracker.track_thresh,
+                frame_width=video_hw[1],
+            )
         for track in tracks:
             if settings.refine is not None:  # smoothing may go over the frame's edge by a little
                 track = replace(track, xyxy=boxes.clip_to_frame(track.xyxy, video_hw))
