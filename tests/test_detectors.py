@@ -6,9 +6,12 @@ import hashlib
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from pickle import UnpicklingError
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,6 +147,84 @@ def test_detectron2_is_not_given_a_pickle(tmp_path: Path) -> None:
     (tmp_path / "model.yaml").touch()
     with pytest.raises(SetupError, match=r"model\.pkl: only \.pth and \.pyth load without running code"):
         load_detector(choose_detector("detectron2", None, path, config=tmp_path / "model.yaml"), DEFAULTS["detectron2"])
+
+
+def pretend_detectron2(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> SimpleNamespace:
+    """Stands in for detectron2, which has no wheels: its names, and a predictor that finds one box of class 1.
+
+    The box is as wide as the first channel of the image is bright: a predictor is given BGR. Returns the settings.
+    """
+
+    def merge_from_file(path: str, *, allow_unsafe: bool) -> None:
+        if error:
+            raise error
+
+    def predict(image: np.ndarray) -> dict[str, SimpleNamespace]:
+        assert CONFIG.conf == settings.MODEL.ROI_HEADS.SCORE_THRESH_TEST
+        box = torch.tensor([[0.0, 0.0, float(image[0, 0, 0]), 20.0]])
+        boxes = SimpleNamespace(tensor=box)
+        found = SimpleNamespace(pred_boxes=boxes, scores=torch.tensor([0.7]), pred_classes=torch.tensor([1]))
+        found.to = lambda device: found
+        return {"instances": found}
+
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("yaml")  # which detectron2 brings along
+    model = SimpleNamespace(ROI_HEADS=SimpleNamespace(), RETINANET=SimpleNamespace())
+    settings = SimpleNamespace(MODEL=model, DATASETS=SimpleNamespace(TEST=["set"]), merge_from_file=merge_from_file)
+    catalog = SimpleNamespace(get=lambda name: SimpleNamespace(thing_classes=["cat", "dog"]))
+    parts = {
+        "config": {"get_cfg": lambda: settings},
+        "data": {"MetadataCatalog": catalog},
+        "engine": {"DefaultPredictor": lambda settings: predict},
+    }
+    monkeypatch.setitem(sys.modules, "detectron2", ModuleType("detectron2"))
+    for name, members in parts.items():
+        module = ModuleType(f"detectron2.{name}")
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return settings
+
+
+def load_detectron2(folder: Path) -> Detector:
+    for name in ("model.pth", "model.yaml"):
+        (folder / name).touch()
+    choice = choose_detector("detectron2", None, folder / "model.pth", config=folder / "model.yaml")
+    return load_detector(choice, replace(CONFIG, embedding="none"), device="cpu")
+
+
+def test_detectron2s_findings_become_detections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = pretend_detectron2(monkeypatch)
+    detector = load_detectron2(tmp_path)
+    assert (detector.name, detector.labels) == ("detectron2-model", ("cat", "dog"))
+    assert ("cpu", str(tmp_path / "model.pth")) == (settings.MODEL.DEVICE, settings.MODEL.WEIGHTS)
+    images = np.zeros((2, 30, 40, 3), np.uint8)
+    images[..., 2] = [[[10]], [[15]]]  # RGB: this is blue
+    first, second = detector(images)
+    np.testing.assert_array_equal(first.xyxy, [[0, 0, 10, 20]])
+    np.testing.assert_array_equal(second.xyxy, [[0, 0, 15, 20]])
+    np.testing.assert_allclose(first.logits, [[0, 0.7]], rtol=1e-6)
+    assert first.embeddings.shape == (1, 0)
+
+
+def yaml_error() -> Exception:
+    yaml = pytest.importorskip("yaml")
+    with pytest.raises(yaml.YAMLError) as caught:
+        yaml.safe_load("a: !!python/object:os.system {}")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [lambda: KeyError("Non-existent config key: A"), yaml_error, lambda: UnpicklingError("Weights only load failed")],
+    ids=["a key of another project", "code in the config", "code in the weights"],
+)
+def test_what_detectron2_can_t_use_is_one_line(
+    error: Callable[[], Exception], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pretend_detectron2(monkeypatch, error())
+    with pytest.raises(SetupError, match=r"model\.yaml: detectron2 can't use it with \S+model\.pth \(") as caught:
+        load_detectron2(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["nanodet", "detectron2"])

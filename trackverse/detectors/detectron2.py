@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 
@@ -39,6 +40,7 @@ class Detectron2:
             from detectron2.config import get_cfg
             from detectron2.data import MetadataCatalog
             from detectron2.engine import DefaultPredictor
+            from yaml import YAMLError
         except ImportError as error:
             raise SetupError(
                 f"--detector detectron2 needs detectron2 ({error}): see its INSTALL.md, or use --detector detic"
@@ -53,8 +55,13 @@ class Detectron2:
                 head.SCORE_THRESH_TEST, head.NMS_THRESH_TEST = conf, nms
             self._predict = DefaultPredictor(settings)
             self.labels: tuple[str, ...] = tuple(MetadataCatalog.get(settings.DATASETS.TEST[0]).thing_classes)
-        except (KeyError, AttributeError, IndexError, OSError, RuntimeError, ValueError, AssertionError) as error:
-            raise SetupError(f"{config}: detectron2 can't use it with {weights} ({error})") from error
+        except (
+            # A config that is none or asks for code; weights that are none or another network's; no classes.
+            *(KeyError, AttributeError, IndexError, TypeError, ValueError, AssertionError),
+            *(OSError, EOFError, RuntimeError, YAMLError, UnpicklingError),
+        ) as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise SetupError(f"{config}: detectron2 can't use it with {weights} ({why[:300]})") from error
         self._embedder = embedder
         self.name = f"detectron2-{config.stem}"
         self.embedding_dim = embedder.dim if embedder else 0
