@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from trackverse import workers
+from trackverse import cli, files, workers
 from trackverse.errors import RecordError, WorkerDiedError
+from trackverse.layout import REPO_DIR
 
 # What the workers do: importable, as they are spawned.
 
@@ -91,3 +94,39 @@ def test_a_loop_that_is_left_leaves_no_worker_behind(tmp_path: Path) -> None:
         signal.signal(signal.SIGUSR1, before)
     pids = [int(path.name) for path in tmp_path.iterdir()]
     assert len(pids) == 2 and not any(map(is_alive, pids))
+
+
+KILLED = """
+import sys, test_workers
+from trackverse import cli, workers
+
+if __name__ == "__main__":
+    list(workers.run_each(test_workers.claim_and_sleep, [(n, sys.argv[1]) for n in range(2)], test_workers.set_up))
+"""
+
+
+def set_up() -> None:
+    cli.set_up_worker(verbose=False)
+
+
+def claim_and_sleep(number: int, folder: str) -> None:
+    with files.claim(Path(folder, f"{number}.lock")):
+        time.sleep(600)
+
+
+def test_when_the_process_that_waits_is_killed_its_workers_end_and_give_back_what_they_hold(tmp_path: Path) -> None:
+    code = tmp_path / "killed.py"
+    code.write_text(KILLED)
+    claims = [tmp_path / f"{number}.lock" for number in range(2)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (REPO_DIR, Path(__file__).parent)))}
+    waiting = subprocess.Popen([sys.executable, code, tmp_path], env=environment)
+    end = time.monotonic() + 60
+    while not all(path.is_symlink() for path in claims) and time.monotonic() < end:
+        time.sleep(0.01)
+    pids = [int(str(path.readlink()).split(":")[1]) for path in claims]
+    waiting.kill()
+    waiting.wait()
+    while any(map(files._started, pids)) and time.monotonic() < end:  # pid 1 need not have reaped them
+        time.sleep(0.01)
+    assert not any(map(files._started, pids))
+    assert not any(path.is_symlink() for path in claims)

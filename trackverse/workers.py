@@ -5,7 +5,10 @@ A `multiprocessing.Pool` waits for ever for the result of a worker that was kill
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
+import os
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +23,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 # Spawned, not forked: onnxruntime and OpenCV keep threads that a fork would break.
 CONTEXT = multiprocessing.get_context("spawn")
+PR_SET_PDEATHSIG = 1
 SECONDS_TO_END = 5.0  # for a worker that is told to end
 
 
@@ -31,7 +35,7 @@ def run_each(
     """`function(*arguments)` of each list in a process of its own, all at once; the results in their order.
 
     A worker that dies gives a WorkerDiedError in its place, and the others go on; an exception in one ends all, and is
-    raised here. Whatever ends the loop, no worker is left behind. `set_up` is called first in every worker.
+    raised here. Whatever ends the loop, a kill too, no worker is left behind. `set_up` is called first in every worker.
     """
     workers = []
     try:
@@ -65,11 +69,21 @@ def _answer(
     try:
         if set_up:
             set_up()
+        _end_with_parent()
         sender.send((function(*arguments), None, None))
     except Exception as error:  # noqa: BLE001  goes on in the process that waits
         sender.send((None, error, traceback.format_exc()))
     except KeyboardInterrupt:  # the terminal tells all processes; the one that waits says so
         pass
+
+
+def _end_with_parent() -> None:
+    """Be told to end, by SIGTERM, when the process that waits is killed: nobody would have the results. Linux only."""
+    parent = multiprocessing.parent_process()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if parent is not None and os.getppid() != parent.pid:  # it was before
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end(workers: Sequence[Any]) -> None:
