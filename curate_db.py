@@ -108,6 +108,8 @@ def choose_and_write(args: Namespace, index: Index, meta_paths: Sequence[Path]) 
         )
         rows, by_class = choice.rows, selection.by_class_and_reason(table, choice)
         tell(by_class, len(rows), len(table))
+        if line := selection.short_of(choice, plan.cap):
+            log.info("%s", line)
         if args.stats:
             told[args.output_file.name] = stats_of(table, rows, motion=plan.motion)
     for name, stats in told.items():

@@ -28,8 +28,8 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -121,27 +121,52 @@ def published_write(folder: Path, output: Path) -> Callable[[], None]:
     return write
 
 
-def ours_select(folder: Path) -> int:
+def ours_select(folder: Path, name: str = "class_balanced") -> int:
     from trackverse import curate, selection
-    from trackverse.constraints import Limits
+    from trackverse.embeddings import StoredEmbeddings
     from trackverse.index import ready_index
     from trackverse.layout import TracksLayout
 
     layout = TracksLayout(folder)
+    meta_paths = layout.meta_paths()
     with ready_index(
-        layout.index_path,
-        layout.meta_paths(),
-        num_workers=1,
-        keep=True,
-        rebuild=False,
-        watch=lambda items, _: iter(items),
+        layout.index_path, meta_paths, num_workers=1, keep=True, rebuild=False, watch=lambda items, _: iter(items)
     ) as index:
         table = curate.make_table(index, dropped=Counter())
-        plan = selection.Plan("class_balanced", PER_CLASS, None, Limits())
-        choice = selection.choose(table, plan, np.random.default_rng(0))
+        choice = selection.choose(
+            table,
+            plan_of(name),
+            np.random.default_rng(0),
+            lambda: StoredEmbeddings(index, meta_paths, table, failed=Counter()),
+        )
         selection.by_class_and_reason(table, choice)
         index.fingerprint()
         return len(choice.rows)
+
+
+PLANS = {
+    "random": ("random", 50_000, {}, {}),
+    "video_balanced": ("video_balanced", 3, {}, {}),
+    "class_balanced": ("class_balanced", PER_CLASS, {}, {}),
+    "class_balanced, drawn": ("class_balanced", PER_CLASS, {}, {"temperature": 0.1}),
+    "max_motion": ("max_motion", 50_000, {}, {}),
+    "class_balanced, four limits": (
+        "class_balanced", PER_CLASS, {"min_length": 5.0, "min_area": 0.05, "min_motion": 0.1}, {}),
+    "class_balanced, --max_overlap": ("class_balanced", PER_CLASS, {"max_overlap": 0.5}, {}),
+    "class_balanced, --min_distance": ("class_balanced", PER_CLASS, {"min_distance": 0.3}, {}),
+    "min_redundancy": ("min_redundancy", PER_CLASS, {}, {}),
+    "diverse": ("diverse", 1000, {}, {}),
+}  # fmt: skip
+LOOKING = ("class_balanced, --min_distance", "min_redundancy", "diverse")  # what needs embeddings
+
+
+def plan_of(name: str) -> Any:
+    from trackverse.constraints import Limits
+    from trackverse.selection import Plan
+
+    criterion, number, limits, more = PLANS[name]
+    return Plan(criterion, number, number if criterion in ("random", "max_motion", "diverse") else None,
+                Limits(**limits), **more)  # fmt: skip
 
 
 def ours_write(folder: Path, output: Path) -> Callable[[], None]:
@@ -154,12 +179,11 @@ def ours_write(folder: Path, output: Path) -> Callable[[], None]:
     return lambda: subset.write(output, {}, index, meta_paths, np.arange(0, len(index), 10))
 
 
-def write_index(folder: Path, num_rows: int) -> None:
-    """An index of generated rows beside empty track files, which are as large and as old as it says."""
+def write_index(folder: Path, num_rows: int, dim: int = 0) -> None:
+    """An index of generated rows beside hollow track files, which are as large and as old as it says, and embeddings."""
     import pyarrow as pa
 
     from trackverse import index as index_module
-    from trackverse.columns import DTYPES
     from trackverse.index import SCHEMA, FileEntry, _Writer, stamp_of
     from trackverse.layout import TracksLayout
 
@@ -172,17 +196,62 @@ def write_index(folder: Path, num_rows: int) -> None:
             path = layout.meta_path(video_id)
             path.parent.mkdir(exist_ok=True)
             path.touch()
-            columns = {name: np.zeros(TRACKS_A_VIDEO, dtype) for name, dtype in DTYPES.items()}
-            columns["track_id"] = np.arange(TRACKS_A_VIDEO)
-            columns["label_id"] = np.minimum(rng.zipf(1.3, TRACKS_A_VIDEO) - 1, NUM_CLASSES - 1)
-            columns["score"] = rng.uniform(size=TRACKS_A_VIDEO).round(4)
-            columns["end_s"] = rng.uniform(3, 30, TRACKS_A_VIDEO)
-            columns["area"] = rng.uniform(size=TRACKS_A_VIDEO).astype(np.float32)
-            columns["offset"] = np.arange(TRACKS_A_VIDEO) * 4000
-            boxes = pa.array([b"\1\2\3\4\5\6\7\10" * 8] * TRACKS_A_VIDEO, pa.binary())
-            rows = pa.table([*(pa.array(columns[name]) for name in DTYPES), boxes], schema=SCHEMA)
+            os.truncate(path, TRACKS_A_VIDEO * 4000)  # a hole, which takes no room
+            columns, boxes, starts = made_rows(rng, TRACKS_A_VIDEO)
+            packed = pa.Array.from_buffers(
+                pa.binary(), TRACKS_A_VIDEO, [None, pa.py_buffer(starts.astype(np.int32)), pa.py_buffer(boxes)]
+            )
+            rows = pa.table([*(pa.array(column) for column in columns.values()), packed], schema=SCHEMA)
             name = index_module._name(path)
             writer.keep(FileEntry(name, stamp_of(path), [[video_id, TRACKS_A_VIDEO]], number, True, {}, []), rows)
+            if dim:
+                looks = rng.normal(size=(TRACKS_A_VIDEO, dim)).astype(np.float32)
+                looks /= np.linalg.norm(looks, axis=1, keepdims=True)
+                np.save(layout.embeddings_path(video_id), looks.astype(np.float16))
+
+
+def made_rows(rng: np.random.Generator, number: int) -> tuple[dict[str, np.ndarray], bytes, np.ndarray]:
+    """The index's columns of a video of so many tracks, some 15 at a time, and their boxes, which drift."""
+    from trackverse.columns import DTYPES
+    from trackverse.ticks import TICK_S
+
+    columns = {name: np.zeros(number, dtype) for name, dtype in DTYPES.items()}
+    num_ticks = np.minimum(6 + rng.geometric(0.15, number), 60)
+    first = rng.integers(0, number, number)
+    columns["track_id"] = np.arange(number)
+    columns["line"] = np.arange(number) + 1
+    columns["label_id"] = np.minimum(rng.zipf(1.3, number) - 1, NUM_CLASSES - 1)
+    columns["score"] = rng.uniform(size=number).round(4)
+    columns["class_score"] = columns["score"].astype(np.float32)
+    columns["start_s"] = (first - rng.uniform(0.1, 0.9, number)) * TICK_S
+    columns["end_s"] = columns["start_s"] + num_ticks * TICK_S
+    columns["num_frames"] = (num_ticks * 8).astype(np.int32)
+    columns["box_motion"] = rng.gamma(1.0, 0.2, number).astype(np.float32)
+    columns["first_tick"] = first.astype(np.int32)
+    columns["offset"] = np.arange(number) * 4000 + rng.integers(0, 999, number)
+    columns["num_bytes"] = rng.integers(3000, 5000, number).astype(np.int32)
+    columns["crc"] = rng.integers(0, 1 << 32, number).astype(np.uint32)
+    starts = np.concatenate([[0], np.cumsum(num_ticks)])
+    size = np.exp(rng.normal(5, 0.5, (number, 2)))
+    columns["area"] = (size.prod(axis=1) / (720 * 1280)).astype(np.float32)
+    centre = rng.uniform((0, 0), (1280, 720), (number, 2))
+    track = np.repeat(np.arange(number), num_ticks)
+    way = (np.arange(starts[-1]) - starts[track])[:, None] * rng.normal(0, 8, (number, 2))[track]
+    corners = np.concatenate([(centre - size / 2)[track] + way, (centre + size / 2)[track] + way], axis=1)
+    boxes = np.rint(np.clip(corners, 0, [1280, 720, 1280, 720])).astype("<u2").tobytes()
+    return {name: columns[name].astype(dtype) for name, dtype in DTYPES.items()}, boxes, starts * 8
+
+
+def is_identical(folder: Path, subset: Path) -> bool:
+    """Whether a subset's lines are every tenth of the store's."""
+
+    def lines(paths: Iterable[Path]) -> Iterator[bytes]:
+        for path in paths:
+            with gzip.open(path) as file:
+                yield from file
+
+    source = islice(lines(sorted(folder.glob("*/*-meta.jsonl.gzip"))), 0, None, 10)
+    return all(one == other for one, other in zip_longest(source, lines([subset])))
 
 
 def distances(points: np.ndarray) -> tuple[float, float]:
@@ -230,17 +299,58 @@ def published_swaps(points: np.ndarray, number: int, max_swaps: int = 2000, batc
     return chosen
 
 
-def ours_spread(points: np.ndarray, number: int) -> np.ndarray:
-    from trackverse import spread
+class Filed:
+    """Embeddings in a file, which are read when they are asked for, as `StoredEmbeddings` does."""
 
-    found = spread.farthest_first(points, number, start=[0])
-    return spread.widen(points, found, max_swaps=2000, batch_size=20)[0]
+    def __init__(self, path: Path, dim: int) -> None:
+        self.dim, self._path = dim, path
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        found = np.empty((len(rows), self.dim), np.float16)
+        with open(self._path, "rb") as file:
+            for start in range(0, len(rows), 512):
+                some = rows[start : start + 512]
+                if len(some):
+                    file.seek(int(some[0]) * 2 * self.dim)
+                    found[start : start + 512] = np.fromfile(file, np.float16, len(some) * self.dim).reshape(
+                        -1, self.dim
+                    )
+        return found
 
 
-def products(points: np.ndarray, number: int) -> None:
+def ours_spread(path: Path, num_points: int, number: int, max_swaps: int = 2000) -> np.ndarray:
+    from trackverse.curate import Quota, SpreadConfig, pick_spread
+
+    return pick_spread(
+        np.arange(num_points),
+        np.zeros(num_points, np.int64),
+        Quota(number, None),
+        SpreadConfig(max_swaps=max_swaps),
+        Filed(path, DIM),
+        np.random.default_rng(0),
+        given={},
+    )[0]
+
+
+def products(path: Path, num_points: int, number: int) -> float:
     """The distance products alone."""
-    for start in range(0, len(points), 4096):
-        points[start : start + 4096] @ points[:number].T
+    points = np.fromfile(path, np.float16).reshape(num_points, DIM).astype(np.float32)
+    start = time.process_time()
+    for row in range(0, num_points, 4096):
+        points[row : row + 4096] @ points[:number].T
+    return time.process_time() - start
+
+
+def swaps(path: Path, num_points: int, number: int) -> np.ndarray:
+    return published_swaps(np.fromfile(path, np.float16).reshape(num_points, DIM).astype(np.float32), number)
+
+
+def write_points(path: Path, number: int) -> None:
+    make_points(number).astype(np.float16).tofile(path)
+
+
+def spread_of(path: Path, num_points: int, rows: np.ndarray) -> tuple[float, float]:
+    return distances(np.memmap(path, np.float16, "r", shape=(num_points, DIM))[np.sort(rows)].astype(np.float32))
 
 
 def measured(function: Callable[..., Any], *args: Any, prepare: bool = False) -> tuple[float, float, Any]:
@@ -255,17 +365,18 @@ def measured(function: Callable[..., Any], *args: Any, prepare: bool = False) ->
 
 
 def _measure(queue: Any, function: Callable[..., Any], args: tuple[Any, ...], prepare: bool) -> None:
+    import trackverse.selection  # noqa: F401  what is loaded once is not what is measured
+
     if prepare:
         function, args = function(*args), ()
     start = time.process_time()
     found = function(*args)
     seconds = time.process_time() - start
-    queue.put((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, found))
-
-
-def _spread(function: Callable[..., Any], num_points: int, number: int) -> Callable[[], Any]:
-    points = make_points(num_points)
-    return lambda: (lambda rows: None if rows is None else distances(points[rows]))(function(points, number))
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert not children.ru_utime, "all is done in this process"
+    # ru_maxrss would count what the process was before it became this program.
+    peak = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
+    queue.put((seconds, int(peak.split()[1]) * 1024 / 1e6, found))
 
 
 def line(what: str, found: tuple[float, float, Any], base: float | None = None) -> None:
@@ -280,6 +391,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_tracks", type=int, default=20_000, help="of the store")
     parser.add_argument("--rows", type=int, nargs="*", default=[], help="of generated indexes")
+    parser.add_argument("--criteria", nargs="*", default=list(PLANS), choices=list(PLANS), help="for --rows")
+    parser.add_argument("--dim", type=int, default=0, help="of embeddings beside generated indexes; 0: none")
     parser.add_argument(
         "--points", type=int, nargs="*", default=[5000, 500], help="points and how many to keep, in pairs"
     )
@@ -300,34 +413,33 @@ def main() -> None:
             writing = measured(published_write, folder, output, prepare=True)
             line("published: write a tenth", writing)
             line("ours: write a tenth", measured(ours_write, folder, output, prepare=True), writing[0])
-            same = gzip.decompress(output.read_bytes()).splitlines()
-            paths = sorted(folder.glob("*/*-meta.jsonl.gzip"))
-            source = [each for path in paths for each in gzip.decompress(path.read_bytes()).splitlines()]
-            print(f"identical bytes: {same == source[::10]}")
+            print(f"identical bytes: {measured(is_identical, folder, output)[2]}")
         for num_rows in args.rows:
             rows_dir = folder / f"rows{num_rows}"
             rows_dir.mkdir()
-            measured(write_index, rows_dir, num_rows)
-            line(
-                f"ours: select again, {num_rows:,} rows", measured(ours_select, rows_dir), per_track * num_rows or None
-            )
+            measured(write_index, rows_dir, num_rows, args.dim)
+            names = [name for name in args.criteria if args.dim or name not in LOOKING]
+            for name in names:
+                found = measured(ours_select, rows_dir, name)
+                line(f"  {name}, {num_rows:,} rows", found, per_track * num_rows or None)
             print(f"  index {(rows_dir / 'index.parquet').stat().st_size / 1e6:.0f} MB; published, extrapolated: "
-                  f"{per_track * num_rows:.0f} CPU s")  # fmt: skip
+                  f"{per_track * num_rows:.0f} CPU s", flush=True)  # fmt: skip
+            shutil.rmtree(rows_dir)
         for num_points, number in zip(args.points[::2], args.points[1::2], strict=True):
+            path = folder / "points"
+            measured(write_points, path, num_points)
             base = None
             if not args.no_swaps:
-                swaps = measured(_spread, published_swaps, num_points, number, prepare=True)
-                line(f"published: swaps, {num_points:,} to {number:,}", swaps)
-                base = swaps[0]
-            line(
-                f"distance products alone, {num_points:,} x {number:,}",
-                measured(_spread, products, num_points, number, prepare=True),
-            )
-            line(
-                f"ours: k-centre and swaps, {num_points:,} to {number:,}",
-                measured(_spread, ours_spread, num_points, number, prepare=True),
-                base,
-            )
+                base, peak, rows = measured(swaps, path, num_points, number)
+                line(f"published: swaps, {num_points:,} to {number:,}", (base, peak, spread_of(path, num_points, rows)))
+            _, peak, alone = measured(products, path, num_points, number)
+            line(f"distance products alone, {num_points:,} x {number:,}", (alone, peak, None))
+            for what, max_swaps in (("k-centre alone", 0), ("k-centre and swaps", 2000)):
+                seconds, peak, rows = measured(ours_spread, path, num_points, number, max_swaps)
+                found = seconds, peak, spread_of(path, num_points, rows)
+                line(f"ours: {what}, {num_points:,} to {number:,}", found, base or alone)
+            by_chance = np.random.default_rng(1).permutation(num_points)[:number]
+            print(f"  by chance: {spread_of(path, num_points, by_chance)}", flush=True)
     finally:
         shutil.rmtree(folder)
 

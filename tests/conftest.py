@@ -1,3 +1,8 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and what holds for all property tests."""
 
+from hypothesis import settings
 from slurm_cluster import slurm_cluster  # noqa: F401  a fixture is known by being here
+
+# A busy machine is no mistake: no example has to be done within a time.
+settings.register_profile("untimed", settings.default, deadline=None)
+settings.load_profile("untimed")

@@ -367,14 +367,15 @@ def test_temperature_draws_in_proportion_to_the_exponential_of_the_score() -> No
 @given(track_lists(), st.sampled_from([0.0, 0.1, 0.4]), st.sampled_from([0.5, 2.0]))
 def test_overlaps_are_those_of_the_definition(tracks: Tracks, least: float, half_life_s: float) -> None:
     table, ordered = table_of(tracks), sorted(tracks, key=name_of)
-    found = set(constraints.overlapping(table, np.arange(len(tracks)), least, half_life_s))
+    pairs = constraints.overlapping(table, np.arange(len(tracks)), least, half_life_s).tolist()
+    found = {tuple(pair) for pair in pairs}
     expected = {
         (a, b)
         for a, b in itertools.combinations(range(len(tracks)), 2)
         if overlap_of(ordered[a], ordered[b], half_life_s) > least
     }
     assert {tuple(sorted(pair)) for pair in found} == expected
-    assert len(found) == len(expected)
+    assert len(pairs) == len(expected)
 
 
 # ---- far apart
@@ -744,6 +745,71 @@ def test_tracks_of_the_published_layouts_can_be_chosen_from(tracks_dir: Path, tm
     lines = [json.dumps(value).encode() for value in published.values()]
     assert [line in lines_of(best) for line in lines] == [True, False]
     assert [line in lines_of(every) for line in lines] == [True, True]
+
+
+def test_a_class_is_its_name_in_whatever_vocabulary(tmp_path: Path) -> None:
+    """Videos that were parsed with other vocabularies: ids and names pair otherwise."""
+    store = TrackStore(TracksLayout(tmp_path / "tracks"), SETTINGS)
+    store.commit(clip("one", 0), [make_track(n, label_id=n % 2) for n in range(6)], VIDEO_HW, LABELS)
+    others = ("a fox", "class 0", *LABELS[2:])
+    TrackStore(TracksLayout(tmp_path / "tracks"), SETTINGS | {"vocab": "mine"}).commit(
+        clip("two", 0), [make_track(9 + n, label_id=n % 2) for n in range(6)], VIDEO_HW, others
+    )
+    path = tmp_path / "a.jsonl.gzip"
+    ended = curate_db(tmp_path / "tracks", path, "--criterion", "class_balanced", "--num_samples_per_class", "4")
+    assert "fewer than asked for: a fox 3 of 4, class 1 3 of 4" in ended.stderr
+    classes = json.loads((tmp_path / "a.json").read_text())["classes"]
+    assert {label: (told["tracks"], told["chosen"]) for label, told in classes.items()} == {
+        "class 0": (6, 4),
+        "a fox": (3, 3),
+        "class 1": (3, 3),
+    }
+
+
+def test_a_subset_of_a_subset(tracks_dir: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.jsonl.gzip", tmp_path / "second.jsonl.gzip"
+    curate_db(tracks_dir, first, "--criterion", "random", "--num_samples", "40")
+    argv = ("--criterion", "min_redundancy", "--num_samples_per_class", "2", "--from_subset", str(first))
+    ended = curate_db(tracks_dir, second, *argv)
+    assert ended.returncode == 0, ended.stderr
+    assert set(lines_of(second)) < set(lines_of(first))
+    sidecar = json.loads((tmp_path / "second.json").read_text())
+    assert sidecar["from_subset"].startswith("40 tracks, sha256:")
+    told = sum(counts.get("not in the given subset", 0) for counts in sidecar["classes"].values())
+    assert told == len(source_lines(tracks_dir)) - 40
+    curate_db(tracks_dir, first, *RANDOM, "--overwrite")
+    assert "made with other from_subset" in curate_db(tracks_dir, second, *argv).stderr
+
+    first.write_bytes(gzip.compress(b"{}"))
+    assert curate_db(tracks_dir, tmp_path / "third", *argv).returncode == 2
+
+
+def test_names_of_classes_are_taken_as_they_are_meant(tmp_path: Path) -> None:
+    """With commas, other letters, accents encoded either way; of one that is not there, those that are like it."""
+    labels = ("dog, wet", "猫", "e\u0301clair", *LABELS[3:])
+    store = TrackStore(TracksLayout(tmp_path / "tracks"), SETTINGS)
+    store.commit(clip("one", 0), [make_track(n, label_id=n) for n in range(5)], VIDEO_HW, labels)
+    argv = ("--criterion", "class_balanced", "--classes", "dog, wet", "猫")
+    path = tmp_path / "a.jsonl.gzip"
+    assert curate_db(tmp_path / "tracks", path, *argv, "\u00e9clair").returncode == 0
+    assert {json.loads(line)["top10_desc"][0] for line in lines_of(path)} == set(labels[:3])
+    assert "is it 'dog, wet'?" in curate_db(tmp_path / "tracks", tmp_path / "b", *argv, "dog wet").stderr
+
+
+def test_without_excluded_videos_nothing_is_excluded(tracks_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "none.txt").write_text("")
+    one, two = tmp_path / "1.jsonl.gzip", tmp_path / "2.jsonl.gzip"
+    curate_db(tracks_dir, one, *RANDOM)
+    assert curate_db(tracks_dir, two, *RANDOM, "--exclude_videos", str(tmp_path / "none.txt")).returncode == 0
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_more_than_there_are(tracks_dir: Path, tmp_path: Path) -> None:
+    ended = curate_db(tracks_dir, tmp_path / "a.jsonl.gzip", "--criterion", "random", "--num_samples", "100000")
+    assert ended.returncode == 0
+    number = len(source_lines(tracks_dir))
+    assert f"fewer than asked for: all {number} of 100000" in ended.stderr
+    assert json.loads((tmp_path / "a.json").read_text())["unfilled"] == {"all": [number, 100000]}
 
 
 WRONG_USAGE = {

@@ -26,7 +26,7 @@ ROWS = (
         "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",
         "records", "appearance", "flat_drawing", "shots", "slurm_queue", "looks", "motion", "smoothing", "members",
     ),
-    ("columns",),
+    ("columns", "flow"),
     ("index_entries",),
     (
         "download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export",
@@ -35,7 +35,7 @@ ROWS = (
     ("detectors", "blur", "pacing", "segments"),
     ("tracking", "index", "report", "plates", "learnt_scores"),
     ("stage", "doctor", "forget", "associate", "evaluate", "tracking_flags", "filter_flags", "curate"),
-    ("constraints", "embeddings", "split", "subset", "stats"),
+    ("constraints", "embeddings", "split", "subset", "stats", "measure_motion"),
     ("selection",),
     ("curation_flags",),
 )

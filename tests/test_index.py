@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -18,10 +19,10 @@ import pytest
 from made_tracks import LABELS, SETTINGS, VIDEO_HW, clip, fill_store, make_track
 
 from trackverse import curate, index, subset, ticks
-from trackverse.errors import RecordError
+from trackverse.errors import RecordError, SetupError
 from trackverse.index import Index, ready_index
-from trackverse.layout import TracksLayout
-from trackverse.store import TrackStore, read_records
+from trackverse.layout import TracksLayout, motion_beside
+from trackverse.store import TrackStore, read_records, write_motion
 
 REPO_DIR = Path(__file__).resolve().parent.parent
 
@@ -84,6 +85,38 @@ def test_a_damaged_index_is_made_anew(layout: TracksLayout, damage: Callable[[by
     assert layout.index_path.read_bytes() == before
 
 
+def test_an_index_of_another_version_is_made_anew(layout: TracksLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "FORMAT", b"trackverse-index/0")
+        read(layout)
+    assert read(layout)[1] == ["6"]
+    assert read(layout)[1] == []
+
+
+def test_where_nothing_can_be_written_it_is_said_what_to_do(
+    layout: TracksLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def claim(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "index")
+
+    monkeypatch.setattr(index.files, "claim", claim)
+    with pytest.raises(SetupError, match="--index_file"):
+        read(layout)
+
+
+def test_what_was_measured_beside_is_read_again_when_it_changes(layout: TracksLayout) -> None:
+    first, _ = read(layout)
+    assert np.isnan(first.column("flow_motion")).all()
+    fingerprint = first.fingerprint()
+    write_motion(motion_beside(layout.meta_path("video1")), [(0, 0.0, 0.25, 0.5), (1, 0.0, 0.25, 0.75)])
+    again, seen = read(layout)
+    assert seen == ["1"]
+    assert again.column("flow_motion")[:4].tolist()[1:3] == [0.5, 0.75]
+    assert again.fingerprint() != fingerprint
+    motion_beside(layout.meta_path("video1")).unlink()
+    assert read(layout)[0].fingerprint() == fingerprint
+
+
 def test_a_flipped_byte_is_noticed(layout: TracksLayout) -> None:
     """Where it is in the numbers, which are read later than the rest."""
     read(layout)
@@ -109,7 +142,7 @@ import os, signal, sys
 from pathlib import Path
 from trackverse import files
 from trackverse.index import ready_index
-from trackverse.layout import TracksLayout
+from trackverse.layout import TracksLayout, motion_beside
 
 def replace(*paths):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -61,13 +61,17 @@ def _motion(last: UInt8, grey: UInt8, corners: Float32) -> Float64:
     """The turn, scale and shift that most corners of the last frame share."""
     there, is_found, _ = cv2.calcOpticalFlowPyrLK(last, grey, corners, None)  # type: ignore[call-overload]
     is_found = is_found.ravel().astype(bool)
-    if is_found.sum() < MIN_INLIERS:
+    return fitted(corners[is_found, 0], there[is_found, 0])
+
+
+def fitted(points: Float32, there: Float32) -> Float64:
+    """(2, 3) the turn, scale and shift that most of (K, 2) points share on their way; standing still if too few do."""
+    if len(points) < MIN_INLIERS:
         return STANDING_STILL
     # RANSAC's default of 3 px would take slow objects for background.
-    motion, inliers = cv2.estimateAffinePartial2D(
-        corners[is_found], there[is_found], method=cv2.RANSAC, ransacReprojThreshold=1.0
-    )
-    if motion is None or inliers.sum() < max(MIN_INLIERS, MIN_INLIER_SHARE * is_found.sum()):
+    motion: Any
+    motion, inliers = cv2.estimateAffinePartial2D(points, there, method=cv2.RANSAC, ransacReprojThreshold=1.0)
+    if motion is None or inliers.sum() < max(MIN_INLIERS, MIN_INLIER_SHARE * len(points)):
         return STANDING_STILL
     found: Float64 = motion
     return found

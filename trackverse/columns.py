@@ -6,8 +6,10 @@ computed of those is computed for many tracks at once. Knows the keys of the thr
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,19 @@ from trackverse.types import Float64, Int64
 
 BATCH_TRACKS = 256  # enough for numpy to be fast, 1.4 MB of frames
 BATCH_TIMES = 1 << 18  # frames and ticks: 40 MB of numbers at most, as a track is to have fewer
+ROOM_FRAMES = 1 << 16  # that a batch has room for before it has to make more
 MAX_TIME_S = 1e6  # eleven days: what claims to be later is no time in a video
 # Two frames that claim to be days apart would have half a million ticks between them.
 MAX_TRACK_S, MAX_MEAN_GAP_S = 86_400.0, 2.0
 MAX_COORDINATE = 1e9  # px
 MAX_PX = 65535  # of the boxes that are kept as two bytes a side
 Array = npt.NDArray[Any]
+_OUR_SCHEMA = f'"{jsonl.SCHEMA}"'.encode()
 
 # The columns of N tracks. `offset`, `num_bytes` and `crc` are as in `members.PlacedLine`.
 DTYPES: dict[str, npt.DTypeLike] = {
     "track_id": np.int64,
-    "label_id": np.int64,  # the best of the top ten
+    "label_id": np.int64,  # of the best of the top ten: `label_number`
     "score": np.float64,  # its mean class score × objectness; NaN where the layout has none
     "class_score": np.float32,  # its mean class score; likewise
     "start_s": np.float64,
@@ -41,6 +45,8 @@ DTYPES: dict[str, npt.DTypeLike] = {
     "num_frames": np.int32,
     "area": np.float32,  # mean box area as a share of the frame's; NaN where the layout has no frame size
     "box_motion": np.float32,  # as `ticks.box_motion`
+    "camera_motion": np.float32,  # as `flow.Moving` has it; NaN where it was not measured
+    "flow_motion": np.float32,  # likewise
     "first_tick": np.int32,  # of `boxes`
     "line": np.int32,
     "offset": np.int64,
@@ -78,52 +84,62 @@ class ColumnsReader:
         If the lines end in a RecordError, those before it are used, and it is noted.
         """
         video_id = meta_path.name.removesuffix("-meta.jsonl.gzip")  # for the layout that doesn't carry it
-        batch, end = _Batch(), list[RecordError]()
+        batch = _Batch()
+        end: list[RecordError] = []
         try:
-            for placed in lines:
+            for placed in lines:  # each is parsed while it is in the cache, and let go
                 try:
-                    batch.add(*self._parse(placed.line, video_id), placed)
+                    batch.add(placed, *self._parse(placed, video_id))
                 except (*MISFITS, RuntimeError) as error:
                     self._parser = simdjson.Parser()  # the old one keeps ten bytes for each of the longest line
                     self.errors.append(_refusal(error, placed.line, f"{meta_path}:{placed.number}"))
                 if batch.is_full:
                     yield batch.columns()
-                    batch = _Batch()
+                    batch.clear()
         except RecordError as error:
             end.append(error)
         if batch.rows:
             yield batch.columns()
         self.errors += end
 
-    def _parse(self, line: bytes, video_id: str) -> tuple[str, str, tuple[Any, ...], Float64, Float64]:
-        """Video id, label, (track id, label id, score, class score, frame height × width), times (T,), tlwh (4 T,)."""
+    def _parse(self, placed: PlacedLine, video_id: str) -> tuple[str, str, tuple[Any, ...], Float64, Float64]:
+        """What `_found` is, without its middle if that will do."""
+        if placed.num_bytes and (short := _without_scores(placed.line)):
+            try:
+                return self._found(short, video_id)
+            except (*MISFITS, RuntimeError):
+                pass  # the whole line shall say what is wrong with it
+        return self._found(placed.line, video_id)
+
+    def _found(self, line: bytes, video_id: str) -> tuple[str, str, tuple[Any, ...], Float64, Float64]:
+        """Video id, label, (track id, label number, score, class score, frame px), times (T,), boxes (4 T,)."""
         record: Any = self._parser.parse(line)
         try:
             weighted = class_score = frame_px = np.nan
-            if "top10_label_ids" in record:
-                label_ids, names, track_id, times, boxes = "top10_label_ids", "top10_label_names", *_OWN
+            label_ids, names = "top10_lbl", "top10_desc"
+            track_id, times, boxes = _OWN
+            # What is not there takes much longer to find out than what is.
+            if "top10_wcls" in record:
+                weighted = record.at_pointer("/top10_wcls/0/0")
+                class_score = record.at_pointer("/top10_cls/0/0")
+                height, width = record["video_size"]
+                frame_px = height * width
+            elif "top10_label_ids" in record:
+                label_ids, names = "top10_label_ids", "top10_label_names"
             else:
-                label_ids, names = "top10_lbl", "top10_desc"
-                track_id, times, boxes = _OWN
-                if "track_bbox" in record:
-                    track_id, times, boxes = "tid", "track_ts", "track_bbox"
-                    weighted, class_score = record["top10_wlogit_mu"][0], record["top10_logit_mu"][0]
-                else:
-                    weighted = record.at_pointer("/top10_wcls/0/0")
-                    class_score = record.at_pointer("/top10_cls/0/0")
-                    height, width = record["video_size"]
-                    frame_px = height * width
-            video_id = record.get("yid", video_id)
+                track_id, times, boxes = "tid", "track_ts", "track_bbox"
+                weighted, class_score = record["top10_wlogit_mu"][0], record["top10_logit_mu"][0]
+            video_id, label = record.get("yid", video_id), record[names][0]
+            if not isinstance(video_id, str) or not isinstance(label, str):
+                raise TypeError(f"{video_id!r} or {label!r} is not text")
+            _whole(record[label_ids][0])
             row = (
                 _whole(record[track_id]),
-                _whole(record[label_ids][0]),
+                label_number(label),
                 float(weighted),
                 float(class_score),
                 float(frame_px) if frame_px > 0 else np.nan,
             )
-            label = record[names][0]
-            if not isinstance(video_id, str) or not isinstance(label, str):
-                raise TypeError(f"{video_id!r} or {label!r} is not text")
             num_frames = len(record[times])
             frame_times = np.frombuffer(record[times].as_buffer(of_type="d"))
             frame_boxes = np.frombuffer(record[boxes].as_buffer(of_type="d"))
@@ -131,14 +147,31 @@ class ColumnsReader:
             del record  # the parser is used again only when nobody looks at its last record
         if not num_frames or num_frames != len(frame_times) or len(frame_boxes) != 4 * num_frames:
             raise ValueError(f"{len(frame_boxes)} numbers of boxes for {num_frames} frames")
-        length_s = frame_times[-1] - frame_times[0]
-        is_dense = length_s <= min(MAX_TRACK_S, MAX_MEAN_GAP_S * num_frames)
-        if not (is_dense and -MAX_TIME_S < frame_times[0] <= frame_times[-1] < MAX_TIME_S):
-            raise ValueError(f"{num_frames} frames from {frame_times[0]:g} to {frame_times[-1]:g} s")
+        start_s, end_s = float(frame_times[0]), float(frame_times[-1])
+        is_dense = end_s - start_s <= min(MAX_TRACK_S, MAX_MEAN_GAP_S * num_frames)
+        if not (is_dense and -MAX_TIME_S < start_s <= end_s < MAX_TIME_S):
+            raise ValueError(f"{num_frames} frames from {start_s:g} to {end_s:g} s")
         return video_id, label, row, frame_times, frame_boxes
 
 
 _OWN = ("track_id", "frame_ts", "frame_bboxes")
+
+
+def _without_scores(line: bytes) -> bytes | None:
+    """A line of ours without the frames' scores and classes, half of it; None: not ours.
+
+    Only for a line whose gzip member vouches for it: what our own writer wrote is JSON, unless it has changed.
+    """
+    start, end = line.find(b'"frame_obj"'), line.rfind(b'"top10_lbl"')
+    if not 0 < start < end or line.find(_OUR_SCHEMA, end) < 0:
+        return None
+    return line[:start] + line[end:]
+
+
+@lru_cache(1 << 16)
+def label_number(label: str) -> int:
+    """A number for a class that depends on its name alone: the same class has other ids in other vocabularies."""
+    return int.from_bytes(hashlib.blake2b(label.encode(), digest_size=8).digest()) >> 1
 
 
 def _whole(value: Any) -> int:
@@ -159,44 +192,62 @@ def _refusal(error: Exception, line: bytes, where: str) -> RecordError:
 
 @dataclass
 class _Batch:
-    """Tracks as they come, to be made into columns together."""
+    """Tracks that are read: of each its row and its number of frames, and all their times and boxes end to end."""
 
     rows: list[tuple[Any, ...]] = field(default_factory=list)
-    _times: list[Float64] = field(default_factory=list)
-    _boxes: list[Float64] = field(default_factory=list)
-    _labels: dict[int, str] = field(default_factory=dict)
-    _number_of: dict[str, int] = field(default_factory=dict)
-    _num_times: float = 0
+    labels: dict[int, str] = field(default_factory=dict)
+    number_of: dict[str, int] = field(default_factory=dict)
+    counts: list[int] = field(default_factory=list)
+    num_frames: int = 0
+    _num_ticks: float = 0
+    # Filled from the front, and used again: memory that the system has to clear costs more than all that is computed.
+    _times: Float64 = field(default_factory=lambda: np.empty(ROOM_FRAMES))
+    _boxes: Float64 = field(default_factory=lambda: np.empty(4 * ROOM_FRAMES))
 
     def add(
-        self, video_id: str, label: str, row: tuple[Any, ...], times: Float64, boxes: Float64, placed: PlacedLine
+        self, placed: PlacedLine, video_id: str, label: str, row: tuple[Any, ...], times: Float64, boxes: Float64
     ) -> None:
-        self._labels[row[1]] = label
-        number = self._number_of.setdefault(video_id, len(self._number_of))
+        """Note what was found in a line."""
+        self.labels[row[1]] = label
+        number = self.number_of.setdefault(video_id, len(self.number_of))
         self.rows.append((number, *row, placed.number, placed.offset, placed.num_bytes, placed.crc))
-        self._times.append(times)
-        self._boxes.append(boxes)
-        self._num_times += len(times) + (times[-1] - times[0]) / ticks.TICK_S
+        self.counts.append(len(times))
+        self._num_ticks += (times[-1] - times[0]) / ticks.TICK_S
+        start, self.num_frames = self.num_frames, self.num_frames + len(times)
+        if self.num_frames > len(self._times):
+            self._times = np.concatenate([self._times, np.empty(self.num_frames)])
+            self._boxes = np.concatenate([self._boxes, np.empty(4 * self.num_frames)])
+        self._times[start : self.num_frames] = times
+        self._boxes[4 * start : 4 * self.num_frames] = boxes
 
     @property
     def is_full(self) -> bool:
-        return len(self.rows) >= BATCH_TRACKS or self._num_times >= BATCH_TIMES
+        """Whether it is time to make columns of what there is."""
+        return len(self.rows) >= BATCH_TRACKS or self.num_frames + self._num_ticks >= BATCH_TIMES
 
     def columns(self) -> Columns:
-        return _columns(self.rows, self._times, self._boxes, list(self._number_of), self._labels)
+        """What is noted, computed and in columns."""
+        counts, number = np.array(self.counts, np.int64), self.num_frames
+        tlwh = self._boxes[: 4 * number].reshape(-1, 4)
+        return _columns(self.rows, counts, self._times[:number], tlwh, list(self.number_of), self.labels)
+
+    def clear(self) -> None:
+        """Begin anew, without the room that a very long track took."""
+        self.rows, self.counts, self.labels, self.number_of = [], [], {}, {}
+        self.num_frames, self._num_ticks = 0, 0
+        if len(self._times) > 2 * ROOM_FRAMES:
+            self._times, self._boxes = np.empty(ROOM_FRAMES), np.empty(4 * ROOM_FRAMES)
 
 
 def _columns(
     rows: Sequence[tuple[Any, ...]],
-    times: Sequence[Float64],
-    boxes: Sequence[Float64],
+    counts: Int64,
+    times_s: Float64,
+    tlwh: Float64,
     video_ids: list[str],
     labels: dict[int, str],
 ) -> Columns:
-    counts = np.array([len(frame_times) for frame_times in times], np.int64)
-    times_s = np.concatenate([*times, np.zeros(0)])
-    tlwh = np.concatenate([*boxes, np.zeros(0)]).reshape(-1, 4)
-    if np.abs(tlwh).max(initial=0) > MAX_COORDINATE:  # JSON may say 1e200, but nothing may overflow
+    if max(tlwh.max(initial=0), -tlwh.min(initial=0)) > MAX_COORDINATE:  # JSON may say 1e200, but nothing may overflow
         tlwh = np.clip(tlwh, -MAX_COORDINATE, MAX_COORDINATE)
     ends = np.cumsum(counts)
     starts = ends - counts
@@ -215,6 +266,8 @@ def _columns(
         "num_frames": counts,
         "area": ticks.mean_area(tlwh, counts) / np.array(frame_px, np.float64),
         "box_motion": ticks.motion_between(times_s, tlwh, counts, num_ticks, at_ticks),
+        "camera_motion": np.full(len(counts), np.nan),
+        "flow_motion": np.full(len(counts), np.nan),
         "first_tick": first_tick,
         "line": line,
         "offset": offset,

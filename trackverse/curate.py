@@ -24,6 +24,7 @@ from trackverse.types import Bool, Float16, Float32, Float64, Int64, UInt16
 from trackverse.worklist import FORGOTTEN
 
 GATHER_BYTES = 512 << 20  # of embeddings that are looked at together
+MIN_DEPTH = 16  # members of each group that are looked at together
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,16 @@ class TrackTable:
 
     def boxes_of(self, rows: Int64) -> Iterator[Boxes]:
         """The boxes of the given rows, video by video."""
-        row_of = np.full(len(self) if self.order is None else int(self.order.max(initial=-1)) + 1, -1)
-        row_of[self.index_rows(rows)] = rows
+        places_in_index = self.index_rows(rows)
+        by_place = np.argsort(places_in_index, kind="stable")
+        rows, places_in_index = rows[by_place], places_in_index[by_place]
         waiting: dict[int, list[Boxes]] = {}
         start = 0
         for first_tick, starts, xyxy in self.boxes():
-            here = row_of[start : start + len(first_tick)]
+            part = slice(*np.searchsorted(places_in_index, [start, start + len(first_tick)]).tolist())
+            here, wanted = rows[part], places_in_index[part] - start
             start += len(first_tick)
-            wanted = np.flatnonzero(here >= 0)
-            videos = self.videos[here[wanted]]
+            videos = self.videos[here]
             for begin, end in runs(videos):
                 video = int(videos[begin])
                 if self.order is None:  # then the rows of a video follow each other
@@ -77,7 +79,7 @@ class TrackTable:
                 found = xyxy[np.repeat(starts[places], counts) + within].astype(np.float32)
                 ends = np.concatenate([[0], np.cumsum(counts)])
                 waiting.setdefault(video, []).append(
-                    Boxes(here[places], first_tick[places].astype(np.int64), ends, found)
+                    Boxes(here[begin:end], first_tick[places].astype(np.int64), ends, found)
                 )
         for parts in waiting.values():
             yield _joined(parts)
@@ -144,7 +146,11 @@ def make_table(
 
 
 class Conflicts(Protocol):
-    """What can't be chosen beside what is chosen already."""
+    """What can't be chosen beside what is chosen already. Only prepared rows may be asked for."""
+
+    def prepare(self, rows: Int64) -> None:
+        """Look up what is needed to tell about these rows, besides those that were prepared before."""
+        ...
 
     def why_not(self, row: int) -> str | None:
         """Why the row can't be taken any more; None if it can."""
@@ -187,7 +193,8 @@ def take(order: Int64, groups: Int64, quota: Quota, conflicts: Conflicts | None 
     if conflicts is None:
         turn = _turns(groups)
         if quota.given:
-            turn += np.array([quota.given[group] for group in range(int(groups.max(initial=-1)) + 1)], np.int64)[groups]
+            each, which = np.unique(groups, return_inverse=True)
+            turn += np.array([quota.given[group] for group in each.tolist()], np.int64)[which]
         allowed = np.flatnonzero(turn < quota.per_group)
         number = len(allowed) if quota.cap is None else min(len(allowed), quota.cap)
         if number < len(allowed):
@@ -195,6 +202,10 @@ def take(order: Int64, groups: Int64, quota: Quota, conflicts: Conflicts | None 
         quota.take(groups[allowed].tolist())
         return order[allowed]
     by_group = np.argsort(groups, kind="stable")
+    turn = _turns(groups)
+    # Rows are prepared as far as is likely to be looked at, and then twice as far.
+    depth = 2 * min(quota.per_group, len(order) if quota.cap is None else quota.cap) + MIN_DEPTH
+    conflicts.prepare(order[turn < depth])
     # (turn, place in the order, position in by_group, end of the group): the next of each group, the foremost first
     heap: list[tuple[int, int, int, int]] = [
         (quota.given[int(groups[by_group[start]])], int(by_group[start]), start, end)
@@ -207,6 +218,9 @@ def take(order: Int64, groups: Int64, quota: Quota, conflicts: Conflicts | None 
         if given >= quota.per_group:
             continue
         row = int(order[place])
+        if turn[place] >= depth:
+            conflicts.prepare(order[(turn >= depth) & (turn < 2 * depth)])
+            depth *= 2
         if conflicts.why_not(row) is None:
             conflicts.took(row)
             taken.append(row)
@@ -293,6 +307,8 @@ def pick_spread(
     """
     order = np.lexsort((rows, groups))
     rows, groups, pooled = _pools(rows[order], groups[order], config.pool, rng)
+    if conflicts:
+        conflicts.prepare(rows)
     chosen, turns = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
     for batch in _batches(runs(groups), GATHER_BYTES // (2 * max(1, embeddings.dim))):
         first = batch[0][0]
@@ -301,7 +317,9 @@ def pick_spread(
             group = int(groups[start])
             before = given.get(group, np.zeros(0, np.int64))
             members = np.concatenate([before, rows[start:end]])
-            points = np.concatenate([embeddings(before), matrix[start - first : end - first]])
+            points = matrix[start - first : end - first]
+            if len(before):
+                points = np.concatenate([embeddings(before), points])
             found = _spread_of(members, points, len(before), quota.left(group), config, rng, conflicts)
             chosen.append(np.stack([found, np.full(len(found), group)], axis=1))
             turns.append(np.arange(len(found)) + quota.given[group])
@@ -324,7 +342,8 @@ def _spread_of(
     if conflicts:
         usable[num_given:] &= np.array([conflicts.why_not(row) is None for row in members[num_given:].tolist()], bool)
     num_given = int(usable[:num_given].sum())
-    members, points = members[usable], embeddings[usable].astype(np.float32)
+    members = members[usable]
+    points = (embeddings if usable.all() else embeddings[usable]).astype(np.float32)  # as few copies as may be
     if not number or num_given == len(members):
         return np.zeros(0, np.int64)
     start = list(range(num_given)) or [int(rng.integers(len(members)))]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import unicodedata
 from argparse import ArgumentTypeError, Namespace
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -26,6 +29,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "diverse": SWAPPING,
 }
 PER_GROUP = {name: next((flag for flag in flags if "_per_" in flag), "num_samples") for name, flags in USED_BY.items()}
+MOTIONS = {"box": "box_motion", "camera": "camera_motion", "flow": "flow_motion"}
 LIMITS = ("min_length", "min_area", "min_motion", "max_overlap", "half_life_s", "min_distance")
 
 
@@ -47,6 +51,8 @@ def add(parser: cli.Parser) -> None:
     group("--min_length", type=cli.not_negative, metavar="S", help="seconds from first to last frame")
     group("--min_area", type=cli.fraction, metavar="X", help="mean box as a share of the frame")
     group("--min_motion", type=cli.not_negative, metavar="X", help="mean speed, in box sizes a second")
+    text = "the box's; the box's beside the camera's, or its pixels' (both by python -m trackverse.measure_motion)"
+    group("--motion", choices=list(MOTIONS), default="box", help=text)
     text = "of two tracks of a video: space-time IoU, or IoU across a gap"
     group("--max_overlap", type=cli.fraction, metavar="X", help=text)
     text = "an overlap across a gap counts half for every so many seconds"
@@ -54,6 +60,8 @@ def add(parser: cli.Parser) -> None:
     text = "of two tracks of a class (diverse: of any two): distance of their embeddings, of length 1, from 0 to 2"
     group("--min_distance", type=cli.not_negative, metavar="X", help=text)
     group("--classes", nargs="+", default=[], metavar="NAME", help="only these classes")
+    text = "only tracks that are in this subset, a .jsonl.gzip file that was chosen from the same tracks"
+    group("--from_subset", type=cli.folder, metavar="FILE", help=text)
     text = "none of these videos: ids, one a line, a metafile, or a subset (validation)"
     group("--exclude_videos", type=cli.folder, metavar="FILE", help=text)
     group("--relax", action="store_true", help="loosen limits for classes or videos that would stay short")
@@ -95,6 +103,13 @@ def made_with(args: Namespace, index: Index) -> dict[str, Any]:
         excluded = subset.video_ids_in(args.exclude_videos)
         digest = hashlib.sha256("\n".join(sorted(excluded)).encode()).hexdigest()
         values["exclude_videos"] = f"{len(excluded)} videos, sha256:{digest}"
+    if args.from_subset:
+        tracks = subset.tracks_in(args.from_subset)
+        listed = "\n".join(f"{video_id} {track_ids.tolist()}" for video_id, track_ids in tracks.items())
+        digest = hashlib.sha256(listed.encode()).hexdigest()
+        values["from_subset"] = f"{sum(map(len, tracks.values()))} tracks, sha256:{digest}"
+    if args.motion != "box" and (args.criterion == "max_motion" or args.min_motion is not None):
+        values["motion"] = args.motion
     if args.relax:
         values["relax"] = True
     values = {name: "inf" if value == np.inf else value for name, value in values.items()}
@@ -103,9 +118,12 @@ def made_with(args: Namespace, index: Index) -> dict[str, Any]:
 
 def plan(args: Namespace, table: TrackTable) -> Plan:
     """The plan that the flags stand for. Raises SetupError for a class that no track is of."""
-    unknown = sorted(set(args.classes) - set(table.labels.values()))
-    if unknown:
-        raise SetupError(f"--classes: no track is of class {', '.join(unknown)}")
+    among = subset.tracks_in(args.from_subset) if args.from_subset else None
+    if among is not None and not set(among) & set(table.video_ids):
+        raise SetupError(f"{args.from_subset}: none of its videos is in {args.tracks_dir}")
+    is_asked = args.stats or args.criterion == "max_motion" or args.min_motion is not None
+    if args.motion != "box" and is_asked and np.isnan(table[MOTIONS[args.motion]]).all():
+        raise SetupError(f"--motion {args.motion}: not measured; run python -m trackverse.measure_motion first")
     excluded = subset.video_ids_in(args.exclude_videos) if args.exclude_videos else frozenset()
     given = {field.name: getattr(args, field.name) for field in fields(Limits) if field.name in LIMITS}
     criterion = args.criterion or "random"
@@ -113,8 +131,25 @@ def plan(args: Namespace, table: TrackTable) -> Plan:
         criterion,
         getattr(args, PER_GROUP[criterion]) or 0,
         args.num_samples,
-        Limits(**given, classes=tuple(args.classes), exclude_videos=excluded),
+        Limits(**given, classes=classes_of(args.classes, table), exclude_videos=excluded, among=among),
         args.relax,
+        motion=MOTIONS[args.motion],
         temperature=args.temperature,
         spread=SpreadConfig(args.max_swaps, args.batch_size, args.pool),
     )
+
+
+def classes_of(names: Sequence[str], table: TrackTable) -> tuple[str, ...]:
+    """The table's classes of these names, however accents are encoded. Raises SetupError for one that is not there."""
+    by_name: dict[str, list[str]] = {}
+    for label in table.labels.values():
+        by_name.setdefault(unicodedata.normalize("NFC", label), []).append(label)
+    found: list[str] = []
+    for name in names:
+        plain = unicodedata.normalize("NFC", name)
+        if plain not in by_name:
+            like = difflib.get_close_matches(plain, by_name, n=3)
+            meant = f"; is it {' or '.join(map(repr, like))}?" if like else ""
+            raise SetupError(f"--classes: no track is of class {name!r}{meant}")
+        found += by_name[plain]
+    return tuple(found)

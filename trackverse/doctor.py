@@ -68,7 +68,11 @@ def examine(folder: Path) -> Iterator[Finding]:
     for meta_path in _walk(folder, "*-meta.jsonl.gzip"):
         yield from examine_tracks(meta_path)
         yield from find_duplicates(meta_path, seen)
-    for ending, name in (("-progress.json", "a progress file"), ("-embeddings.npy", "embeddings")):
+    for ending, name in (
+        ("-progress.json", "a progress file"),
+        ("-embeddings.npy", "embeddings"),
+        ("-motion.npy", "motion"),
+    ):
         for path in _walk(folder, f"*{ending}"):
             yield from find_orphan(path, ending, name)
     for path in _walk(folder, "*.mp4"):

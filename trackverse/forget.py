@@ -44,8 +44,11 @@ from trackverse.layout import (
 )
 
 log = logging.getLogger("trackverse.forget")
-ENDINGS = r"(\.(mp4|m4v|mov|mkv|webm|json)|-(meta\.jsonl\.gzip|progress\.json|embeddings\.npy)|-\w*-[0-9a-f]{12}\.mp4)?"
-STEMS = r"(-(meta\.jsonl|progress|embeddings)|-\w*-[0-9a-f]{12})?"  # of half written ones
+ENDINGS = (
+    r"(\.(mp4|m4v|mov|mkv|webm|json)|-(meta\.jsonl\.gzip|progress\.json|(embeddings|motion)\.npy)"
+    r"|-\w*-[0-9a-f]{12}\.mp4)?"
+)
+STEMS = r"(-(meta\.jsonl|progress|embeddings|motion)|-\w*-[0-9a-f]{12})?"  # of half written ones
 # Where the work folder has files of many videos together.
 PLACES = ("*", "*/*.*", "mined_segments/*/*", "tracks_subsets/*/*", "tracks_meta/*/*.*", "splits/*/*")
 LOG_SUFFIXES = (".out", ".err", ".log")
@@ -66,7 +69,7 @@ class Name:
     @property
     def pattern(self) -> re.Pattern[bytes]:
         """The id within text: alone, or as the beginning of one of its files' names."""
-        of_a_file = rb"(?!-(?!(?:meta|progress|embeddings)\.|\w*-[0-9a-f]{12}\.))"
+        of_a_file = rb"(?!-(?!(?:meta|progress|embeddings|motion)\.|\w*-[0-9a-f]{12}\.))"
         return re.compile(rb"(?<![A-Za-z0-9_-])" + re.escape(self.video_id.encode()) + rb"(?![A-Za-z0-9_])" + of_a_file)
 
 

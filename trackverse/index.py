@@ -6,6 +6,7 @@ A file that has changed since is read again, alone; a damaged index is made anew
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import tempfile
@@ -26,13 +27,13 @@ from trackverse.columns import DTYPES, Array, Columns
 from trackverse.errors import RecordError, SetupError
 from trackverse.files import open_regular
 from trackverse.index_entries import FileEntry, check_column, pack, unpack
-from trackverse.layout import lock_path, progress_beside
+from trackverse.layout import lock_path, motion_beside, progress_beside
 from trackverse.store import read_all_columns
 from trackverse.types import Int64, UInt16
 
 log = logging.getLogger(__name__)
 
-FORMAT = b"trackverse-index/1"
+FORMAT = b"trackverse-index/2"
 GROUP_ROWS = 1 << 17  # rows that are written, checked and read together: about 10 MB
 BOX_BYTES = 8
 MAX_MESSAGES = 3  # of what is wrong with a file; the rest is counted
@@ -184,7 +185,9 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         with files.claim(lock_path(path), wait=True):
             yield
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         told = f"{path}: the index can't be written ({error.strerror}); give --index_file FILE where it can"
         raise SetupError(told) from error
 
@@ -247,16 +250,17 @@ def _write(writer: _Writer, meta_paths: Sequence[Path], num_workers: int, old: I
 
 
 def stamp_of(meta_path: Path) -> list[int] | None:
-    """Size and time of change of a track file and of its progress file; None if it can't be looked at."""
-    try:
-        meta = meta_path.stat()
-    except OSError:
-        return None
-    try:
-        progress = progress_beside(meta_path).stat()
-    except OSError:
-        return [meta.st_size, meta.st_mtime_ns]
-    return [meta.st_size, meta.st_mtime_ns, progress.st_size, progress.st_mtime_ns]
+    """Sizes and times of change of a track file, its progress file and its motion file, 0 and 0 where one is not there;
+    None if the first can't be looked at.
+    """
+    stamp: list[int] = []
+    for path in (meta_path, progress_beside(meta_path), motion_beside(meta_path)):
+        try:
+            stat = path.stat()
+            stamp += [stat.st_size, stat.st_mtime_ns]
+        except OSError:
+            stamp += [0, 0]
+    return stamp if any(stamp[:2]) else None
 
 
 def _name(meta_path: Path) -> str:
@@ -345,7 +349,7 @@ class _Writer:
                 name,
                 stamp,
                 videos,
-                zlib.crc32(b"".join(part.numbers["crc"].tobytes() for part in parts)),
+                _digest(parts),
                 is_sorted,
                 dict(sorted(Counter(error.reason for error in errors).items())),
                 [str(error) for error in errors[:MAX_MESSAGES]],
@@ -363,6 +367,15 @@ class _Writer:
         table = pa.concat_tables([SCHEMA.empty_table(), *self._waiting])
         self._parquet.write_table(table, row_group_size=GROUP_ROWS)
         self._waiting, self._num_waiting = [], 0
+
+
+def _digest(parts: Sequence[Columns]) -> int:
+    """Of a file's records, and of what was measured of them beside."""
+    crc = zlib.crc32(b"".join(part.numbers["crc"].tobytes() for part in parts))
+    for name in ("camera_motion", "flow_motion"):
+        for values in (part.numbers[name] for part in parts):
+            crc = crc if np.isnan(values).all() else zlib.crc32(values.tobytes(), crc)
+    return crc
 
 
 def _by_video(parts: Sequence[Columns]) -> tuple[pa.Table, list[list[Any]], bool]:

@@ -192,6 +192,11 @@ def embeddings_beside(meta_path: Path) -> Path:
     return meta_path.with_name(meta_path.name.removesuffix("-meta.jsonl.gzip") + "-embeddings.npy")
 
 
+def motion_beside(meta_path: Path) -> Path:
+    """What was measured of the motion of the tracks of a `…-meta.jsonl.gzip`."""
+    return meta_path.with_name(meta_path.name.removesuffix("-meta.jsonl.gzip") + "-motion.npy")
+
+
 def sidecar_beside(subset_path: Path) -> Path:
     """The JSON file that says how a subset `<name>.jsonl.gzip` came about."""
     return subset_path.with_name(subset_path.name.split(".jsonl")[0] + ".json")

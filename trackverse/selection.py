@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,8 @@ def _round(
     apart = None
     # Of tracks that k-centre chooses, the distance is kept without this.
     if limits.max_overlap is not None or (limits.min_distance is not None and not plan.is_spread):
-        apart = Apart(table, limits, np.concatenate([candidates, chosen]), embeddings)
+        apart = Apart(table, limits, embeddings)
+        apart.prepare(chosen)
         for row in chosen.tolist():
             apart.took(row)
     if plan.is_spread:
@@ -181,6 +183,15 @@ def by_class_and_reason(table: TrackTable, choice: Choice) -> dict[str, dict[str
         label["tracks"] += sum(row)
         label.update({name: number for name, number in zip(names, row, strict=True) if number or name == "chosen"})
     return {label: dict(told[label]) for label in sorted(told, key=lambda label: (-told[label]["chosen"], label))}
+
+
+def short_of(choice: Choice, cap: int | None) -> str:
+    """What got fewer tracks than were asked for, in a line; nothing if that is due to the cap alone."""
+    if not choice.unfilled or len(choice.rows) == cap:
+        return ""
+    first = [f"{name} {got} of {asked}" for name, (got, asked) in islice(choice.unfilled.items(), 5)]
+    more = f" and {len(choice.unfilled) - 5} more" if len(choice.unfilled) > 5 else ""
+    return f"fewer than asked for: {', '.join(first)}{more}"
 
 
 def as_text(by_class: dict[str, dict[str, int]]) -> list[str]:

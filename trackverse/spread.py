@@ -150,7 +150,8 @@ def widen(
     owner, second_owner = spread.owner.copy(), spread.second_owner.copy()
     may_enter = np.ones(len(points), bool) if free is None else np.isin(np.arange(len(points)), free)
     may_enter[chosen] = False
-    apart = _distances(points, squares, chosen, chosen)
+    centres, centre_squares = points[chosen], squares[chosen]
+    apart = _distances(centres, centre_squares, centres, centre_squares)
     np.fill_diagonal(apart, np.inf)
     closest = apart.min(axis=1)
     num_swaps = num_tries = 0
@@ -159,34 +160,33 @@ def widen(
         gap = closest[one]
         other = int(apart[one].argmin())
         best_gap, best = gap, (-1, -1)
-        for leaving in (one, other):
-            # Both are upper bounds of the distance to all choices but the one that leaves.
-            bound = np.where(owner == leaving, second, nearest)
-            eligible = np.flatnonzero((bound > gap) & may_enter)
-            eligible = eligible[np.argsort(-bound[eligible], kind="stable")]
-            while len(eligible) and num_tries < max_swaps:
-                num_tries += 1
-                rows, eligible = eligible[:batch_size], eligible[batch_size:]
-                distance = _distances(points, squares, rows, chosen)
-                _measured(nearest, second, owner, second_owner, rows, distance)
-                distance[:, leaving] = np.inf
-                exact = distance.min(axis=1)
+        # An upper bound of the distance to all choices but the one that leaves, whichever of the two that is.
+        bound = np.where((owner == one) | (owner == other), second, nearest)
+        eligible = np.flatnonzero((bound > gap) & may_enter)
+        eligible = eligible[np.argsort(-bound[eligible], kind="stable")]
+        while len(eligible) and num_tries < max_swaps:
+            num_tries += 1
+            rows, eligible = eligible[:batch_size], eligible[batch_size:]
+            distance = _distances(points[rows], squares[rows], centres, centre_squares)
+            _measured(nearest, second, owner, second_owner, rows, distance)
+            for leaving in (one, other):
+                exact = np.where(owner[rows] == leaving, second[rows], nearest[rows])
                 place = int(exact.argmax())
                 if exact[place] > best_gap:
                     best_gap, best = exact[place], (int(rows[place]), leaving)
-                if best[0] >= 0 and (not len(eligible) or bound[eligible[0]] <= best_gap):
-                    break
+            if best[0] >= 0 and (not len(eligible) or bound[eligible[0]] <= best_gap):
+                break
         row, leaving = best
         if row < 0:
             break
         may_enter[chosen[leaving]], may_enter[row] = True, False
         old = chosen[leaving]
-        chosen[leaving] = row
+        chosen[leaving], centres[leaving], centre_squares[leaving] = row, points[row], squares[row]
         num_swaps += 1
         # Whoever had the one that left nearest has its second nearest now, and who is second then is not known.
         _forget(nearest, second, owner, second_owner, leaving)
         nearest[old], second[old], owner[old], second_owner[old] = np.inf, np.inf, -1, -1
-        to_row = _distances(points, squares, np.array([row]), chosen)[0]
+        to_row = _distances(points[[row]], squares[[row]], centres, centre_squares)[0]
         to_row[leaving] = np.inf
         apart[leaving], apart[:, leaving] = to_row, to_row
         closest = apart.min(axis=1)
@@ -197,12 +197,13 @@ def _measured(
     nearest: Float32, second: Float32, owner: Int64, second_owner: Int64, rows: Int64, distance: Float32
 ) -> None:
     """Note the exact neighbours of rows whose distances to all choices are known."""
-    order = np.argpartition(distance, min(1, distance.shape[1] - 1), axis=1)[:, :2]
-    values = np.take_along_axis(distance, order, axis=1)
-    swap = values[:, 0] > values[:, 1]
-    order[swap], values[swap] = order[swap, ::-1], values[swap, ::-1]
-    nearest[rows], second[rows] = values[:, 0], values[:, 1]
-    owner[rows], second_owner[rows] = order[:, 0], order[:, 1]
+    each = np.arange(len(rows))
+    for values, owners in ((nearest, owner), (second, second_owner)):
+        owners[rows] = distance.argmin(axis=1)
+        values[rows] = distance[each, owners[rows]]
+        distance[each, owners[rows]] = np.inf
+    distance[each, owner[rows]] = nearest[rows]
+    distance[each, second_owner[rows]] = second[rows]
 
 
 def _forget(nearest: Float32, second: Float32, owner: Int64, second_owner: Int64, leaving: int) -> None:
@@ -218,7 +219,11 @@ def _squares(points: Float32) -> Float32:
     return squares
 
 
-def _distances(points: Float32, squares: Float32, a: Int64, b: Int64) -> Float32:
-    """Squared distances (len(a), len(b)) between rows of the points."""
-    distance = squares[a, None] + squares[b] - 2 * (points[a] @ points[b].T)
-    return np.maximum(distance, np.float32(0))
+def _distances(a: Float32, a_squares: Float32, b: Float32, b_squares: Float32) -> Float32:
+    """Squared distances (len(a), len(b)) between points, whose squared lengths are given."""
+    distance = a @ b.T
+    distance *= -2
+    distance += a_squares[:, None]
+    distance += b_squares
+    np.maximum(distance, 0, out=distance)
+    return distance

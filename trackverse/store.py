@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from trackverse import files, jsonl, members, workers
 from trackverse import progress as progress_file
 from trackverse.columns import Columns, ColumnsReader
 from trackverse.errors import RecordError, SetupError
-from trackverse.layout import TracksLayout, progress_beside
+from trackverse.layout import TracksLayout, motion_beside, progress_beside
 from trackverse.members import PlacedLine
 from trackverse.progress import Progress
 from trackverse.records import Origin, TrackRecord, describe, parse_record, to_line
-from trackverse.types import Clip, Float16, Float32, Track
+from trackverse.types import Clip, Float16, Float32, Float64, Track
 from trackverse.vectors import load_matrix
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,10 @@ def origin_of(clip: Clip, video_hw: tuple[int, int], settings: Mapping[str, Any]
 
 def write_embeddings(path: Path, rows: Float16) -> None:
     """Replace an embeddings file by (N, D) rows."""
+    _write_matrix(path, rows)
+
+
+def _write_matrix(path: Path, rows: npt.NDArray[Any]) -> None:
     buffer = io.BytesIO()  # written by numpy itself, a full disk would be an error without a number
     np.save(buffer, rows)
     with files.atomic_write(path) as file:
@@ -187,7 +192,46 @@ def place_lines(meta_path: Path) -> Iterator[PlacedLine]:
 def read_columns(meta_path: Path) -> tuple[list[Columns], list[RecordError]]:
     """The columns of every committed record of a track file, in parts, and what was wrong with its other lines."""
     reader = ColumnsReader()
-    return list(reader.read_all(place_lines(meta_path), meta_path)), [error.bare() for error in reader.errors]
+    parts = list(reader.read_all(place_lines(meta_path), meta_path))
+    try:
+        motion = load_motion(motion_beside(meta_path))
+    except RecordError as error:
+        motion = np.zeros((0, 3))
+        reader.errors.append(error)
+    for part in parts:
+        numbers = part.numbers
+        there = np.flatnonzero(numbers["track_id"] < len(motion))
+        rows = motion[numbers["track_id"][there]]
+        # A video that was tracked anew since has other tracks under the same numbers.
+        is_same = np.abs(rows[:, 0] - numbers["start_s"][there]) < 1e-3
+        for column, name in enumerate(("camera_motion", "flow_motion"), start=1):
+            numbers[name][there[is_same]] = rows[is_same, column]
+    return parts, [error.bare() for error in reader.errors]
+
+
+def write_motion(path: Path, measured: Iterable[tuple[int, float, float, float]]) -> None:
+    """Replace a motion file by what was measured: track id, start in s, and its two motions, of each track."""
+    found = list(measured)
+    rows = np.full((max((row[0] for row in found), default=-1) + 1, 3), np.nan)
+    for track_id, *values in found:
+        rows[track_id] = values
+    _write_matrix(path, rows)
+
+
+def load_motion(path: Path) -> Float64:
+    """(N, 3) start in s, camera motion and flow motion, row n of track n, NaN where not measured; none without a file.
+
+    Raises RecordError (reason "bad motion file").
+    """
+    try:
+        rows: Float64 = load_matrix(path).astype(np.float64)
+        if rows.shape[1] != 3:
+            raise ValueError(f"{rows.shape[1]} columns")
+    except FileNotFoundError:
+        return np.zeros((0, 3))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: not a motion file ({jsonl.shown(error)})", reason="bad motion file") from error
+    return rows
 
 
 def read_all_columns(meta_paths: Sequence[Path], num_workers: int) -> Iterator[tuple[list[Columns], list[RecordError]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +16,7 @@ from trackverse.errors import RecordError, SetupError
 from trackverse.index import Index
 from trackverse.layout import check_name, sidecar_beside
 from trackverse.members import GZIP_MAGIC
-from trackverse.store import place_lines
+from trackverse.store import place_lines, read_columns
 from trackverse.types import Int64
 
 
@@ -104,6 +105,18 @@ def _changed(meta_path: Path) -> RecordError:
         reason="track file changed",
         retry=True,
     )
+
+
+def tracks_in(path: Path) -> dict[str, Int64]:
+    """Of each video the ids of its tracks in a subset. Raises SetupError at anything else in it."""
+    parts, errors = read_columns(path)
+    if errors:
+        raise SetupError(f"{path}: not a subset of tracks ({errors[0]})")
+    found: dict[str, list[Int64]] = defaultdict(list)
+    for part in parts:
+        for number, video_id in enumerate(part.video_ids):
+            found[video_id].append(part.numbers["track_id"][part.videos == number])
+    return {video_id: np.unique(np.concatenate(track_ids)) for video_id, track_ids in sorted(found.items())}
 
 
 def video_ids_in(path: Path) -> frozenset[str]:

@@ -1,0 +1,175 @@
+"""Motion beside the camera's: drawn scenes whose speeds are known, and the command on a real video."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from made_tracks import LABELS, SETTINGS, VIDEO_HW, clip, make_track
+from shelf import write
+from test_curate import curate_db
+
+from trackverse import forget, measure_motion
+from trackverse.flow import MotionMeter, Moving
+from trackverse.layout import TracksLayout, motion_beside
+from trackverse.store import TrackStore, load_motion, read_columns, write_motion
+from trackverse.types import Track
+
+HW, SIZE, FPS = (180, 320), 60, 8
+
+
+def texture(hw: tuple[int, int], seed: int) -> np.ndarray:
+    """Soft noise, in which every place looks like itself."""
+    noise = np.random.default_rng(seed).uniform(0, 255, (*hw, 3)).astype(np.float32)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def scene(camera: tuple[float, float], own: tuple[float, float], number: int = 17) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (T, H, W, 3) of a wall that moves by `camera` px a frame, with an object that moves by `own` on it, and
+    the object's boxes (T, 4) tlwh.
+    """
+    wall, thing = texture((HW[0] + 200, HW[1] + 200), 0), texture((SIZE, SIZE), 1)
+    images, boxes = [], []
+    for n in range(number):
+        x, y = camera[0] * n, camera[1] * n
+        image = cv2.warpAffine(wall, np.array([[1, 0, x - 100], [0, 1, y - 100]], float), HW[::-1])
+        left, top = 100 + x + own[0] * n, 50 + y + own[1] * n
+        place = np.array([[1, 0, left], [0, 1, top]], float)
+        mask = cv2.warpAffine(np.ones((SIZE, SIZE), np.uint8), place, HW[::-1])
+        image[mask > 0] = cv2.warpAffine(thing, place, HW[::-1])[mask > 0]
+        images.append(image)
+        boxes.append([left, top, SIZE, SIZE])
+    return np.stack(images), np.array(boxes, float)
+
+
+SCENES = {
+    "nothing moves": ((0, 0), (0, 0), 0.0),
+    "the object moves": ((0, 0), (3, 0), 0.4),
+    "only the camera moves": ((3, 1), (0, 0), 0.0),
+    "both move, against each other": ((-3, 0), (3, 0), 0.4),
+    "the camera follows the object": ((4, 0), (-4, 0), 4 * FPS / SIZE),
+}
+
+
+@pytest.mark.parametrize(("camera", "own", "expected"), SCENES.values(), ids=SCENES)
+def test_what_is_left_without_the_cameras_motion(
+    camera: tuple[float, float], own: tuple[float, float], expected: float
+) -> None:
+    images, boxes = scene(camera, own)
+    track = Moving(np.arange(len(images)) / FPS, boxes)
+    meter = MotionMeter([track])
+    for number, image in enumerate(images):
+        meter(image, number / FPS)
+    assert track.camera_motion == pytest.approx(expected, abs=0.03)
+    assert track.flow_motion == pytest.approx(expected, abs=0.08)
+
+
+def test_what_cannot_be_measured_is_not_known() -> None:
+    images, boxes = scene((0, 0), (3, 0), number=4)
+    once, later, outside = (
+        Moving(np.zeros(1), boxes[:1]),
+        Moving(np.array([9.0, 9.5]), boxes[:2]),
+        Moving(np.array([0.0, 0.375]), boxes[:2] + np.array([1000, 1000, 0, 0])),
+    )
+    meter = MotionMeter([once, later, outside])
+    for number, image in enumerate(images):
+        meter(image, number / FPS)
+    assert np.isnan([once.camera_motion, once.flow_motion, later.camera_motion, later.flow_motion]).all()
+    assert outside.flow_motion == 0
+    MotionMeter([])(images[0], 0.0)
+
+
+# ---- the command
+
+CAMERA, OWN = (2, 0), {"still": (0, 0), "quick": (3, 1)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos of 20 frames, 8 a second, filmed with a moving camera; in each, one object, tracked."""
+    folder = tmp_path_factory.mktemp("moving")
+    store = TrackStore(TracksLayout(folder / "tracks"), SETTINGS)
+    for name, own in OWN.items():
+        images, tlwh = scene(CAMERA, own, number=20)
+        path = folder / "videos" / name[:2] / f"{name}.mp4"
+        path.parent.mkdir(parents=True)
+        write(path, list(images), rate=FPS)
+        xyxy = np.concatenate([tlwh[:, :2], tlwh[:, :2] + tlwh[:, 2:]], axis=1).astype(np.float32)
+        like = make_track(1, num_frames=20)
+        track = Track(np.arange(20) / FPS, xyxy, like.scores, like.logits, like.embedding)
+        store.commit(clip(name, 0), [track], HW, LABELS)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "moving", symlinks=True))
+
+
+def measure(folder: Path, *argv: str) -> int:
+    where = ["--tracks_dir", str(folder / "tracks"), "--videos_dir", str(folder / "videos")]
+    return measure_motion.main([*where, *argv])
+
+
+def test_tracks_are_measured_and_chosen_by_their_own_motion(folder: Path, tmp_path: Path) -> None:
+    layout = TracksLayout(folder / "tracks")
+    argv = ("--criterion", "max_motion", "--num_samples", "1", "--motion")
+    before = curate_db(folder / "tracks", tmp_path / "a.jsonl.gzip", *argv, "camera")
+    assert before.returncode == 2 and "python -m trackverse.measure_motion" in before.stderr
+
+    assert measure(folder) == 0
+    rows = {name: load_motion(motion_beside(layout.meta_path(name)))[0] for name in OWN}
+    assert rows["still"] == pytest.approx([0, 0, 0], abs=0.06)
+    assert rows["quick"][1:] == pytest.approx([np.hypot(3, 1) * FPS / SIZE] * 2, abs=0.1)
+
+    for motion in ("camera", "flow"):
+        subset = tmp_path / f"{motion}.jsonl.gzip"
+        ended = curate_db(folder / "tracks", subset, *argv, motion, "--min_motion", "0.2")
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads(gzip.decompress(subset.read_bytes()))["yid"] == "quick"
+        sidecar = json.loads((tmp_path / f"{motion}.json").read_text())
+        assert (sidecar["motion"], sidecar["classes"]) == (motion, sidecar["classes"])
+        assert sum(told.get("motion below 0.2", 0) for told in sidecar["classes"].values()) == 1
+
+
+def test_only_what_is_missing_is_measured(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    layout = TracksLayout(folder / "tracks")
+    assert measure(folder, "--dry_run") == 0
+    assert not list(folder.rglob("*-motion.npy"))
+    assert measure(folder, "--num_workers", "2") == 0
+    path = motion_beside(layout.meta_path("quick"))
+    before = path.stat().st_mtime_ns
+    assert measure(folder) == 0
+    assert path.stat().st_mtime_ns == before
+    TrackStore(layout, SETTINGS).commit(clip("quick", 1), [], VIDEO_HW, LABELS)
+    assert measure(folder) == 0
+    assert path.stat().st_mtime_ns > before
+
+
+def test_a_video_that_is_not_there_costs_its_own_tracks_only(folder: Path) -> None:
+    (folder / "videos" / "st" / "still.mp4").unlink()
+    assert measure(folder) == 1
+    assert len(list(folder.rglob("*-motion.npy"))) == 1
+
+
+def test_motion_of_other_tracks_under_the_same_number_is_not_taken(folder: Path) -> None:
+    meta_path = TracksLayout(folder / "tracks").meta_path("quick")
+    write_motion(motion_beside(meta_path), [(0, 0.0, 1.0, 2.0), (7, 0.0, 3.0, 4.0)])
+    (part,), errors = read_columns(meta_path)
+    assert (part.numbers["camera_motion"].tolist(), part.numbers["flow_motion"].tolist()) == ([1.0], [2.0])
+    write_motion(motion_beside(meta_path), [(0, 5.0, 1.0, 2.0)])
+    (part,), errors = read_columns(meta_path)
+    assert np.isnan(part.numbers["camera_motion"]).all() and not errors
+    motion_beside(meta_path).write_bytes(b"no numbers")
+    (part,), (error,) = read_columns(meta_path)
+    assert np.isnan(part.numbers["flow_motion"]).all() and error.reason == "bad motion file"
+
+
+def test_it_goes_when_its_video_is_forgotten() -> None:
+    assert forget.Name("abc").is_file("abc-motion.npy")
+    assert not forget.Name("abc").is_file("abcd-motion.npy")
