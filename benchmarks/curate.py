@@ -180,7 +180,7 @@ def ours_write(folder: Path, output: Path) -> Callable[[], None]:
 
 
 def write_index(folder: Path, num_rows: int, dim: int = 0) -> None:
-    """An index of generated rows beside hollow track files, which are as large and as old as it says, and embeddings."""
+    """An index of generated rows beside hollow track files, as large and as old as it says, and embeddings."""
     import pyarrow as pa
 
     from trackverse import index as index_module

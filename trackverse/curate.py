@@ -338,12 +338,13 @@ def _spread_of(
     conflicts: Conflicts | None,
 ) -> Int64:
     """`number` of a group's `members`, whose first `num_given` are chosen already, by their embeddings."""
-    usable: Bool = ~np.asarray(np.isnan(embeddings).any(axis=1))
+    points = embeddings.astype(np.float32)
+    usable: Bool = np.isfinite(np.einsum("nd,nd->n", points, points))  # which needs no more memory
     if conflicts:
         usable[num_given:] &= np.array([conflicts.why_not(row) is None for row in members[num_given:].tolist()], bool)
     num_given = int(usable[:num_given].sum())
     members = members[usable]
-    points = (embeddings if usable.all() else embeddings[usable]).astype(np.float32)  # as few copies as may be
+    points = points if usable.all() else points[usable]
     if not number or num_given == len(members):
         return np.zeros(0, np.int64)
     start = list(range(num_given)) or [int(rng.integers(len(members)))]

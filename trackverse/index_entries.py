@@ -36,9 +36,9 @@ BOUNDS = {
 @dataclass(frozen=True)
 class FileEntry:
     """One track file as it was read. `stamp`: sizes and times of it and of what is beside it, None if it must be read
-    again. `videos`: [id, number of rows] in the order of the rows; `digest`: of its records, wherever they are kept, and
-    of what was measured of them; `is_sorted`: whether the track ids of each video rise; `reasons`: what is wrong with
-    the rest, and how often.
+    again. `videos`: [id, number of rows] in the order of the rows; `digest`: of its records, wherever they are kept,
+    and of what was measured of them; `is_sorted`: whether the track ids of each video rise; `reasons`: what is wrong
+    with the rest, and how often.
     """
 
     name: str
