@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 LONG_SIDE = 64  # px; shot changes are as plain at this size, grain is less so, and looking at it costs next to nothing
 MIN_SHOT_S = 0.6
 MIN_CHANGE = 15.0  # PySceneDetect's least score of a cut (min_content_val)
-# A frame is black if no more than a fiftieth of it is brighter than the first of these, and no longer black once a
-# twenty-fifth is brighter than the second.
+# A frame is black if no more than a fiftieth of its values are above the first of these, and no longer black once a
+# twenty-fifth are above the second.
 BLACK_LEVEL, BLACK_FRAC = 32, 0.02
 LIT_LEVEL, LIT_FRAC = 48, 0.04
 LONG_BLACK_S = 1.0  # black for as long is a shot of its own
@@ -108,14 +108,13 @@ class _Dip:
 
     def see(self, image: UInt8, time_s: float) -> list[float]:
         """The starts of new shots that are certain once this (H, W, 3) image is known."""
-        brightness = image.max(axis=2)
         if self._black_s is None or self._after:
-            if np.count_nonzero(brightness > BLACK_LEVEL) <= BLACK_FRAC * brightness.size:
+            if np.count_nonzero(image > BLACK_LEVEL) <= BLACK_FRAC * image.size:
                 found = self._starts()  # black again before the new shot was seen for long
                 self._before.extend(self._after)
                 self._black_s, self._black, self._after = (time_s, time_s), image, []
                 return found
-        elif np.count_nonzero(brightness > LIT_LEVEL) <= LIT_FRAC * brightness.size:
+        elif np.count_nonzero(image > LIT_LEVEL) <= LIT_FRAC * image.size:
             self._black_s = (self._black_s[0], time_s)
             return []
         if self._black_s is None:
