@@ -49,6 +49,8 @@ def make_parser() -> cli.Parser:
     add("--no_clips", action="store_true", help="only scenes and segments, no clip files")
     help_text = "copy: quick and without loss, frames before the first are hidden; encode: slow, plain files"
     add("--mode", choices=("copy", "encode"), default="copy", help=help_text)
+    help_text = "leave out the sound, which is kept where the video has one (download_videos.py --audio)"
+    add("--no_audio", dest="audio", action="store_false", help=help_text)
     help_text = "folder below mined_segments, where parse_tracks.py of this vocabulary looks; a name, nothing else"
     add("--vocab", type=cli.file_name, default="coco", metavar="NAME", help=help_text)
     help_text = "part files of about the same length of video, for as many jobs (the published data set: 128)"
@@ -61,7 +63,7 @@ def work(args: Namespace, rank: int) -> Tally:
     layout = Layout(cli.workdir(args))
     tally = Tally()
     outdated: set[str] = set()
-    clip_mode = None if args.no_clips else args.mode
+    clip_mode = None if args.no_clips else args.mode + " without sound" * (not args.audio)
     config = CutConfig(scene_detector=args.scene_detector, fast=args.fast, **filter_flags.settings(args))
     filters = [] if args.dry_run else filter_flags.load(args)
 
@@ -89,7 +91,7 @@ def work(args: Namespace, rank: int) -> Tally:
             path = layout.video_path(video.video_id)
             cut = find_segments(video, path, config, filters, clip_mode=clip_mode)
             if clip_mode:
-                write_clips(cut, layout, clip_mode)
+                write_clips(cut, layout, args.mode, audio=args.audio)
             scenes.save(layout.scenes_path(video.video_id), cut)  # last: from now on the video is done
             tally.dropped.update(segment.reason for segment in cut.segments if segment.reason)
             tally.shortened.update(scenes.why_shortened(video, cut.duration_s))
@@ -99,11 +101,11 @@ def work(args: Namespace, rank: int) -> Tally:
     return tally
 
 
-def write_clips(cut: VideoScenes, layout: Layout, mode: Literal["copy", "encode"]) -> None:
+def write_clips(cut: VideoScenes, layout: Layout, mode: Literal["copy", "encode"], *, audio: bool) -> None:
     """The kept clips as files, and no others: what an earlier cut kept and this one doesn't is removed."""
     paths = {layout.clip_path(cut.video_id, clip.clip_id): clip for clip in cut.kept}
     spans = {path: (clip.start_s, clip.end_s) for path, clip in paths.items()}
-    cut_clips(layout.video_path(cut.video_id), spans, mode=mode)
+    cut_clips(layout.video_path(cut.video_id), spans, mode=mode, audio=audio)
     clips_dir = layout.clips_video_dir(cut.video_id)
     for path in set(clips_dir.glob("*.mp4")) - paths.keys():
         path.unlink()

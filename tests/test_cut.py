@@ -17,6 +17,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import shelf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode, SceneManager, open_video
@@ -569,6 +570,18 @@ def test_spans_are_cut_at_the_scenes(workdir: Path, tmp_path: Path) -> None:
     assert "3 dropped" in said
     assert num_frames(Layout(workdir).clip_path("-shots_vid0", "-shots_vid0.0.mp4")) == 45
     assert num_frames(Layout(workdir).clip_path("-shots_vid0", "-shots_vid0.6.mp4")) == SHOTS["glimpse"]
+
+
+def test_sound_is_kept_unless_it_is_left_out(tmp_path: Path) -> None:
+    ids, source = write_metafile(tmp_path / "ids.jsonl", "sound_vid00"), shelf.with_sound(tmp_path)
+    flags = ("--scene_detector", "none", "--min_scene_len", "1", "--filters", "length")
+    for name, extra, has_audio in (("with", (), True), ("without", ("--no_audio",), False)):
+        layout = Layout(tmp_path / name)
+        layout.video_path("sound_vid00").parent.mkdir(parents=True)
+        shutil.copy(source, layout.video_path("sound_vid00"))
+        cut(layout.workdir, ids, *flags, *extra)
+        assert probe(layout.clip_path("sound_vid00", "sound_vid00.0.mp4")).has_audio is has_audio
+    assert "1 videos were cut with other settings" in cut(tmp_path / "with", ids, *flags, "--no_audio")
 
 
 def test_clips_may_come_later_and_filters_may_be_off(workdir: Path, tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ class VideoScenes:
     """What is known of a video that was cut.
 
     `config` is None where the file was written under settings that this version doesn't have; `num_listed` clips were
-    asked for by the metafile (None: it has no list); `clip_mode` is how the clips were written ("copy", "encode"; None:
-    they weren't).
+    asked for by the metafile (None: it has no list); `clip_mode` is how the clips were written ("copy" or "encode",
+    then perhaps " without sound"; None: they weren't).
     """
 
     video_id: str
