@@ -57,17 +57,12 @@ def upright_iou(a: Boxes, b: Boxes) -> Boxes:
     Objects beside each other on the ground overlap sideways; how high they stand in the picture, and how tall they are,
     tells them apart (Hybrid-SORT: Yang et al. 2024). The root takes half as much off as theirs.
     """
-    top, bottom = np.ascontiguousarray(a[:, 1::2].T)[:, :, None]
-    other_top, other_bottom = np.ascontiguousarray(b[:, 1::2].T)
-    common = np.minimum(bottom, other_bottom)
-    common -= np.maximum(top, other_top)
-    both = np.maximum(bottom, other_bottom)
-    both -= np.minimum(top, other_top)
-    nothing = np.zeros_like(common)
-    np.maximum(common, nothing, out=common)
-    np.divide(common, both, out=common, where=both > 0)
     overlap = iou(a, b)
-    overlap *= np.sqrt(common, out=common)
+    # Few pairs overlap: only those are looked at again.
+    i, j = np.divmod(overlap.ravel().nonzero()[0], max(len(b), 1))
+    common = np.minimum(a[i, 3], b[j, 3]) - np.maximum(a[i, 1], b[j, 1])
+    both = np.maximum(a[i, 3], b[j, 3]) - np.minimum(a[i, 1], b[j, 1])
+    overlap[i, j] *= np.sqrt(common / both)
     return overlap
 
 
