@@ -100,6 +100,16 @@ def test_what_stands_nearer_hides_what_is_behind() -> None:
     assert boxes.hidden_share(np.zeros((0, 4))).shape == (0,)
 
 
+@given(GOOD_BOXES)
+def test_hidden_shares_are_those_of_all_pairs(xyxy: np.ndarray) -> None:
+    def covered(a: np.ndarray, b: np.ndarray) -> float:
+        size = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
+        return float(size.prod() / boxes.area(a)) if b[3] > a[3] else 0.0
+
+    expected = [max((covered(one, other) for other in xyxy), default=0.0) for one in xyxy]
+    assert boxes.hidden_share(xyxy).tolist() == pytest.approx(expected)
+
+
 def test_boxes_are_cut_to_the_frame() -> None:
     xyxy = np.array([[-5.0, -5.0, 700.0, 400.0], [10.0, 20.0, 30.0, 40.0], [650.0, 10.0, 700.0, 20.0]])
     expected = [[0, 0, 640, 360], [10, 20, 30, 40], [640, 10, 640, 20]]

@@ -58,8 +58,8 @@ def upright_iou(a: Boxes, b: Boxes) -> Boxes:
     tells them apart (Hybrid-SORT: Yang et al. 2024). The root takes half as much off as theirs.
     """
     overlap = iou(a, b)
-    # Few pairs overlap: only those are looked at again.
-    i, j = np.divmod(overlap.ravel().nonzero()[0], max(len(b), 1))
+    # Few pairs overlap: only those are looked at again. (`nonzero` of truth values is far quicker than of numbers.)
+    i, j = np.divmod((overlap > 0).ravel().nonzero()[0], max(len(b), 1))
     common = np.minimum(a[i, 3], b[j, 3]) - np.maximum(a[i, 1], b[j, 1])
     both = np.maximum(a[i, 3], b[j, 3]) - np.minimum(a[i, 1], b[j, 1])
     overlap[i, j] *= np.sqrt(common / both)
@@ -78,15 +78,20 @@ def hidden_share(xyxy: Boxes) -> Boxes:
     """How much (N,) of each of (N, 4) xyxy boxes lies behind another one: the largest share that one box covers which
     stands nearer, that is, lower in the picture.
     """
-    left, top, right, bottom = np.ascontiguousarray(xyxy.T)
-    width = np.minimum(right[:, None], right)
-    width -= np.maximum(left[:, None], left)
-    height = np.minimum(bottom[:, None], bottom)
-    height -= np.maximum(top[:, None], top)
-    covered = np.maximum(width, np.zeros_like(width))
-    covered *= np.maximum(height, np.zeros_like(height))
-    covered *= bottom > bottom[:, None]
-    share: Boxes = covered.max(axis=1, initial=0) / np.maximum(area(xyxy), np.finfo(xyxy.dtype).tiny)
+    # Pairs that overlap sideways, by a sweep from left to right: a matrix of all pairs takes several times as long.
+    order = np.argsort(xyxy[:, 0])
+    left, top, right, bottom = np.ascontiguousarray(xyxy[order].T)
+    number = np.arange(len(order))
+    num_beside = np.maximum(np.searchsorted(left, right) - number - 1, 0)
+    i = np.repeat(number, num_beside)
+    j = np.arange(len(i)) - np.repeat(np.cumsum(num_beside) - num_beside - number - 1, num_beside)
+    width = np.minimum(right[i], right[j]) - left[j]
+    height = np.minimum(bottom[i], bottom[j]) - np.maximum(top[i], top[j])
+    behind = np.where(bottom[i] < bottom[j], i, j)
+    width[bottom[i] == bottom[j]] = 0
+    share = np.zeros_like(xyxy[:, 0])
+    np.maximum.at(share, order[behind], width * np.maximum(height, 0))
+    share /= np.maximum(area(xyxy), np.finfo(xyxy.dtype).tiny)
     return share
 
 

@@ -242,7 +242,7 @@ def _views(detections: Detections) -> Float32:
     if not detections.embeddings.shape[1]:
         return np.ones(len(detections), np.float32)
     in_view = CLEAR_SHARE + CLEAR_MARGIN - boxes.hidden_share(detections.xyxy)
-    views: Float32 = np.clip(in_view / CLEAR_MARGIN, MIN_VIEW, 1)
+    views: Float32 = np.minimum(np.maximum(in_view / CLEAR_MARGIN, MIN_VIEW), np.float32(1))
     return views
 
 

@@ -13,6 +13,8 @@ up over time. How much a velocity changes in a frame differs from clip to clip, 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -37,7 +39,7 @@ class Agility:
 
     RATE = 3.0  # nats for one standard deviation squared of agreement; 2 to 6 do equally well
     PRIOR = 50.0  # pairs of surprises before one counts half as much
-    MIN, MAX = np.exp(-2.0), np.exp(1.6)  # a seventh, for a jittering detector at few frames/s; five times, for dancers
+    MIN, MAX = math.exp(-2.0), math.exp(1.6)  # a seventh, for jitter at few frames/s; five times, for dancers
 
     def __init__(self) -> None:
         self.value = 1.0
@@ -47,7 +49,7 @@ class Agility:
         """Take in products (K,) of two surprises in turn (see `KalmanState.update`)."""
         self._num_pairs += len(agreement)
         step = self.RATE * float(agreement.sum()) / (self.PRIOR + self._num_pairs)
-        self.value = float(np.clip(self.value * np.exp(step), self.MIN, self.MAX))
+        self.value = min(max(self.value * math.exp(step), self.MIN), self.MAX)
 
 
 class KalmanState:
@@ -121,8 +123,10 @@ class KalmanState:
         state = self._rows[rows]
         innovation = xyxy - state[:, XYXY]
         variance = _var_of_innovation(state)[:, None]
-        surprise = np.clip(innovation / np.sqrt(variance), -MAX_SURPRISE, MAX_SURPRISE)
-        agreement: Float64 = (surprise * state[:, SURPRISE]).mean(axis=1)[state[:, SURPRISE].any(axis=1)]
+        surprise = innovation / np.sqrt(variance)
+        np.minimum(np.maximum(surprise, -MAX_SURPRISE, out=surprise), MAX_SURPRISE, out=surprise)
+        before = state[:, SURPRISE]
+        agreement: Float64 = np.einsum("kc,kc->k", surprise, before)[before.any(axis=1)] / 4
         gain = state[:, VAR : CROSS + 1] / variance  # (K, 2): of position, of velocity
         state[:, XYXY] += gain[:, :1] * innovation
         state[:, VELOCITY] += gain[:, 1:] * innovation
