@@ -10,7 +10,7 @@ demo: .venv/.done
 	.venv/bin/python demo/run.py
 
 test: .venv/.done
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 faults: .venv/.done
 	.venv/bin/python tests/faults/campaign.py
