@@ -67,7 +67,7 @@ class Cluster:
         tasks = [row for row in rows if row[2].isdigit()]  # not those of the batch script, which waits for srun
         return [int(row[0]) for row in sorted(tasks, key=lambda row: row[3] == "-")]
 
-    def wait_until_empty(self, timeout_s: float = 60) -> None:
+    def wait_until_empty(self, timeout_s: float = 180) -> None:
         wait_for(lambda: not self.jobs(), lambda: f"jobs end, but: {self.jobs()}", timeout_s)
 
     def cancel_all(self) -> None:

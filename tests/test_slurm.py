@@ -171,7 +171,7 @@ def test_more_elements_than_an_array_may_have_become_two_arrays(folder: Path, cl
     assert MAX_ARRAY_SIZE == 8 and str(second) in cluster.jobs(), "the ninth is alone, so no array"
     again = submit_stage(folder, *command)
     assert again.returncode == 2 and f"already queued as job {first}, {second} (" in again.stderr
-    cluster.wait_until_empty(90)
+    cluster.wait_until_empty()
     assert set(written(folder)) == {"a1", "a2", "b1", "b2", "c1", "c2"}, logs(folder)
     ends = [cluster.time_of("EndTime", f"{first}_{n}") for n in range(8)]
     assert max(ends) <= cluster.time_of("StartTime", str(second))
@@ -187,7 +187,7 @@ def test_statuses_and_forks(folder: Path, cluster: Cluster) -> None:
     done = submit_stage(folder, "--metafile", "bad.jsonl", "none.jsonl", "a.jsonl", "--fork")
     assert done.returncode == 0, done.stderr
     job_id = min(cluster.jobs()).partition("_")[0]
-    cluster.wait_until_empty(90)
+    cluster.wait_until_empty()
     states = {key: state for key, state in cluster.jobs(over=True).items() if key.startswith(f"{job_id}_")}
     assert states == {f"{job_id}_0": "COMPLETED", f"{job_id}_1": "FAILED", f"{job_id}_2": "COMPLETED"}, logs(folder)
     assert set(written(folder)) == {"a1", "a2"}

@@ -27,7 +27,7 @@ from trackverse.video import cut_clips
 
 PARTS = range(6)
 SETTINGS = ["--slurm", "--cpus", "1", "--mem", "500M", "--time", "60"]
-START_S = 60  # time limit: on a busy machine, a job needs some to import and load what it takes
+START_S = 180  # time limit: on a busy machine, a job needs some to import and load what it takes
 
 # Python runs it at each of its starts, as the first thing that it imports: in the element 5, it waits to be let go on.
 SLOW_IMPORTS = """
@@ -145,11 +145,11 @@ class Campaign:
             self.preempt_one()
             self.disturb_the_others()
             self.lose_the_node()
-        self.cluster.wait_until_empty(120)
+        self.cluster.wait_until_empty(300)
         self.note_states()
         self.answers["status after"] = self.stage("--status")
         self.answers["again"] = self.stage(*self.settings)
-        self.cluster.wait_until_empty(120)
+        self.cluster.wait_until_empty(300)
         self.answers["status at the end"] = self.stage("--status")
         return self
 
@@ -206,11 +206,20 @@ class Campaign:
     def disturb_the_others(self) -> None:
         others = [number for number in PARTS[:5] if number != self.role["preempted"]]
         late, requeued, killed, cancelled = others
-        self.cluster.ask("scontrol", "update", f"jobid={self.element(late)}", "TimeLimit=1")
+        self.cluster.ask(
+            "scontrol", "update", f"jobid={self.element(late)}", f"TimeLimit={self.minutes_left_for(late)}"
+        )
         self.cluster.ask("scontrol", "requeue", self.element(requeued))
         os.kill(self.cluster.processes(self.element(killed))[0], signal.SIGKILL)
         self.cluster.ask("scancel", self.element(cancelled))
         self.role |= {"out of time": late, "requeued": requeued, "killed": killed, "cancelled": cancelled}
+
+    def minutes_left_for(self, number: int) -> int:
+        """A time limit, in whole minutes, that ends the element in half a minute to one and a half from now."""
+        *hours, minutes, seconds = map(
+            int, self.cluster.ask("squeue", "-h", "-j", self.element(number), "-o", "%M").split(":")
+        )
+        return 60 * sum(hours) + minutes + (1 if seconds < 30 else 2)
 
     @property
     def survivors(self) -> list[str]:
@@ -221,7 +230,7 @@ class Campaign:
         """When all that go on by themselves run again. The one that was out of time has its hour back before it does:
         within a minute, it may not have come further than its imports."""
         late = self.element(self.role["out of time"])
-        self.wait_until(lambda: self.cluster.state(late) != "RUNNING", "the one whose time is up is requeued", 90)
+        self.wait_until(lambda: self.cluster.state(late) != "RUNNING", "the one whose time is up is requeued", 180)
 
         def has_its_hour_back() -> bool:
             """Slurm changes nothing of a job while it completes, and says no."""
@@ -230,13 +239,13 @@ class Campaign:
                 return True
             return False
 
-        self.wait_until(has_its_hour_back, "it has its hour back", 90)
+        self.wait_until(has_its_hour_back, "it has its hour back", 180)
 
         def all_run_again() -> bool:
             jobs = self.cluster.jobs()
             return all(jobs[job] == "RUNNING" and self.cluster.restarts(job) for job in self.survivors)
 
-        self.wait_until(all_run_again, "all run again", 90)
+        self.wait_until(all_run_again, "all run again", 180)
         self.restarts = {job: self.cluster.restarts(job) for job in self.survivors}
         self.cluster.lose_the_node()
         self.cluster.start()
@@ -279,7 +288,7 @@ def test_an_array_over_six_parts_runs_two_at_a_time(
     done = parse_tracks(street, tmp_path / "out", *SETTINGS, "--max_parallel", "2")
     assert done.returncode == 0, done.stderr
     array = min(slurm_cluster.jobs()).partition("_")[0]
-    slurm_cluster.wait_until_empty(120)
+    slurm_cluster.wait_until_empty(300)
     assert tracks(tmp_path / "out") == undisturbed, logs(tmp_path / "out")
     starts, ends = ([slurm_cluster.time_of(what, f"{array}_{n}") for n in PARTS] for what in ("StartTime", "EndTime"))
     at_once = [sum(start <= now < end for start, end in zip(starts, ends, strict=True)) for now in starts]
