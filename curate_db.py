@@ -38,7 +38,6 @@ import numpy as np
 
 from trackverse import cli, curate, curation_flags, files, selection, stage, subset
 from trackverse.embeddings import StoredEmbeddings
-from trackverse.errors import SetupError
 from trackverse.index import Index, is_current, open_index, ready_index
 from trackverse.layout import TracksLayout, lock_path, stats_beside
 from trackverse.stats import page, stats_of
@@ -137,8 +136,7 @@ def tell(by_class: dict[str, dict[str, int]], num_chosen: int, num_tracks: int) 
 
 
 def check(args: Namespace) -> None:
-    if not any(TracksLayout(args.tracks_dir).meta_paths()):
-        raise SetupError(f"{args.tracks_dir}: no *-meta.jsonl.gzip files; parse_tracks.py makes them")
+    TracksLayout(args.tracks_dir).some_meta_paths()
     curation_flags.check(args)
 
 

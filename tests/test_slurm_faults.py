@@ -206,15 +206,13 @@ class Campaign:
     def disturb_the_others(self) -> None:
         others = [number for number in PARTS[:5] if number != self.role["preempted"]]
         late, requeued, killed, cancelled = others
-        self.cluster.ask(
-            "scontrol", "update", f"jobid={self.element(late)}", f"TimeLimit={self.minutes_left_for(late)}"
-        )
+        self.cluster.ask("scontrol", "update", f"jobid={self.element(late)}", f"TimeLimit={self.limit_soon_over(late)}")
         self.cluster.ask("scontrol", "requeue", self.element(requeued))
         os.kill(self.cluster.processes(self.element(killed))[0], signal.SIGKILL)
         self.cluster.ask("scancel", self.element(cancelled))
         self.role |= {"out of time": late, "requeued": requeued, "killed": killed, "cancelled": cancelled}
 
-    def minutes_left_for(self, number: int) -> int:
+    def limit_soon_over(self, number: int) -> int:
         """A time limit, in whole minutes, that ends the element in half a minute to one and a half from now."""
         *hours, minutes, seconds = map(
             int, self.cluster.ask("squeue", "-h", "-j", self.element(number), "-o", "%M").split(":")

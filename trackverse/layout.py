@@ -6,7 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from trackverse.errors import RecordError
+from trackverse.errors import RecordError, SetupError
 
 MAX_NAME_BYTES = 200  # of the 255 that file systems give: the rest is for endings and hidden temporary names
 INDEX_NAME = "index.parquet"  # of a folder of tracks, which can be made anew from them
@@ -135,7 +135,7 @@ class TracksLayout:
     @property
     def index_path(self) -> Path:
         """What `curate_db.py` chooses from, made of all the track files."""
-        return self.output_dir / "index.parquet"
+        return self.output_dir / INDEX_NAME
 
     def meta_paths(self) -> list[Path]:
         """Every meta file there is, sorted by name, but for those of videos that were forgotten."""
@@ -143,6 +143,12 @@ class TracksLayout:
         if Layout.above(self.output_dir) is not None:
             paths = [path for path in paths if not self.is_forgotten(path.name.removesuffix("-meta.jsonl.gzip"))]
         return paths
+
+    def some_meta_paths(self) -> list[Path]:
+        """`meta_paths`, for who can do nothing without any. Raises SetupError if there is none."""
+        if paths := self.meta_paths():
+            return paths
+        raise SetupError(f"{self.output_dir}: no *-meta.jsonl.gzip files; parse_tracks.py makes them")
 
     def is_forgotten(self, video_id: str) -> bool:
         """Whether the video is to be forgotten in the work folder that this one lies in."""

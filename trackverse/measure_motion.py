@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 
 from trackverse import cli, workers
-from trackverse.errors import ItemError, SetupError
+from trackverse.errors import ItemError
 from trackverse.flow import MotionMeter, Moving
 from trackverse.layout import TracksLayout, motion_beside, progress_beside, shard
 from trackverse.records import TrackRecord
@@ -119,9 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.set_up_logging(verbose=False)
 
     def make() -> int:
-        meta_paths = TracksLayout(args.tracks_dir).meta_paths()
-        if not meta_paths:
-            raise SetupError(f"{args.tracks_dir}: no *-meta.jsonl.gzip files; parse_tracks.py makes them")
+        meta_paths = TracksLayout(args.tracks_dir).some_meta_paths()
         todo = [path for path in meta_paths if args.overwrite or not is_measured(path)]
         tally = Tally(already=len(meta_paths) - len(todo))
         if args.dry_run:

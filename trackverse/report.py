@@ -267,9 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def make() -> int:
         layout = TracksLayout(args.tracks_dir)
-        meta_paths = layout.meta_paths()
-        if not meta_paths:
-            raise SetupError(f"{args.tracks_dir}: no *-meta.jsonl.gzip files; parse_tracks.py makes them")
+        meta_paths = layout.some_meta_paths()
         tally = Tally()
         progress = cli.progress(meta_paths, what="track files", total=len(meta_paths))
         tracks = [track for meta_path in progress for track in read_glances(meta_path, tally)]
