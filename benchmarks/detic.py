@@ -2,6 +2,7 @@
 
     python benchmarks/detic.py
     python benchmarks/detic.py --kinds swinb --threads 1
+    python benchmarks/detic.py --weights FILE       # a published checkpoint; --vocab lvis must be there, too
 
 A photo of 600 x 400 px at --frame_size 480 (a network input of 480 x 320), 1203 classes, weights made up by the rule of
 the tests: a network's cost does not depend on what it has learnt, save that confident weights propose 256 boxes always.
@@ -33,15 +34,19 @@ from unittest import mock
 import numpy as np
 import skimage.data
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from detic_weights import made_up_checkpoint, made_up_vocabulary
 from plain_detic import Found, PlainDetic
 
 from trackverse.detectors.detic import load_detic
+from trackverse.detectors.detic.checkpoint import read_entries
 from trackverse.detectors.detic.detector import DTYPES, Detic
 from trackverse.detectors.detic.device import multiplies_bfloat16
 from trackverse.detectors.detic.preprocess import network_hw, network_input, resize
+from trackverse.detectors.vocabulary import load_vocabulary
 from trackverse.types import Detections
 
 FRAME = skimage.data.coffee()
@@ -68,12 +73,11 @@ class Stopwatch:
         return result
 
 
-def run(detector: Detic, frames: np.ndarray, watch: Stopwatch, key: tuple[object, ...]) -> None:
+def run(detector: Detic, vocabulary: Tensor, frames: np.ndarray, watch: Stopwatch, key: tuple[object, ...]) -> None:
     """One pass part by part, and one as users have it, with resizing and suppression."""
     small = [resize(frame, network_hw(frame.shape[:2], FRAME_SIZE, FRAME_SIZE)) for frame in frames]
     sizes = [image.shape[:2] for image in small]
-    vocabulary, count = torch.from_numpy(made_up_vocabulary(NUM_CLASSES)), len(frames)
-    network, pixels = detector.network, network_input(small, torch.device("cpu"))
+    count, network, pixels = len(frames), detector.network, network_input(small, torch.device("cpu"))
     with torch.inference_mode():
         pyramid = watch.measure((*key, "backbone"), count, lambda: network.features(pixels))
         proposals = watch.measure((*key, "proposals"), count, lambda: network.proposals(pyramid))
@@ -108,31 +112,30 @@ def multiplication_gflop_s(size: int = 1024) -> float:
     return 2 * size**3 / watch.best["matmul",][0] / 1e9
 
 
-def load_all(kind: str) -> tuple[PlainDetic, dict[str, Detic]]:
+def load_all(weights: Path, vocabulary: np.ndarray) -> tuple[PlainDetic, dict[str, Detic]]:
     """The stand-in, and our network in each number format."""
-    weights, vocabulary = made_up_checkpoint(kind), made_up_vocabulary(NUM_CLASSES)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{kind}.pth"
-        torch.save(weights, path)
-        with mock.patch("trackverse.detectors.detic.detector.multiplies_bfloat16", return_value=True):
-            ours = {dtype: load_detic(path, vocabulary, dtype=dtype, frame_size=FRAME_SIZE) for dtype in DTYPES}
-    return PlainDetic(weights, vocabulary, (FRAME_SIZE, FRAME_SIZE)), ours
+    with mock.patch("trackverse.detectors.detic.detector.multiplies_bfloat16", return_value=True):
+        ours = {dtype: load_detic(weights, vocabulary, dtype=dtype, frame_size=FRAME_SIZE) for dtype in DTYPES}
+    return PlainDetic(read_entries(weights), vocabulary, (FRAME_SIZE, FRAME_SIZE)), ours
 
 
-def compare(kind: str, rounds: int, watch: Stopwatch) -> None:
-    """Times one backbone's networks in turn, and prints what they took and found."""
-    plain, detectors = load_all(kind)
+def compare(weights: Path, vocabulary: np.ndarray, rounds: int) -> None:
+    """Times one checkpoint's networks in turn, and prints what they took and found."""
+    watch = Stopwatch()
+    plain, detectors = load_all(weights, vocabulary)
+    kind = detectors["float32"].name.removeprefix("detic-")
     exact, rounded = (detectors[dtype](FRAME[None])[0] for dtype in ("float32", "bfloat16"))
     same = share_found(plain(FRAME), exact)
     if same < 1:
         raise SystemExit(f"{kind}: float32 has only {same:.1%} of what the plain code finds")
+    columns = functional.normalize(torch.from_numpy(vocabulary), dim=0)
     is_native = multiplies_bfloat16(torch.device("cpu"))
     settings = [(dtype, batch_size) for dtype in detectors for batch_size in BATCH_SIZES]
     for number in range(1 + rounds):  # the first warms up; being slow, it never counts
         run_plain(plain, watch, (kind, "plain", 1))
         for dtype, batch_size in settings:
             if dtype == "float32" or is_native or number == 0:
-                run(detectors[dtype], np.stack([FRAME] * batch_size), watch, (kind, dtype, batch_size))
+                run(detectors[dtype], columns, np.stack([FRAME] * batch_size), watch, (kind, dtype, batch_size))
     for dtype, batch_size in [("plain", 1), *settings]:
         spent = [watch.best[kind, dtype, batch_size, part] for part in PARTS]
         row = "".join(f"{cpu:>7.2f} /{clock:>5.2f}" for cpu, clock in spent)
@@ -148,6 +151,7 @@ def compare(kind: str, rounds: int, watch: Stopwatch) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="+", choices=("r18", "swinb"), default=["r18", "swinb"], help="backbones")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="a checkpoint, instead of made-up ones of --kinds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="that torch may use")
     parser.add_argument("--rounds", type=int, default=3, help="passes by each setting, of which the best counts")
     args = parser.parse_args()
@@ -157,8 +161,14 @@ def main() -> None:
     )
     print(f"matrices are multiplied at {multiplication_gflop_s():.0f} GFLOP a CPU second")
     print(f"{'':<24}" + "".join(f"{part:>14}" for part in PARTS))
+    if args.weights:
+        compare(args.weights, load_vocabulary("lvis").matrix, args.rounds)
+        return
     for kind in args.kinds:
-        compare(kind, args.rounds, Stopwatch())
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{kind}.pth"
+            torch.save(made_up_checkpoint(kind), path)
+            compare(path, made_up_vocabulary(NUM_CLASSES), args.rounds)
 
 
 if __name__ == "__main__":
