@@ -16,7 +16,7 @@ from local_server import serve
 from trackverse import blur, download, transcode, video
 from trackverse.errors import ItemError, VideoError
 from trackverse.layout import REPO_DIR
-from trackverse.video import source
+from trackverse.video import container, source
 
 # Every way into a video, by what the stages do with it.
 DOORS: dict[str, Callable[[Path, Path], object]] = {
@@ -109,7 +109,7 @@ print(int(re.search("VmHWM:[^0-9]*([0-9]+)", Path("/proc/self/status").read_text
 
 def test_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = shelf.plain(tmp_path)
-    monkeypatch.setattr(source, "MAX_PIXELS", 96 * 64 - 1)
+    monkeypatch.setattr(container, "MAX_PIXELS", 96 * 64 - 1)
     for door in (video.probe, lambda path: list(video.read_frames(path)), transcode.frame_times):
         with pytest.raises(VideoError, match="over 16384 a side or") as caught:
             door(path)
@@ -123,7 +123,7 @@ def test_frames_that_grow_beyond_the_limit_midway_are_refused(tmp_path: Path, mo
     path = tmp_path / "grows.h264"
     path.write_bytes(small + shelf.write(tmp_path / "large.h264", images).read_bytes())
     assert sum(len(batch.times_s) for batch in video.read_frames(path)) == 120
-    monkeypatch.setattr(source, "MAX_PIXELS", 96 * 64)
+    monkeypatch.setattr(container, "MAX_PIXELS", 96 * 64)
     with pytest.raises(VideoError):
         list(video.read_frames(path))
 

@@ -25,7 +25,7 @@ from av.video.stream import VideoStream
 
 from trackverse.errors import StopWorkError, VideoError
 from trackverse.types import Float64, UInt8
-from trackverse.video.source import open_container
+from trackverse.video.container import open_container
 
 # Draws on an upright (H, W, 3) uint8 RGB image in place and says whether it did.
 Change = Callable[[UInt8], bool]

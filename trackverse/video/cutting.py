@@ -22,8 +22,9 @@ from av.video.stream import VideoStream
 
 from trackverse.errors import VideoError
 from trackverse.video import editlist
+from trackverse.video.container import StreamT, demux, open_container
 from trackverse.video.reading import Painter
-from trackverse.video.source import DEFAULT_FRAME_S, OpenVideo, StreamT, Window, demux, open_container, open_video
+from trackverse.video.source import DEFAULT_FRAME_S, OpenVideo, Window, open_video
 from trackverse.video.writing import Encoder, open_mp4, published
 
 log = logging.getLogger(__name__)

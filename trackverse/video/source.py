@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
 import math
 import re
 from collections import deque
@@ -13,33 +11,26 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import av
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition, Stream
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from trackverse.errors import VideoError
+from trackverse.video.container import demux, open_container
 
-MAX_SIDE = 16384  # px: no codec in use goes further, so a larger frame is damage or malice
-MAX_PIXELS = 8192 * 4320  # 8K; a decoder holds up to 17 frames of H.264, here 1 GB of them
 MAX_FRAMES = 24 * 3600 * 60  # a day at 60 a second: what is remembered of each frame must fit into memory
-# The most bytes that libav may ask for at once. Its index of a file has 24 of them for each frame that the header
-# claims: a few bytes of header would take several GB by its own limit of 2 GB.
-MAX_ALLOCATION = 256 << 20
 # Clips are written in whole milliseconds: a frame that begins this little before a bound is the frame at that bound.
 ROUNDING_S = 0.6e-3
 # Durations in headers are rounded or estimated: only a larger gap means that the end is missing.
 MAX_MISSING_S = 1.0
-# Containers of video. Playlists, picture sequences and text are left out: they make libav open other files and hosts.
-CONTAINERS = "mov,matroska,avi,flv,mpegts,mpeg,asf,ogg,ivf,h264,hevc,m4v"
 DEFAULT_FRAME_S = 1 / 25  # where a file tells neither a frame's duration nor a rate; libav assumes the same
 SEEK_BACK_S = (0.0, 1.0, 10.0)
 LOOK_AHEAD = 8  # packets; frames are reordered by less, as a rule
-StreamT = TypeVar("StreamT", bound=Stream)
 
 
 @dataclass(frozen=True)
@@ -117,91 +108,6 @@ def open_video(
         if unsmoothed:
             stream.codec_context.options = stream.codec_context.options | {"skip_loop_filter": unsmoothed}
         yield OpenVideo(path, container, stream)
-
-
-def open_container(path: Path, containers: str = CONTAINERS) -> InputContainer:
-    """The file, open for reading packets: the one door to what others made.
-
-    Only `containers` of video are taken, and no file or host that they might name is opened; how large frames and
-    libav's own tables may get is bounded. Raises VideoError if the file isn't there or is no such video.
-    """
-    _check_file(path)
-    _bound_allocations()
-    # The bound on pixels holds while libav looks for the streams, and for a size that changes midway.
-    bounds = {"max_pixels": str(MAX_PIXELS)}
-    options = {"format_whitelist": containers, "protocol_whitelist": "file", "enable_drefs": "0"} | bounds
-    try:
-        container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise _open_error(path, error) from error
-    for stream in container.streams.video:
-        if stream.codec_context is None:
-            continue
-        if max(stream.width, stream.height) > MAX_SIDE or stream.width * stream.height > MAX_PIXELS:
-            container.close()
-            limit = f"{MAX_SIDE} a side or {MAX_PIXELS / 1e6:.1f} million"
-            message = f"{path}: frames of {stream.width} x {stream.height} px, over {limit}"
-            raise VideoError(message, reason="frame too large")
-        stream.codec_context.options = bounds
-    return container
-
-
-@functools.cache
-def _bound_allocations() -> None:
-    """Set libav's limit on one allocation, for which PyAV has no call, in the libavutil that PyAV has loaded."""
-    maps = Path("/proc/self/maps")
-    loaded = re.search(r"/\S*libavutil\S*", maps.read_text()) if maps.exists() else None
-    if loaded:
-        set_limit = ctypes.CDLL(loaded[0]).av_max_alloc
-        set_limit.argtypes, set_limit.restype = [ctypes.c_size_t], None
-        set_limit(MAX_ALLOCATION)
-
-
-def demux(container: InputContainer, stream: StreamT) -> Iterator[Packet[StreamT]]:
-    """The stream's packets, in the order of the file, from where the container is.
-
-    The last one is empty, which makes a decoder give what it holds back. It is marked as corrupt if the one before it
-    is torn, or if the demuxer lost its way there.
-    """
-    is_torn = False
-    try:
-        packets: Iterator[Packet[Any]] = container.demux(stream)
-        for packet in packets:
-            if packet.size:
-                is_torn = packet.is_corrupt
-                yield packet
-    except av.FFmpegError:
-        is_torn = True
-    except IndexError:
-        pass  # after the last packet, PyAV trips over streams that came up midway
-    last: Packet[Any] = Packet()
-    last.stream = stream
-    last.is_corrupt = is_torn
-    yield last
-
-
-def _check_file(path: Path) -> None:
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise VideoError(f"{path}: no such file", reason="video missing", retry=True) from error
-    except OSError as error:
-        raise VideoError(f"{path}: {error.strerror}", reason="unreadable file", retry=True) from error
-    if size == 0:
-        raise VideoError(f"{path}: empty file; remove it and get it again", reason="empty file")
-
-
-def _open_error(path: Path, error: av.FFmpegError) -> VideoError:
-    """Why libav can't open a file that exists."""
-    if not path.is_file():
-        return VideoError(f"{path}: not a file", reason="not a video")
-    if isinstance(error, PermissionError):
-        return VideoError(f"{path}: {error.strerror}", reason="unreadable file", retry=True)
-    with open(path, "rb") as file:
-        head = file.read(8)
-    if head[4:] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3":  # what MP4 and Matroska begin with
-        return VideoError(f"{path}: cut off or damaged; remove it and get it again", reason="truncated video")
-    return VideoError(f"{path}: not a video file ({error.strerror})", reason="not a video")
 
 
 class OpenVideo:
