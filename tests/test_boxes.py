@@ -87,17 +87,22 @@ UPRIGHT = {
 
 @pytest.mark.parametrize("other, score", UPRIGHT.values(), ids=UPRIGHT)
 def test_upright_iou(other: tuple[float, ...], score: float) -> None:
-    a, b = np.array([(0, 0, 10, 20)], np.float64), np.array([other], np.float64)
-    assert boxes.upright_iou(a, b).item() == pytest.approx(score)
-    assert boxes.upright_iou(b, a).item() == pytest.approx(score)
-    assert boxes.upright_iou(a, b[:0]).shape == (1, 0)
+    a, b = np.array([(0, 0, 10, 20)], np.float64), np.array([(50, 50, 60, 60), other], np.float64)
+    first, second = np.array([0]), np.array([1])
+    assert boxes.upright_iou_of_pairs(a, first, b, second).item() == pytest.approx(score)
+    assert boxes.upright_iou_of_pairs(b, second, a, first).item() == pytest.approx(score)
+    assert boxes.upright_iou_of_pairs(a, first[:0], b, second[:0]).shape == (0,)
+
+
+def hidden_share(xyxy: np.ndarray) -> np.ndarray:
+    return boxes.hidden_share(xyxy, *boxes.near_pairs(xyxy, xyxy))
 
 
 def test_what_stands_nearer_hides_what_is_behind() -> None:
     back, front, beside = (0, 0, 10, 20), (5, 2, 15, 22), (10, 0, 20, 20)
-    assert boxes.hidden_share(np.array([back, front, beside], np.float64)) == pytest.approx([0.45, 0, 0.45])
-    assert boxes.hidden_share(np.array([back], np.float64)).tolist() == [0]
-    assert boxes.hidden_share(np.zeros((0, 4))).shape == (0,)
+    assert hidden_share(np.array([back, front, beside], np.float64)) == pytest.approx([0.45, 0, 0.45])
+    assert hidden_share(np.array([back], np.float64)).tolist() == [0]
+    assert hidden_share(np.zeros((0, 4))).shape == (0,)
 
 
 @given(GOOD_BOXES)
@@ -107,7 +112,18 @@ def test_hidden_shares_are_those_of_all_pairs(xyxy: np.ndarray) -> None:
         return float(size.prod() / boxes.area(a)) if b[3] > a[3] else 0.0
 
     expected = [max((covered(one, other) for other in xyxy), default=0.0) for one in xyxy]
-    assert boxes.hidden_share(xyxy).tolist() == pytest.approx(expected)
+    assert hidden_share(xyxy).tolist() == pytest.approx(expected)
+
+
+@given(GOOD_BOXES, GOOD_BOXES, st.sampled_from([0.01, 1.0, 1e4]))
+def test_near_pairs_are_all_that_overlap_and_none_far_apart(a: np.ndarray, b: np.ndarray, scale: float) -> None:
+    a, b = a * scale, b * scale
+    i, j = boxes.near_pairs(a, b)
+    near = set(zip(i.tolist(), j.tolist(), strict=True))
+    assert {tuple(pair) for pair in np.argwhere(boxes.iou(a, b) > 0).tolist()} <= near
+    assert (np.diff(i) >= 0).all() and len(near) == len(i)
+    gaps = np.maximum(a[i, :2] - b[j, 2:], b[j, :2] - a[i, 2:])
+    assert (gaps < 2).all() or np.abs([a[i], b[j]]).max() > boxes.PIXEL_LIMIT
 
 
 def test_boxes_are_cut_to_the_frame() -> None:

@@ -1,4 +1,4 @@
-"""Which track gets which detection: costs and the assignment with the least sum."""
+"""Which track gets which detection: the assignment with the largest sum."""
 
 from __future__ import annotations
 
@@ -8,47 +8,46 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from trackverse.types import Bool, Float32, Int64
+from trackverse.types import Bool, Int64
 
 
-def assign(cost: npt.NDArray[np.floating[Any]], max_cost: float, possible: Bool | None = None) -> tuple[Int64, Int64]:
-    """Rows and columns of the pairs of an (N, M) cost matrix with the least total cost, each pair at most `max_cost`.
-
-    A pair above `max_cost` (inf is allowed) costs as much as leaving both alone, and is left out, as those are that
-    aren't `possible` (N, M).
+def assign(rows: Int64, columns: Int64, gain: npt.NDArray[np.floating[Any]]) -> Int64:
+    """Of P pairs of a row and a column each, the numbers (K,) of those with the largest total `gain` (P,), of which no
+    two have a row or a column in common. Pairs with less gain than 0 (-inf is allowed) are left out.
     """
-    open_to = cost <= max_cost
-    if possible is not None:
-        open_to &= possible
-    # `nonzero` of a matrix takes twenty times as long.
-    rows, columns = np.divmod(open_to.ravel().nonzero()[0], max(cost.shape[1], 1))
-    num_of_row = np.bincount(rows, minlength=cost.shape[0])
-    num_of_column = np.bincount(columns, minlength=cost.shape[1])
-    # Most pairs have only each other: they need no solver.
-    is_only = (num_of_row[rows] == 1) & (num_of_column[columns] == 1)
-    only_rows, only_columns = rows[is_only], columns[is_only]
-    if len(only_rows) == len(rows):
-        return rows, columns
-    rows, columns = rows[~is_only], columns[~is_only]
-    num_of_row[only_rows] = num_of_column[only_columns] = 0
-    row_numbers, column_numbers = num_of_row.nonzero()[0], num_of_column.nonzero()[0]
-    # Just above the limit, so that a pair exactly at it is still better than none.
-    inner = np.full((len(row_numbers), len(column_numbers)), max_cost + 1e-6)
-    inner[np.searchsorted(row_numbers, rows), np.searchsorted(column_numbers, columns)] = cost[rows, columns]
-    i, j = linear_sum_assignment(inner)
-    kept = inner[i, j] <= max_cost
-    return (
-        np.concatenate([only_rows, row_numbers[i[kept]]]),
-        np.concatenate([only_columns, column_numbers[j[kept]]]),
-    )
+    numbers = (gain >= 0).nonzero()[0]
+    rows, columns = rows.take(numbers), columns.take(numbers)
+    # A pair without gain is still better than none.
+    gain = gain.take(numbers) + np.float64(1e-6)
+    # A pair that gains more than all others of its row and its column together is in the best choice: whichever of them
+    # were chosen in its place, it would be the better. Most pairs are like that and need no solver.
+    rival = np.bincount(rows, gain).take(rows) + np.bincount(columns, gain).take(columns)
+    is_sure = 3 * gain > rival
+    sure = is_sure.nonzero()[0]
+    if len(sure) == len(numbers):
+        return numbers
+    is_open = ~(is_sure | _is_among(rows, rows.take(sure)) | _is_among(columns, columns.take(sure)))
+    left = is_open.nonzero()[0]
+    if not len(left):
+        return numbers.take(sure)
+    i, j = _renumber(rows.take(left)), _renumber(columns.take(left))
+    matrix = np.zeros((i.max() + 1, j.max() + 1))
+    matrix[i, j] = gain.take(left)
+    number_of = np.full(matrix.shape, -1)
+    number_of[i, j] = left
+    chosen = number_of[linear_sum_assignment(matrix, maximize=True)]
+    return numbers.take(np.concatenate([sure, chosen[chosen >= 0]]))
 
 
-def cosine(a: Float32, b: Float32) -> Float32:
-    """Cosine of the angle between the rows of `a` (N, D), which have length 1 or 0, and those of `b` (M, D), as (N, M).
+def _is_among(values: Int64, some: Int64) -> Bool:
+    """(P,): which of the `values` (P,), small numbers from 0, are among `some` (K,)."""
+    is_there = np.zeros(int(values.max()) + 1, bool)
+    is_there[some] = True
+    return is_there.take(values)
 
-    A zero row is at a right angle to everything.
-    """
-    length = np.sqrt(np.einsum("nd,nd->n", b, b))
-    similarity: Float32 = a @ b.T
-    similarity *= 1 / np.maximum(length, np.finfo(np.float32).tiny)
-    return similarity
+
+def _renumber(values: Int64) -> Int64:
+    """(P,): the `values` (P,), small numbers from 0, numbered anew from 0 without holes."""
+    is_there = np.zeros(int(values.max()) + 1, bool)
+    is_there[values] = True
+    return (is_there.cumsum() - 1).take(values)

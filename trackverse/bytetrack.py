@@ -20,11 +20,11 @@ from typing import IO
 import numpy as np
 
 from trackverse import boxes
-from trackverse.association import assign, cosine
+from trackverse.association import assign
 from trackverse.history import Histories
 from trackverse.kalman import Agility, KalmanState
 from trackverse.types import Bool, Detections, Float32, Float64, Int64, Track
-from trackverse.vectors import unit
+from trackverse.vectors import dots, lengths, unit
 
 # 99 % of a two-dimensional normal distribution's squared Mahalanobis distances: beyond it is a jump, not a motion.
 MAX_GATE = 9.21
@@ -128,62 +128,88 @@ class ByteTracker:
         if not len(detections):
             return
         config, live = self._config, self._live
-        overlap = boxes.upright_iou(live.kalman.xyxy.astype(np.float32), detections.xyxy)
-        confident = detections.scores >= config.track_thresh
-        tentative = live.num_seen == 1
-        views = _views(detections)
-        track_of = np.full(len(detections), -1)  # row of the track that a detection goes to
+        row_of, column_of, overlap, views = self._pairs(detections)
         free_tracks, free = np.ones(len(live), bool), np.ones(len(detections), bool)
+        track_of = np.full(len(detections), -1)  # row of the track that a detection goes to
 
-        def match(tracks: Bool, candidates: Bool, max_cost: float, *, by_looks: bool = False) -> None:
-            rows, columns = (tracks & free_tracks).nonzero()[0], (candidates & free).nonzero()[0]
-            if not len(rows) or not len(columns):
+        def match(candidates: Bool, max_cost: float, *, by_looks: bool = False) -> None:
+            pairs = (candidates & free_tracks.take(row_of) & free.take(column_of)).nonzero()[0]
+            if not len(pairs):
                 return
-            cost = 1 - overlap.take(rows, axis=0).take(columns, axis=1)
+            rows, columns = row_of.take(pairs), column_of.take(pairs)
+            gain = overlap.take(pairs)
             if by_looks:
-                cost = self._weigh_looks(cost, rows, detections, columns)
+                gain = self._weigh_looks(gain, rows, detections, columns)
+            gain -= 1 - max_cost
             if detections.logits.shape[1] > 1:
-                cost[cost > max_cost] = np.inf
-                cost += self._contradiction(rows, detections.logits[columns])
-                max_cost += CLASS_WEIGHT
-            i, j = assign(cost, max_cost)
-            free_tracks[rows[i]], free[columns[j]] = False, False
-            track_of[columns[j]] = rows[i]
+                self._favour_class(gain, rows, detections.logits, columns)
+            chosen = assign(rows, columns, gain)
+            rows, columns = rows.take(chosen), columns.take(chosen)
+            free_tracks[rows], free[columns] = False, False
+            track_of[columns] = rows
 
+        confident = detections.scores >= config.track_thresh
+        sure, tentative = confident.take(column_of), (live.num_seen == 1).take(row_of)
         if detections.embeddings.shape[1]:
-            match(~tentative, confident, config.match_thresh, by_looks=True)
+            match(sure & ~tentative, config.match_thresh, by_looks=True)
         else:
-            match(~tentative, confident, MAX_OVERLAP_COST)
-        match(tentative, confident, MAX_TENTATIVE_COST)
-        match(was_seen, ~confident, config.low_match_thresh)
-        if not free_tracks.all():
-            columns = (~free).nonzero()[0]
-            self._extend(track_of[columns], detections.select(columns), views[columns])
-        new = free & (detections.scores >= config.track_thresh + config.new_track_margin)
-        if new.any():
-            self._start(detections.select(new), views[new])
+            match(sure & ~tentative, MAX_OVERLAP_COST)
+        match(sure & tentative, MAX_TENTATIVE_COST)
+        match(~sure & was_seen.take(row_of), config.low_match_thresh)
+        columns = (~free).nonzero()[0]
+        if len(columns):
+            self._extend(track_of.take(columns), detections, columns, confident, views)
+        new = (free & (detections.scores >= config.track_thresh + config.new_track_margin)).nonzero()[0]
+        if len(new):
+            self._start(detections, new, views)
 
-    def _weigh_looks(self, overlap_cost: Float32, rows: Int64, detections: Detections, columns: Int64) -> Float32:
-        """Cost (K, L) of giving the tracks of `rows` (K,) the detections of `columns` (L,), inf beyond reach."""
-        weight = np.float32(self._config.motion_weight)
-        seen = self._centred(detections.embeddings[columns])
-        cost = cosine(self._centred(self._live.embeddings[rows]), seen)
-        cost -= 1
-        cost *= weight - 1
-        cost += weight * overlap_cost
-        # Where looks may outvote motion, boxes that don't overlap can be one object, if it is a motion and no jump.
-        if weight <= self._config.match_thresh:
-            jump = (overlap_cost == 1) & (cost <= self._config.match_thresh)
-            i, j = np.divmod(jump.ravel().nonzero()[0], len(columns))
-            too_far = self._live.kalman.distance(rows[i], detections.xyxy[columns[j]]) > MAX_GATE
-            cost[i[too_far], j[too_far]] = np.inf
-        return cost
-
-    def _contradiction(self, rows: Int64, logits: Float32) -> Float32:
-        """(K, L): 0 where the detections' class scores (L, C) are distributed as the track's over time, `CLASS_WEIGHT`
-        where they have nothing in common.
+    def _pairs(self, detections: Detections) -> tuple[Int64, Int64, Float32, Float32]:
+        """Rows (P,) of tracks and (P,) of detections that may be one object, how much they overlap (P,), and how much
+        (M,) the looks of all detections say about themselves: 1 in plain view, next to nothing where another object
+        stands before them, whose looks they have.
         """
-        return np.float32(CLASS_WEIGHT) * (1 - cosine(unit(self._live.class_scores[rows]), logits))
+        kalman, seen = self._live.kalman, np.asfortranarray(detections.xyxy)
+        tracks = kalman.xyxy.astype(np.float32)
+        if not detections.embeddings.shape[1]:
+            i, j = boxes.near_pairs(tracks, seen)
+            return i, j, boxes.upright_iou_of_pairs(tracks, i, seen, j), np.ones(len(seen), np.float32)
+        # Where looks may outvote motion, boxes that don't overlap can be one object, if it is a motion and no jump.
+        may_jump = self._config.motion_weight <= self._config.match_thresh
+        reached = kalman.reach(MAX_GATE).astype(np.float32) if may_jump else tracks
+        # What hides what is looked for in one go with that: many small steps are what takes the time.
+        i, j = boxes.near_pairs(np.concatenate([reached.T, seen.T], axis=1).T, seen)
+        split = i.searchsorted(len(tracks))
+        hidden = boxes.hidden_share(seen, i[split:] - len(tracks), j[split:])
+        views = np.minimum((CLEAR_SHARE + CLEAR_MARGIN - hidden) / CLEAR_MARGIN, np.float32(1))
+        np.maximum(views, MIN_VIEW, out=views)
+        i, j = i[:split], j[:split]
+        return i, j, boxes.upright_iou_of_pairs(tracks, i, seen, j), views
+
+    def _weigh_looks(self, overlap: Float32, rows: Int64, detections: Detections, columns: Int64) -> Float32:
+        """How well (P,) tracks of `rows` (P,) and detections of `columns` (P,) go together, -inf beyond reach."""
+        weight = np.float32(self._config.motion_weight)
+        tracks, slots, seen = self._histories.appearance, self._live.slots, detections.embeddings
+        if self._centre_embeddings:
+            tracks, slots, seen = self._centred(tracks.take(slots, axis=0)), np.arange(len(slots)), self._centred(seen)
+        likeness = dots(tracks, slots.take(rows), seen, columns)
+        likeness *= (1 - weight) / lengths(seen).take(columns)
+        likeness += weight * overlap
+        apart = ((overlap == 0) & (likeness >= 1 - self._config.match_thresh)).nonzero()[0]
+        if len(apart):
+            distance = self._live.kalman.distance(rows.take(apart), detections.xyxy.take(columns.take(apart), axis=0))
+            likeness[apart[distance > MAX_GATE]] = -np.inf
+        return likeness
+
+    def _favour_class(self, gain: Float32, rows: Int64, logits: Float32, columns: Int64) -> None:
+        """Add to the `gain` (P,) of pairs that may be: nothing where the class scores `logits` (M, C) of the detections
+        of `columns` (P,) and those of the tracks of `rows` (P,) over time have nothing in common, `CLASS_WEIGHT` where
+        they are distributed alike.
+        """
+        pairs = (gain >= 0).nonzero()[0]
+        sums, slots, columns = self._histories.class_sums, self._live.slots.take(rows.take(pairs)), columns.take(pairs)
+        likeness = dots(sums, slots, logits, columns)
+        likeness /= lengths(sums).take(slots) * lengths(logits).take(columns)
+        gain[pairs] += np.float32(CLASS_WEIGHT) * likeness
 
     def _centred(self, embeddings: Float32) -> Float32:
         """(N, D) at unit length; with `centre_embeddings`, less a share of what all detections of the clip so far have
@@ -199,32 +225,24 @@ class ByteTracker:
         mean = self._embedding_sum / np.float32(max(self._num_embeddings, 1))
         return unit(embeddings - np.float32(share) * mean)
 
-    def _extend(self, rows: Int64, detections: Detections, views: Float32) -> None:
-        """Give the tracks of `rows` (K,) one detection each, whose looks count `views` (K,)."""
+    def _extend(self, rows: Int64, detections: Detections, columns: Int64, confident: Bool, views: Float32) -> None:
+        """Give the tracks of `rows` (K,) the detections of `columns` (K,); `confident` and `views` are of all (M,)."""
         assert self._time_s is not None
         live = self._live
-        self._agility.learn(live.kalman.update(rows, detections.xyxy))
+        self._agility.learn(live.kalman.update(rows, detections.xyxy.take(columns, axis=0)))
         live.last_seen_s[rows] = self._time_s
         live.num_seen[rows] += 1
-        if detections.logits.shape[1] > 1:
-            live.class_scores[rows] += detections.logits
-        self._histories.add(live.slots[rows], self._time_s, detections, views)
-        if not detections.embeddings.shape[1]:
-            return
+        weights = views.take(columns)
         # A doubtful detection is mostly an occluded one: its appearance is another object's.
-        sure = (detections.scores >= self._config.track_thresh).nonzero()[0]
-        share = (1 - np.float32(self._config.embedding_momentum)) * views[sure, None]
-        smooth = live.embeddings[rows[sure]]
-        smooth *= 1 - share
-        smooth += share * detections.embeddings[sure]
-        live.embeddings[rows[sure]] = unit(smooth)
+        shares = weights * confident.take(columns) * np.float32(1 - self._config.embedding_momentum)
+        self._histories.add(live.slots.take(rows), self._time_s, detections, columns, weights, shares)
 
-    def _start(self, detections: Detections, views: Float32) -> None:
-        """A new track for each detection, whose looks count `views` (N,)."""
+    def _start(self, detections: Detections, new: Int64, views: Float32) -> None:
+        """A new track for each of the detections of `new` (K,); `views` are of all (M,)."""
         assert self._time_s is not None
-        slots = self._histories.open(detections)
-        self._histories.add(slots, self._time_s, detections, views)
-        self._live = self._live.join(_Live.start(self._time_s, detections, slots))
+        slots = self._histories.open(len(new), detections)
+        self._histories.add(slots, self._time_s, detections, new, views.take(new), np.ones(len(new), np.float32))
+        self._live = self._live.join(_Live.start(self._time_s, detections.xyxy.take(new, axis=0), slots))
 
     def _end(self, ended: Bool) -> list[Track]:
         """Take tracks out of the live ones and return them."""
@@ -235,69 +253,36 @@ class ByteTracker:
         return tracks
 
 
-def _views(detections: Detections) -> Float32:
-    """How much (N,) the looks of detections say about themselves: 1 in plain view, next to nothing where another object
-    stands before them, whose looks they have.
-    """
-    if not detections.embeddings.shape[1]:
-        return np.ones(len(detections), np.float32)
-    in_view = CLEAR_SHARE + CLEAR_MARGIN - boxes.hidden_share(detections.xyxy)
-    views: Float32 = np.minimum(np.maximum(in_view / CLEAR_MARGIN, MIN_VIEW), np.float32(1))
-    return views
-
-
 @dataclass
 class _Live:
-    """The live tracks, a row each: `num_seen` (N,) frames, `embeddings` (N, D) of unit length, `class_scores` (N, C)
-    summed over time, `slots` (N,) of `Histories`.
-    """
+    """The live tracks, a row each: `num_seen` (N,) frames, `slots` (N,) of `Histories`."""
 
     kalman: KalmanState
     last_seen_s: Float64
     num_seen: Int64
     slots: Int64
-    embeddings: Float32
-    class_scores: Float32
 
     def __len__(self) -> int:
         return len(self.slots)
 
     @staticmethod
     def none() -> _Live:
-        return _Live.start(0.0, Detections.empty(0, 0), np.zeros(0, np.int64))
+        return _Live.start(0.0, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
 
     @staticmethod
-    def start(time_s: float, detections: Detections, slots: Int64) -> _Live:
-        """Tracks of one detection each."""
-        num = len(detections)
-        return _Live(
-            KalmanState.start(detections.xyxy),
-            np.full(num, time_s),
-            np.ones(num, np.int64),
-            slots,
-            unit(detections.embeddings),
-            detections.logits.copy(),
-        )
+    def start(time_s: float, xyxy: Float32, slots: Int64) -> _Live:
+        """Tracks of one box (N, 4) each."""
+        num = len(xyxy)
+        return _Live(KalmanState.start(xyxy), np.full(num, time_s), np.ones(num, np.int64), slots)
 
     def select(self, rows: Bool) -> _Live:
-        return _Live(
-            self.kalman.select(rows),
-            self.last_seen_s[rows],
-            self.num_seen[rows],
-            self.slots[rows],
-            self.embeddings[rows],
-            self.class_scores[rows],
-        )
+        return _Live(self.kalman.select(rows), self.last_seen_s[rows], self.num_seen[rows], self.slots[rows])
 
     def join(self, other: _Live) -> _Live:
         """These tracks, then the other ones."""
-        if not len(self):  # in the first frame these don't know yet how wide the rows are
-            return other
         return _Live(
             self.kalman.join(other.kalman),
             np.concatenate([self.last_seen_s, other.last_seen_s]),
             np.concatenate([self.num_seen, other.num_seen]),
             np.concatenate([self.slots, other.slots]),
-            np.concatenate([self.embeddings, other.embeddings]),
-            np.concatenate([self.class_scores, other.class_scores]),
         )

@@ -8,7 +8,7 @@ from typing import IO
 import numpy as np
 
 from trackverse.types import LOOK_FRAMES, Detections, Float32, Float64, Int64, Track
-from trackverse.vectors import unit
+from trackverse.vectors import blocks, lengths, unit
 
 # Frames that a slot holds before they are moved on to its track's own memory: enough that moving costs nothing, few
 # enough that 200 slots of 1203 class scores take 31 MB. Whole looks.
@@ -69,32 +69,64 @@ class Histories:
         self._pasts: list[_Past] = []
         self._free: list[int] = []
 
-    def open(self, detections: Detections) -> Int64:
-        """Slots (N,) for new tracks, one for each detection; nothing is written into them yet."""
-        num = len(detections)
+    def open(self, num: int, detections: Detections) -> Int64:
+        """Slots (num,) for new tracks that begin with some of the `detections`; nothing is written into them yet."""
         if len(self._free) < num:
             num_slots = max(MIN_SLOTS, 2 * (len(self._pasts) + num))
             self._slots = _Slots.make(num_slots, detections, self._slots)
             self._free += range(num_slots - 1, len(self._pasts) - 1, -1)
             self._pasts += [_Past() for _ in range(num_slots - len(self._pasts))]
-        return np.array([self._free.pop() for _ in range(num)], np.int64)
+        assert self._slots is not None
+        slots = np.array([self._free.pop() for _ in range(num)], np.int64)
+        self._slots.class_sums[slots] = 0
+        self._slots.appearance[slots] = 0
+        return slots
 
-    def add(self, slots: Int64, time_s: float, detections: Detections, weights: Float32) -> None:
-        """One more frame for the tracks of `slots` (K,), a detection each, whose looks count `weights` (K,)."""
+    def add(
+        self, slots: Int64, time_s: float, detections: Detections, rows: Int64, weights: Float32, shares: Float32
+    ) -> None:
+        """One more frame for the tracks of `slots` (K,): those detections of `rows` (K,), whose looks count `weights`
+        (K,) in the end and make `shares` (K,) of what the track looks like now.
+        """
         if self._slots is None or not len(slots):
             return
         held = self._slots
-        n = held.num[slots]
-        held.times_s[slots, n] = time_s
-        held.xyxy[slots, n] = detections.xyxy
-        held.scores[slots, n] = detections.scores
-        held.logits[slots, n] = detections.logits
-        held.looks[slots, n // LOOK_FRAMES] += weights[:, None] * detections.embeddings
-        held.look_weights[slots, n // LOOK_FRAMES] += weights
+        n = held.num.take(slots)
+        place = slots * SLOT_FRAMES + n
+        look = place // LOOK_FRAMES
+        held.times_s[place] = time_s
+        held.xyxy[place] = detections.xyxy.take(rows, axis=0)
+        held.scores[place] = detections.scores.take(rows)
+        held.look_weights[look] += weights
+        for part in blocks(len(slots), detections.logits.shape[1]):
+            logits = detections.logits.take(rows[part], axis=0)
+            held.logits[place[part]] = logits
+            held.class_sums[slots[part]] += logits
+        for part in blocks(len(slots) if detections.embeddings.shape[1] else 0, detections.embeddings.shape[1]):
+            seen = detections.embeddings.take(rows[part], axis=0)
+            appearance = held.appearance.take(slots[part], axis=0)
+            appearance *= 1 - shares[part, None]
+            appearance += shares[part, None] * seen
+            appearance /= lengths(appearance)[:, None]
+            held.appearance[slots[part]] = appearance
+            seen *= weights[part, None]
+            held.looks[look[part]] += seen
         n += 1
         held.num[slots] = n
         for slot in slots[n == SLOT_FRAMES].tolist():
             self._empty(slot)
+
+    @property
+    def appearance(self) -> Float32:
+        """(S, D) at unit length: what the track of every slot looks like now."""
+        assert self._slots is not None
+        return self._slots.appearance
+
+    @property
+    def class_sums(self) -> Float32:
+        """(S, C): class scores of the track of every slot, summed over time."""
+        assert self._slots is not None
+        return self._slots.class_sums
 
     def take(self, slot: int) -> Track:
         """The whole track of a slot, which is free from now on."""
@@ -103,7 +135,7 @@ class Histories:
         past, self._pasts[slot] = self._pasts[slot], _Past()
         self._free.append(slot)
         looks = np.concatenate(past.looks)
-        num_classes = self._slots.logits.shape[2]
+        num_classes = self._slots.logits.shape[1]
         spooled = [self._spool.take(block, num_classes) for block in past.blocks] if self._spool else []
         return Track(
             np.concatenate(past.times_s),
@@ -120,28 +152,32 @@ class Histories:
         held, past = self._slots, self._pasts[slot]
         assert held is not None
         n = int(held.num[slot])
-        past.times_s.append(held.times_s[slot, :n].copy())
-        past.xyxy.append(held.xyxy[slot, :n].copy())
-        past.scores.append(held.scores[slot, :n].copy())
+        frames = slice(slot * SLOT_FRAMES, slot * SLOT_FRAMES + n)
+        past.times_s.append(held.times_s[frames].copy())
+        past.xyxy.append(held.xyxy[frames].copy())
+        past.scores.append(held.scores[frames].copy())
         if self._spool and n == SLOT_FRAMES:
-            past.blocks.append(self._spool.put(held.logits[slot]))
+            past.blocks.append(self._spool.put(held.logits[frames]))
         else:  # the last frames, since a track is about to be taken
-            past.logits.append(held.logits[slot, :n].copy())
-        num_looks = -(-n // LOOK_FRAMES)
-        past.looks.append(held.looks[slot, :num_looks].copy())
-        past.look_weights.append(held.look_weights[slot, :num_looks].copy())
-        held.looks[slot, :num_looks] = 0
-        held.look_weights[slot, :num_looks] = 0
+            past.logits.append(held.logits[frames].copy())
+        looks = slice(frames.start // LOOK_FRAMES, -(-frames.stop // LOOK_FRAMES))
+        past.looks.append(held.looks[looks].copy())
+        past.look_weights.append(held.look_weights[looks].copy())
+        held.looks[looks] = 0
+        held.look_weights[looks] = 0
         held.num[slot] = 0
 
 
 @dataclass
 class _Slots:
-    """S slots of up to `SLOT_FRAMES` frames: `num` (S,), the others (S, SLOT_FRAMES, ...) but for `looks`, weighted
-    sums of the embeddings of `LOOK_FRAMES` frames each, (S, SLOT_FRAMES / LOOK_FRAMES, D), and `look_weights`.
+    """S slots, a row each of `num` (S,) frames held and of what the track is like now: `appearance` (S, D),
+    `class_sums` (S, C). `SLOT_FRAMES` rows each of the frames, and one a `LOOK_FRAMES` of the weighted sums of their
+    embeddings, `looks`, and of the weights, `look_weights`.
     """
 
     num: Int64
+    appearance: Float32
+    class_sums: Float32
     times_s: Float64
     xyxy: Float32
     scores: Float32
@@ -152,15 +188,18 @@ class _Slots:
     @staticmethod
     def make(num_slots: int, like: Detections, old: _Slots | None) -> _Slots:
         """Empty slots for detections `like` these, after those that are there."""
-        shape = (num_slots, SLOT_FRAMES)
+        num_classes, num_dims = like.logits.shape[1], like.embeddings.shape[1]
+        num_frames, num_looks = num_slots * SLOT_FRAMES, num_slots * SLOT_FRAMES // LOOK_FRAMES
         slots = _Slots(
             np.zeros(num_slots, np.int64),
-            np.zeros(shape, np.float64),
-            np.zeros((*shape, 4), np.float32),
-            np.zeros(shape, np.float32),
-            np.zeros((*shape, like.logits.shape[1]), np.float32),
-            np.zeros((num_slots, SLOT_FRAMES // LOOK_FRAMES, like.embeddings.shape[1]), np.float32),
-            np.zeros((num_slots, SLOT_FRAMES // LOOK_FRAMES), np.float32),
+            np.zeros((num_slots, num_dims), np.float32),
+            np.zeros((num_slots, num_classes), np.float32),
+            np.zeros(num_frames, np.float64),
+            np.zeros((num_frames, 4), np.float32),
+            np.zeros(num_frames, np.float32),
+            np.zeros((num_frames, num_classes), np.float32),
+            np.zeros((num_looks, num_dims), np.float32),
+            np.zeros(num_looks, np.float32),
         )
         if old is not None:
             for name, array in vars(old).items():

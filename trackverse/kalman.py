@@ -53,53 +53,54 @@ class Agility:
 
 
 class KalmanState:
-    """N boxes, a row of fifteen numbers each, so that a row is taken and put back at once."""
+    """N boxes, a column of fifteen numbers each: numpy is slow at rows of four, however many there are."""
 
-    def __init__(self, rows: Float64) -> None:
-        self._rows = rows
+    def __init__(self, columns: Float64) -> None:
+        self._columns = columns
 
     @staticmethod
     def start(xyxy: npt.NDArray[np.floating]) -> KalmanState:
         """Boxes (N, 4) seen for the first time: standing still, position known to 10 % of the height."""
-        rows = np.zeros((len(xyxy), SURPRISE.stop))
-        rows[:, XYXY] = xyxy
-        height_squared = (rows[:, 3] - rows[:, 1]) ** 2
-        rows[:, VAR] = (2 * POSITION_STD) ** 2 * height_squared
-        rows[:, VAR_VELOCITY] = (10 * VELOCITY_STD) ** 2 * height_squared
-        return KalmanState(rows)
+        columns = np.zeros((SURPRISE.stop, len(xyxy)))
+        columns[XYXY] = xyxy.T
+        height_squared = (columns[3] - columns[1]) ** 2
+        columns[VAR] = (2 * POSITION_STD) ** 2 * height_squared
+        columns[VAR_VELOCITY] = (10 * VELOCITY_STD) ** 2 * height_squared
+        return KalmanState(columns)
 
     @property
     def xyxy(self) -> Float64:
         """(N, 4) px; a view, as the others are."""
-        return self._rows[:, XYXY]
+        return self._columns[XYXY].T
 
     @property
     def velocity(self) -> Float64:
         """(N, 4) px / s."""
-        return self._rows[:, VELOCITY]
+        return self._columns[VELOCITY].T
 
     @property
     def covariance(self) -> Float64:
         """(N, 3): the variance of each of the four coordinates, its covariance with the velocity, the velocity's."""
-        return self._rows[:, COVARIANCE]
+        return self._columns[COVARIANCE].T
 
     def select(self, rows: Int64 | Bool) -> KalmanState:
-        return KalmanState(self._rows[rows])
+        return KalmanState(self._columns[:, rows])
 
     def join(self, other: KalmanState) -> KalmanState:
         """These boxes, then the other ones."""
-        return KalmanState(np.concatenate([self._rows, other._rows]))
+        return KalmanState(np.concatenate([self._columns, other._columns], axis=1))
 
     def predict(self, dt_s: float, agility: float = 1.0) -> None:
         """Move all boxes on by `dt_s` seconds; their velocities change by `agility` times the usual."""
-        state = self._rows
-        height = state[:, 3] - state[:, 1]
-        # (var, cross, var_velocity) as a row: what a step of constant velocity makes of it, and the noise that it adds
-        step = np.array([[1, 0, 0], [2 * dt_s, 1, 0], [dt_s**2, dt_s, 1]])
-        noise = np.array([POSITION_STD**2, 0, (agility * VELOCITY_STD) ** 2])
-        state[:, COVARIANCE] = state[:, COVARIANCE] @ step + (height * height)[:, None] * noise
-        state[:, XYXY] += dt_s * state[:, VELOCITY]
-        np.maximum(state[:, 2:4], state[:, :2] + MIN_SIZE_PX, out=state[:, 2:4])
+        state = self._columns
+        height_squared = (state[3] - state[1]) ** 2
+        variance, cross, variance_velocity = state[COVARIANCE]
+        # What a step of constant velocity makes of the covariance, and the noise that it adds.
+        variance += dt_s * (2 * cross + dt_s * variance_velocity) + POSITION_STD**2 * height_squared
+        cross += dt_s * variance_velocity
+        variance_velocity += (agility * VELOCITY_STD) ** 2 * height_squared
+        state[XYXY] += dt_s * state[VELOCITY]
+        np.maximum(state[2:4], state[:2] + MIN_SIZE_PX, out=state[2:4])
 
     def move(self, camera: Float64) -> None:
         """Move all boxes as the camera's motion `camera` (2, 3) moves the picture: x' = A x + b, in px.
@@ -120,35 +121,43 @@ class KalmanState:
         Returns, for the boxes that were measured in the frame before too (L,), the products of the two surprises: the
         mean over the coordinates, in standard deviations of what was to be expected.
         """
-        state = self._rows[rows]
-        innovation = xyxy - state[:, XYXY]
-        variance = _var_of_innovation(state)[:, None]
+        state = self._columns.take(rows, axis=1)
+        innovation = xyxy.T - state[XYXY]
+        variance = _var_of_innovation(state)
         surprise = innovation / np.sqrt(variance)
         np.minimum(np.maximum(surprise, -MAX_SURPRISE, out=surprise), MAX_SURPRISE, out=surprise)
-        before = state[:, SURPRISE]
-        agreement: Float64 = np.einsum("kc,kc->k", surprise, before)[before.any(axis=1)] / 4
-        gain = state[:, VAR : CROSS + 1] / variance  # (K, 2): of position, of velocity
-        state[:, XYXY] += gain[:, :1] * innovation
-        state[:, VELOCITY] += gain[:, 1:] * innovation
-        state[:, VAR_VELOCITY] -= gain[:, 1] * state[:, CROSS]
-        state[:, VAR : CROSS + 1] *= 1 - gain[:, :1]
-        state[:, SURPRISE] = surprise
-        self._rows[:, SURPRISE] = 0
-        self._rows[rows] = state
+        before = state[SURPRISE]
+        agreement: Float64 = np.einsum("ck,ck->k", surprise, before)[before.any(axis=0)] / 4
+        gain = state[VAR : CROSS + 1] / variance  # (2, K): of position, of velocity
+        state[: VELOCITY.stop].reshape(2, 4, -1)[:] += gain[:, None] * innovation
+        state[VAR_VELOCITY] -= gain[1] * state[CROSS]
+        state[VAR : CROSS + 1] *= 1 - gain[0]
+        state[SURPRISE] = surprise
+        self._columns[SURPRISE] = 0
+        self._columns[:, rows] = state
         return agreement
 
     def distance(self, rows: Int64, xyxy: npt.NDArray[np.floating]) -> Float64:
         """Squared Mahalanobis distance (K,) of the predicted centres of `rows` (K,) to those of measurements (K, 4)."""
-        state = self._rows[rows]
-        offset = (state[:, :2] + state[:, 2:4] - xyxy[:, :2] - xyxy[:, 2:]) / 2
-        distance: Float64 = (offset**2).sum(axis=1) / _var_of_innovation(state)
+        state = self._columns.take(rows, axis=1)
+        offset = (state[:2] + state[2:4] - xyxy[:, :2].T - xyxy[:, 2:].T) / 2
+        distance: Float64 = (offset[0] ** 2 + offset[1] ** 2) / _var_of_innovation(state)
         return distance
+
+    def reach(self, max_distance: float) -> Float64:
+        """Boxes (N, 4) that overlap every box that overlaps the predicted one, and every one whose centre is within a
+        squared Mahalanobis distance of its centre.
+        """
+        low, high = self._columns[:2], self._columns[2:4]
+        centre, radius = (low + high) / 2, np.sqrt(max_distance * _var_of_innovation(self._columns))
+        reached: Float64 = np.concatenate([np.minimum(low, centre - radius), np.maximum(high, centre + radius)]).T
+        return reached
 
 
 def _var_of_innovation(state: Float64) -> Float64:
     """(N,): how far a measured coordinate strays from the predicted one."""
-    height = state[:, 3] - state[:, 1]
+    height: Float64 = state[3] - state[1]
     height *= height
     height *= POSITION_STD**2
-    height += state[:, VAR]
+    height += state[VAR]
     return height

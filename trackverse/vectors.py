@@ -11,7 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trackverse.files import open_regular
-from trackverse.types import Float32
+from trackverse.types import Float32, Int64
+
+BLOCK_FLOATS = 1 << 14
+TINY = np.finfo(np.float32).tiny
 
 
 def unit(rows: Float32) -> Float32:
@@ -20,6 +23,28 @@ def unit(rows: Float32) -> Float32:
     length[length == 0] = 1
     scaled: Float32 = rows / length[:, None]
     return scaled
+
+
+def lengths(rows: Float32) -> Float32:
+    """(N,) of (N, D) rows; of zero rows, next to nothing."""
+    length: Float32 = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    return np.maximum(length, TINY, out=length)
+
+
+def blocks(num_rows: int, width: int) -> list[slice]:
+    """Slices of rows of `width` float32s, a few at a time, so that what is made of them stays in the processor's cache:
+    larger arrays are new pages of memory each time, which cost several times what is counted with them.
+    """
+    size = max(BLOCK_FLOATS // max(width, 1), 1)
+    return [slice(start, start + size) for start in range(0, num_rows, size)]
+
+
+def dots(a: Float32, i: Int64, b: Float32, j: Int64) -> Float32:
+    """(P,): the products of the rows `i` (P,) of `a` (N, D) with the rows `j` (P,) of `b` (M, D)."""
+    products = np.empty(len(i), np.float32)
+    for part in blocks(len(i), a.shape[1]):
+        np.vecdot(a.take(i[part], axis=0), b.take(j[part], axis=0), out=products[part])
+    return products
 
 
 def load_matrix(path: Path) -> npt.NDArray[Any]:
