@@ -435,6 +435,7 @@ def test_the_front_changes_nothing(num_points: int) -> None:
     found = spread.farthest_first(points, number, start=chosen[:1])
     assert found.chosen.tolist() == chosen
     distance = ((points[:, None] - points[chosen]) ** 2).sum(axis=2)
+    distance[np.arange(number) >= found.known[:, None]] = np.inf
     others = np.setdiff1d(np.arange(num_points), chosen)
     np.testing.assert_array_equal(found.nearest[others], distance[others].min(axis=1))
     if number > 1:
@@ -449,6 +450,16 @@ def test_far_apart_is_better_than_at_random() -> None:
     assert sorted((chosen // 30).tolist()) == list(range(20))  # one of every bunch of lookalikes
     at_random = [closest(points[rng.permutation(600)[:20]]) for _ in range(20)]
     assert closest(points[chosen]) > max(at_random)
+
+
+def test_a_point_amid_the_others_is_not_what_the_greedy_choice_begins_with() -> None:
+    """It would be near to all others, whatever is chosen besides."""
+    looks = [tuple(look) for look in np.concatenate([np.zeros((400, 2)), on_circle(range(0, 360, 10))]).tolist()]
+    tracks = [Summary("a", n, 0, look=look) for n, look in enumerate(looks)]
+    plan = Plan("min_redundancy", 3, None, Limits(), spread=SpreadConfig(max_swaps=0))
+    for seed in range(10):
+        rows = [track_id for _, track_id in made(tracks, plan, seed)[0]]
+        assert closest(np.array(looks, np.float32)[rows]) > 1.3
 
 
 def test_points_that_are_all_the_same() -> None:

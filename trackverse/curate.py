@@ -302,8 +302,9 @@ def pick_spread(
     """Of every group the tracks that look least alike, and the sizes of the groups of which only a pool was looked at.
 
     `rows` (N,) and their `groups` (N,); rows without an embedding are never chosen. `given`: of each group the rows
-    that are chosen already, from which others keep away. Each group: greedy k-centre from a member by chance, then
-    swaps (none under `conflicts`, or beside given ones). Under a cap, groups give in turns, in the order of choice.
+    that are chosen already, from which others keep away. Each group: greedy k-centre from the member that is farthest
+    from one by chance, then swaps (none under `conflicts`, or beside given ones). Under a cap, groups give in turns, in
+    the order of choice.
     """
     order = np.lexsort((rows, groups))
     rows, groups, pooled = _pools(rows[order], groups[order], config.pool, rng)
@@ -347,7 +348,7 @@ def _spread_of(
     points = points if usable.all() else points[usable]
     if not number or num_given == len(members):
         return np.zeros(0, np.int64)
-    start = list(range(num_given)) or [int(rng.integers(len(members)))]
+    start = list(range(num_given)) or [spread.farthest_from(points, int(rng.integers(len(members))))]
 
     def blocks(place: int) -> Int64:
         assert conflicts is not None

@@ -1,36 +1,47 @@
 """Points far from each other: greedy k-centre, and swaps that widen the narrowest gap.
 
-Distances are squared Euclidean ones of (N, D) float32 rows. Both are exact, and get nearly all of their distances from
-matrix products: what takes time is the N × K products of all points with the chosen ones, once.
+Distances are squared Euclidean ones of (N, D) float32 rows, and nearly all come from matrix products. Both are exact:
+they compare a point with the chosen ones only where it might be chosen, but then with all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from trackverse.types import Float32, Int64
+from trackverse.types import Bool, Float32, Int64
 
 BLOCK_ROWS = 4096  # of the points in one product: the block and its distances stay in the cache
-MIN_FRONT, MAX_FRONT = 256, 2048  # points that are kept up to date from choice to choice
+FRONT = 512  # points that are kept up to date from choice to choice
 Blocks = Callable[[int], Int64]
 
 
 @dataclass
 class Spread:
-    """K chosen of N points, and of every point its two nearest chosen ones.
+    """K chosen of N points, and of every point its two nearest ones of those chosen that it was compared with.
 
-    `chosen` (K,) row numbers in the order of choice. `nearest` and `second` (N,): squared distances; `owner` and
-    `second_owner` (N,): places in `chosen`. A chosen point is no neighbour of its own: its `nearest` is -inf.
+    `chosen` (K,) row numbers in the order of choice; `known` (N,): with how many of these, the first ones, a point was
+    compared. `nearest` and `second` (N,): squared distances; `owner` and `second_owner` (N,): places in `chosen`. With
+    all known, that is exact, else distances may be less. A chosen point is no neighbour of its own: its `nearest` is
+    -inf.
     """
 
     chosen: Int64
+    known: Int64
     nearest: Float32
     second: Float32
     owner: Int64
     second_owner: Int64
+
+
+def farthest_from(points: Float32, row: int) -> int:
+    """The point that is farthest from the one of this row; the first of several.
+
+    A good one to start from: a point amid the others is near to all of them, and would keep the smallest distance low.
+    """
+    return int((_squares(points) - 2 * (points @ points[row])).argmax())
 
 
 def farthest_first(
@@ -41,14 +52,16 @@ def farthest_first(
     Of equally far points the one with the lowest row number comes first. It ends early when no point is `least` (a
     squared distance) or more from those taken. `blocks`: given a row that is taken, the rows that may no longer be.
 
-    Only the points of a front, the farthest ones, are compared with each choice at once. The distances of the others
-    can only fall, so that the best of the front is the best of all as long as it is farther than any of them was. Then
-    all points are compared with all new choices in one product, and a new front is formed.
+    Distances can only fall with every choice. So only the points of a front, the farthest ones, are compared with each
+    choice at once: the best of the front is the best of all as long as it is farther than any other point was when it
+    was last compared. Then those that may be farther are compared with what they have missed, in products, and a new
+    front is formed. Most points soon are too near to one choice to be looked at ever again.
     """
     num_points = len(points)
     num_samples = min(num_samples, num_points)
     found = Spread(
         np.zeros(0, np.int64),
+        np.zeros(num_points, np.int64),
         np.full(num_points, np.inf, np.float32),
         np.full(num_points, np.inf, np.float32),
         np.full(num_points, -1),
@@ -68,59 +81,71 @@ def farthest_first(
 
     for row in start:
         take(row)
-    front_size = int(np.clip(num_points // 32, MIN_FRONT, MAX_FRONT))
-    while True:
-        _compare(found, points, squares, np.array(chosen, np.int64))
-        if len(chosen) >= num_samples:
-            break
-        distance = np.where(is_free, found.nearest, -np.inf)
+    while len(chosen) < num_samples:
+        found.chosen = np.array(chosen, np.int64)
+        distance = _farthest_known(found, points, squares, is_free)
         best = int(distance.argmax())
         if not is_free[best] or distance[best] < least:
             break
         take(best)
-        front = (
-            np.argpartition(-distance, front_size)[:front_size] if front_size < num_points else np.arange(num_points)
-        )
-        front = np.sort(front)
-        others = distance.copy()
+        front = _front(distance)
+        others = np.where(is_free, found.nearest, -np.inf)
         others[front] = -np.inf
-        limit = others.max()
+        limit = max(others.max(), least, 0)
         front_points, front_distance = points[front], distance[front]
         while len(chosen) < num_samples:
             new = chosen[-1]
             to_new = squares[front] + squares[new] - 2 * (front_points @ points[new])
             front_distance = np.where(is_free[front], np.minimum(front_distance, to_new), -np.inf)
             place = int(front_distance.argmax())
-            if front_distance[place] <= limit or front_distance[place] < least or front_distance[place] <= 0:
+            if front_distance[place] <= limit:
                 break
             take(int(front[place]))
+    found.chosen = np.array(chosen, np.int64)
     found.nearest[found.chosen] = -np.inf
     return found
 
 
-def _compare(found: Spread, points: Float32, squares: Float32, chosen: Int64) -> None:
-    """Bring `found` up to date with `chosen`, which begins with the choices that it knows."""
-    num_known = len(found.chosen)
-    centres = points[chosen[num_known:]]
-    centre_squares = squares[chosen[num_known:]]
-    for start in range(0, len(points), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        distance = points[rows] @ centres.T
-        distance *= -2
-        distance += squares[rows, None]
-        distance += centre_squares
-        np.maximum(distance, 0, out=distance)
-        for _ in range(min(2, len(centres))):
-            place = distance.argmin(axis=1)
-            row = np.arange(len(place))
-            least = distance[row, place]
-            distance[row, place] = np.inf
-            _insert(found, rows, least, place + num_known)
-    found.chosen = chosen
+def _front(distance: Float32) -> Int64:
+    """The FRONT farthest of (N,) points, by row number; all if there are no more."""
+    if len(distance) <= FRONT:
+        return np.arange(len(distance))
+    return np.sort(np.argpartition(-distance, FRONT)[:FRONT])
 
 
-def _insert(found: Spread, rows: slice, distance: Float32, owner: Int64) -> None:
-    """Note a choice that lies at `distance` from the points of `rows`, where it is one of their two nearest."""
+def _farthest_known(found: Spread, points: Float32, squares: Float32, is_free: Bool) -> Float32:
+    """Distances (N,) to the nearest choice, all that may be the largest among them; -inf for points not looked at."""
+    distance = np.where(is_free, found.nearest, -np.inf)
+    # The front-runners first: what they turn out to be is what others must have been to be worth a look.
+    rows = _front(distance)
+    _compare(found, points, squares, rows[is_free[rows]])
+    best = np.where(is_free[rows], found.nearest[rows], -np.inf).max()
+    _compare(found, points, squares, np.flatnonzero(is_free & (found.nearest >= best)))
+    is_exact: Bool = is_free & (found.known == len(found.chosen))
+    return np.where(is_exact, found.nearest, np.float32(-np.inf))
+
+
+def _compare(found: Spread, points: Float32, squares: Float32, rows: Int64) -> None:
+    """Bring `found` up to date for some rows: compare each with the choices that it doesn't know."""
+    known = found.known[rows]
+    for num_known in np.unique(known[known < len(found.chosen)]).tolist():
+        missed = found.chosen[num_known:]
+        centres, centre_squares = points[missed], squares[missed]
+        alike = rows[known == num_known]
+        for start in range(0, len(alike), BLOCK_ROWS):
+            part = alike[start : start + BLOCK_ROWS]
+            distance = _distances(points[part], squares[part], centres, centre_squares)
+            for _ in range(min(2, len(missed))):
+                place = distance.argmin(axis=1)
+                row = np.arange(len(place))
+                least = distance[row, place]
+                distance[row, place] = np.inf
+                _insert(found, part, least, place + num_known)
+            found.known[part] = len(found.chosen)
+
+
+def _insert(found: Spread, rows: Int64, distance: Float32, owner: Int64) -> None:
+    """Note choices that lie at `distance` from the points of `rows`, where they are one of their two nearest."""
     nearest, second = found.nearest[rows], found.second[rows]
     is_nearest, is_second = distance < nearest, distance < second
     found.second_owner[rows] = np.where(
@@ -142,12 +167,11 @@ def widen(
     when neither of the pair can be bettered. So the smallest distance never shrinks. `free`: the only rows that may
     come in (default: all).
     """
-    chosen = spread.chosen.copy()
+    now = replace(spread, **{field.name: getattr(spread, field.name).copy() for field in fields(spread)})
+    chosen = now.chosen
     if len(chosen) < 2:
         return chosen, 0
     squares = _squares(points)
-    nearest, second = spread.nearest.copy(), spread.second.copy()
-    owner, second_owner = spread.owner.copy(), spread.second_owner.copy()
     may_enter = np.ones(len(points), bool) if free is None else np.isin(np.arange(len(points)), free)
     may_enter[chosen] = False
     centres, centre_squares = points[chosen], squares[chosen]
@@ -158,19 +182,21 @@ def widen(
     while num_tries < max_swaps:
         one = int(closest.argmin())
         gap = closest[one]
-        other = int(apart[one].argmin())
+        pair = one, int(apart[one].argmin())
+        eligible, bound = _eligible(now, pair, gap, may_enter)
+        # Points that the greedy choice had left behind are compared with all choices first, which costs no tries.
+        if len(behind := eligible[now.known[eligible] < len(chosen)]):
+            for start in range(0, len(behind), BLOCK_ROWS):
+                rows = behind[start : start + BLOCK_ROWS]
+                _measured(now, rows, _distances(points[rows], squares[rows], centres, centre_squares))
+            eligible, bound = _eligible(now, pair, gap, may_enter)
         best_gap, best = gap, (-1, -1)
-        # An upper bound of the distance to all choices but the one that leaves, whichever of the two that is.
-        bound = np.where((owner == one) | (owner == other), second, nearest)
-        eligible = np.flatnonzero((bound > gap) & may_enter)
-        eligible = eligible[np.argsort(-bound[eligible], kind="stable")]
         while len(eligible) and num_tries < max_swaps:
             num_tries += 1
             rows, eligible = eligible[:batch_size], eligible[batch_size:]
-            distance = _distances(points[rows], squares[rows], centres, centre_squares)
-            _measured(nearest, second, owner, second_owner, rows, distance)
-            for leaving in (one, other):
-                exact = np.where(owner[rows] == leaving, second[rows], nearest[rows])
+            _measured(now, rows, _distances(points[rows], squares[rows], centres, centre_squares))
+            for leaving in pair:
+                exact = np.where(now.owner[rows] == leaving, now.second[rows], now.nearest[rows])
                 place = int(exact.argmax())
                 if exact[place] > best_gap:
                     best_gap, best = exact[place], (int(rows[place]), leaving)
@@ -180,12 +206,9 @@ def widen(
         if row < 0:
             break
         may_enter[chosen[leaving]], may_enter[row] = True, False
-        old = chosen[leaving]
+        _forget(now, leaving)
         chosen[leaving], centres[leaving], centre_squares[leaving] = row, points[row], squares[row]
         num_swaps += 1
-        # Whoever had the one that left nearest has its second nearest now, and who is second then is not known.
-        _forget(nearest, second, owner, second_owner, leaving)
-        nearest[old], second[old], owner[old], second_owner[old] = np.inf, np.inf, -1, -1
         to_row = _distances(points[[row]], squares[[row]], centres, centre_squares)[0]
         to_row[leaving] = np.inf
         apart[leaving], apart[:, leaving] = to_row, to_row
@@ -193,25 +216,38 @@ def widen(
     return chosen, num_swaps
 
 
-def _measured(
-    nearest: Float32, second: Float32, owner: Int64, second_owner: Int64, rows: Int64, distance: Float32
-) -> None:
+def _eligible(now: Spread, pair: tuple[int, int], gap: float, may_enter: Bool) -> tuple[Int64, Float32]:
+    """Rows that may be farther than `gap` from all choices but one of the pair, the most promising first.
+
+    And the upper bound (N,) of that distance for all rows, whichever of the two leaves.
+    """
+    is_owned = (now.owner == pair[0]) | (now.owner == pair[1])
+    bound: Float32 = np.where(is_owned, now.second, now.nearest)
+    eligible = np.flatnonzero((bound > gap) & may_enter)
+    return eligible[np.argsort(-bound[eligible], kind="stable")], bound
+
+
+def _measured(now: Spread, rows: Int64, distance: Float32) -> None:
     """Note the exact neighbours of rows whose distances to all choices are known."""
     each = np.arange(len(rows))
-    for values, owners in ((nearest, owner), (second, second_owner)):
+    for values, owners in ((now.nearest, now.owner), (now.second, now.second_owner)):
         owners[rows] = distance.argmin(axis=1)
         values[rows] = distance[each, owners[rows]]
         distance[each, owners[rows]] = np.inf
-    distance[each, owner[rows]] = nearest[rows]
-    distance[each, second_owner[rows]] = second[rows]
+    now.known[rows] = len(now.chosen)
 
 
-def _forget(nearest: Float32, second: Float32, owner: Int64, second_owner: Int64, leaving: int) -> None:
-    """Undo what is known of a choice that leaves; what is not known any more is as if it were far away."""
-    was_owner = owner == leaving
-    nearest[was_owner], owner[was_owner] = second[was_owner], second_owner[was_owner]
-    lost = was_owner | (second_owner == leaving)
-    second[lost], second_owner[lost] = np.inf, -1
+def _forget(now: Spread, leaving: int) -> None:
+    """Undo what is known of a choice that leaves; what is not known any more is as if it were far away.
+
+    Whoever had it nearest has its second nearest now, and who is second then is not known.
+    """
+    was_owner = now.owner == leaving
+    now.nearest[was_owner], now.owner[was_owner] = now.second[was_owner], now.second_owner[was_owner]
+    lost = was_owner | (now.second_owner == leaving)
+    now.second[lost], now.second_owner[lost] = np.inf, -1
+    old = now.chosen[leaving]
+    now.nearest[old], now.second[old], now.owner[old], now.second_owner[old] = np.inf, np.inf, -1, -1
 
 
 def _squares(points: Float32) -> Float32:
