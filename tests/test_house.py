@@ -17,7 +17,7 @@ PACKAGE_DIR = REPO_DIR / "trackverse"
 # fmt: off
 ROWS = (
     ("errors", "types", "slurm_job"),
-    ("files",),
+    ("files", "letters"),
     (
         "boxes", "vectors", "layout", "jsonl", "refusals", "public_web", "charts", "onnx_model", "prefetch", "fetch",
         "plate_search", "workers", "ticks", "spread",

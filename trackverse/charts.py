@@ -12,12 +12,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from trackverse import letters
 from trackverse.types import Float64
 
 WIDTH = 360  # svg units: about the css pixels that a chart gets on a phone, and beside two others on a wide screen
 LETTER_WIDTH = 7  # of the 12 px letters, on average and rounded up
 MAX_CLASSES = 10
-MAX_LABEL = 20  # letters; a longer one is cut and told whole on hovering
+MAX_LABEL = 20  # letters, wide ones count twice; a longer one is cut and told whole on hovering
 MAX_BARS = 15
 LONG_TAIL = 0.95  # of the lengths get bars of their own; the longest share the last one
 CELLS = (16, 9)  # columns and rows of the map
@@ -28,11 +29,11 @@ def classes(sizes: Counter[str]) -> str:
     row_height, number_width = 21, 44
     by_size = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
     bars, rest = by_size[:MAX_CLASSES], by_size[MAX_CLASSES:]
-    label_width = LETTER_WIDTH * max((min(len(label), MAX_LABEL) for label, _ in bars), default=0) + 8
+    shorts = [letters.shortened(label, MAX_LABEL) for label, _ in bars]
+    label_width = LETTER_WIDTH * max(map(letters.width, shorts), default=0) + 8
     shapes = []
-    for row, (label, size) in enumerate(bars):
+    for row, ((label, size), short) in enumerate(zip(bars, shorts, strict=True)):
         length = max(1.0, (WIDTH - label_width - number_width) * size / bars[0][1])
-        short = label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"
         middle = row_height * (row + 0.5)
         shapes += [
             f'<text y="{middle + 4}">{html.escape(short)}<title>{html.escape(label)}</title></text>',

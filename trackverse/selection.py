@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trackverse import constraints, curate
+from trackverse import constraints, curate, letters
 from trackverse.constraints import LOOSER, Apart, Limits
 from trackverse.curate import Embeddings, Quota, SpreadConfig, TrackTable
 from trackverse.types import Int64, UInt8
@@ -198,10 +198,10 @@ def as_text(by_class: dict[str, dict[str, int]]) -> list[str]:
     """A table: a line a class, a column a reason."""
     names = list(dict.fromkeys(name for counts in by_class.values() for name in counts))
     names.sort(key=lambda name: ("tracks", "chosen").index(name) if name in ("tracks", "chosen") else 2)
-    width = max(map(len, ["class", *by_class]))
-    lines = [f"{'class':<{width}}" + "".join(f"  {name}" for name in names)]
+    width = max(map(letters.width, ["class", *by_class]))
+    lines = [letters.padded("class", width) + "".join(f"  {name}" for name in names)]
     for label, counts in by_class.items():
-        lines.append(f"{label:<{width}}" + "".join(f"  {counts.get(name, 0):>{len(name)}}" for name in names))
+        lines.append(letters.padded(label, width) + "".join(f"  {counts.get(name, 0):>{len(name)}}" for name in names))
     return lines
 
 
