@@ -27,7 +27,8 @@ class Behaviour:
     """What one path answers instead of its file.
 
     `status`: this error. `redirect_to`: this URL. `cut_after`: that many bytes, then the connection ends.
-    `stall_after`: that many bytes, then nothing until the server ends. `length`: whether the size is said beforehand.
+    `stall_after`: that many bytes, then nothing until the server ends. `trickle`: so many bytes every twentieth of a
+    second. `length`: whether the size is said beforehand. `announced`: this many bytes are, whatever follows.
     `first_times`: only the first so many requests are treated so.
     """
 
@@ -35,7 +36,9 @@ class Behaviour:
     redirect_to: str | None = None
     cut_after: int | None = None
     stall_after: int | None = None
+    trickle: int | None = None
     length: bool = True
+    announced: int | None = None
     first_times: int | None = None
 
 
@@ -117,12 +120,18 @@ def _handler_for(server: LocalServer) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", CONTENT_TYPES.get(path.suffix, "application/octet-stream"))
             self.send_header("Accept-Ranges", "bytes")
             if behaviour.length:
-                self.send_header("Content-Length", str(end - start))
+                announced = end - start if behaviour.announced is None else behaviour.announced
+                self.send_header("Content-Length", str(announced))
             self.end_headers()
             limit = behaviour.cut_after if behaviour.cut_after is not None else behaviour.stall_after
+            sent = body[start : end if limit is None else min(end, start + limit)]
+            step = behaviour.trickle or len(sent) or 1
             try:
-                self.wfile.write(body[start : end if limit is None else min(end, start + limit)])
-                self.wfile.flush()
+                for at in range(0, len(sent), step):
+                    self.wfile.write(sent[at : at + step])
+                    self.wfile.flush()
+                    if behaviour.trickle and server.ended.wait(0.05):
+                        return
             except (BrokenPipeError, ConnectionResetError):
                 return  # the client has read enough
             if behaviour.stall_after is not None:

@@ -25,7 +25,7 @@ from yt_dlp.networking.exceptions import HTTPError, NoSupportingHandlers, Transp
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
 import download_videos
-from trackverse import download, public_web, refusals, stage
+from trackverse import download, public_web, refusals, slow_bodies, stage
 from trackverse.download import DownloadConfig, _Session
 from trackverse.errors import ItemError, SetupError, StopWorkError, VideoError
 from trackverse.layout import REPO_DIR, Layout
@@ -38,9 +38,13 @@ PROVENANCE_KEYS = {"url", "extractor", "title", "uploader", "channel_id", "licen
 
 
 def draw_video(path: Path, *, codec: str = "libx264", audio: bool = False, format: str | None = None) -> Path:
-    """A square that moves over noise for two seconds (noise, so that the file is some 50 kB and can be cut in two)."""
+    """A square that moves over noise for two seconds (noise, so that the file is some 50 kB and can be cut in two).
+
+    The index of an MP4 comes first, as on the web, so that a part of the file opens and shows only at its end.
+    """
     rng = np.random.default_rng(0)
-    with av.open(str(path), "w", format=format) as container:
+    options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", format=format, options=options) as container:
         stream = container.add_stream(codec, rate=FPS)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         sound = container.add_stream("aac", rate=8000, layout="mono") if audio else None
@@ -352,8 +356,9 @@ def test_what_might_pass_is_tried_in_so_many_runs_and_no_more(layout: Layout, se
         (Behaviour(cut_after=20_000), "broken connection"),
         (Behaviour(cut_after=0), "broken connection"),
         (Behaviour(cut_after=20_000, length=False), "truncated video"),
+        (Behaviour(announced=20_000), "truncated video"),
     ],
-    ids=["500", "503", "403", "ends early", "empty", "ends early, size not said"],
+    ids=["500", "503", "403", "ends early", "empty", "ends early, size not said", "more comes than was said"],
 )
 def test_what_may_pass_is_tried_again_by_the_next_run(
     layout: Layout, server: LocalServer, run: Run, behaviour: Behaviour, reason: str
@@ -372,6 +377,41 @@ def test_what_may_pass_is_tried_again_by_the_next_run(
 def test_a_connection_that_breaks_once_is_mended_within_the_run(layout: Layout, server: LocalServer, run: Run) -> None:
     server.behaviours["whole.mp4"] = Behaviour(cut_after=20_000, first_times=2)
     assert run(write_metafile(layout, {"video": server.url("whole.mp4")}), "--retries", "1")[0] == 0
+    assert layout.video_path("video").read_bytes() == (server.folder / "whole.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [Behaviour(stall_after=20_000), Behaviour(trickle=10), Behaviour(trickle=10, length=False)],
+    ids=["comes to a stop", "hardly comes", "hardly comes, size not said"],
+)
+def test_a_body_that_hardly_comes_is_a_failure_that_may_pass(
+    layout: Layout, server: LocalServer, run: Run, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour
+) -> None:
+    """10 bytes every twentieth of a second are 4 minutes for the file: no single wait is long, but all of them are."""
+    monkeypatch.setattr(download, "SILENCE_S", 0.5)
+    monkeypatch.setattr(slow_bodies, "PATIENCE_S", 0.5)
+    server.behaviours["whole.mp4"] = behaviour
+    metafile = write_metafile(layout, {"video": server.url("whole.mp4"), "other": server.url("sound.mp4")})
+    begin = time.monotonic()
+    status, said = run(metafile)
+    assert status == 1 and "1 videos done" in said and time.monotonic() - begin < 60
+    assert failures(layout) == {"video": ("broken connection", True)}
+    server.behaviours.clear()
+    assert run(metafile)[0] == 0
+    assert layout.video_path("video").read_bytes() == (server.folder / "whole.mp4").read_bytes()
+
+
+def test_a_body_that_comes_slowly_but_steadily_is_waited_for(
+    layout: Layout, server: LocalServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes some ten times as long as nothing may come."""
+    monkeypatch.setattr(download, "SILENCE_S", 0.5)
+    monkeypatch.setattr(slow_bodies, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(slow_bodies, "MIN_BYTES", 100)
+    size = (server.folder / "whole.mp4").stat().st_size
+    server.behaviours["whole.mp4"] = Behaviour(trickle=size // 40)
+    assert run(write_metafile(layout, {"video": server.url("whole.mp4")}))[0] == 0
     assert layout.video_path("video").read_bytes() == (server.folder / "whole.mp4").read_bytes()
 
 

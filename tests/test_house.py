@@ -20,7 +20,7 @@ ROWS = (
     ("files", "letters"),
     (
         "boxes", "vectors", "layout", "jsonl", "refusals", "public_web", "charts", "onnx_model", "prefetch", "fetch",
-        "plate_search", "workers", "ticks", "spread",
+        "plate_search", "workers", "ticks", "spread", "slow_bodies",
     ),
     (
         "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ from trackverse import files, jsonl, refusals, video
 from trackverse.errors import ItemError, SetupError, TrackverseError, VideoError
 from trackverse.public_web import PrivateAddressError, PublicRH
 from trackverse.refusals import CONDITIONAL, INSTALL_HINT, PERMANENT, TRANSIENT
+from trackverse.slow_bodies import PacedBody
 from trackverse.types import SourceVideo
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 YOUTUBE_DOMAINS = ("youtube.com", "youtu.be", "youtube-nocookie.com")
 YOUTUBE_PAUSE_S = 10.0  # a guest gets about 300 videos an hour (yt-dlp's wiki, "Extractors")
 MAX_PAUSE_S = 86_400
+SILENCE_S = 30.0  # in which nothing comes
 MAX_TRIES = 5  # runs in a row in which a video fails for what might have passed
 PROXY_SCHEMES = ("http", "socks4", "socks4a", "socks5", "socks5h")
 FILE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT} | {
@@ -229,7 +232,7 @@ def options(config: DownloadConfig) -> dict[str, Any]:
         "fixup": "never",
         "max_filesize": MAX_FILE_BYTES,
         "progress_hooks": [_refuse_endless],
-        "socket_timeout": 30,
+        "socket_timeout": SILENCE_S,
         "retries": config.retries,
         "fragment_retries": config.retries,
         "extractor_retries": config.retries,
@@ -265,6 +268,13 @@ class _Session(YoutubeDL):  # type: ignore[misc]  # yt-dlp has no types
     def prepare_filename(self, *args: Any, **kwargs: Any) -> str:
         """As a part of the template, the folder would have its `$NAME` and `~` replaced, and an id may contain them."""
         return str(self._folder / super().prepare_filename(*args, **kwargs))
+
+    def urlopen(self, request: Any) -> Any:
+        """As YoutubeDL's; what hardly comes is a broken connection. (Packed pages are read in there, unwatched.)"""
+        response = super().urlopen(request)
+        if isinstance(response.fp, HTTPResponse):
+            response.fp = PacedBody(response.fp)
+        return response
 
     def build_request_director(self, handlers: Any, preferences: Any = None) -> Any:
         return super().build_request_director(handlers if self._allow_private else [PublicRH], preferences)
