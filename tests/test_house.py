@@ -26,8 +26,8 @@ ROWS = (
         "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",
         "records", "appearance", "flat_drawing", "shots", "slurm_queue", "looks", "motion", "smoothing", "members",
     ),
-    ("columns", "flow"),
-    ("index_entries",),
+    ("columns", "flow", "both_ways"),
+    ("index_entries", "cutting"),
     (
         "download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export",
         "weights", "slurm", "slurm_status", "refine",

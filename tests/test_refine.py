@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trackverse import boxes, motion
+from trackverse import both_ways, boxes, cutting, looks, motion
 from trackverse.filters import FilterConfig, why_drop
-from trackverse.refine import BLOCK_PAIRS, RefineConfig, refine
+from trackverse.refine import BLOCK_PAIRS, RefineConfig, _Pieces, refine
 from trackverse.smoothing import smooth_tracks
 from trackverse.tracking import on_disk
 from trackverse.types import LOOK_FRAMES, Track
@@ -75,6 +75,12 @@ def spans(tracks: Sequence[Track]) -> list[tuple[list[int], int, int]]:
     return [(owners(track), *(round(FPS * float(t)) for t in track.times_s[[0, -1]])) for track in tracks]
 
 
+def followed(first: Track, second: Track) -> Track:
+    """Both as one track."""
+    columns = ("times_s", "xyxy", "scores", "logits", "looks", "look_weights", "interpolated")
+    return replace(first, **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in columns})
+
+
 def again(tracks: Sequence[Track], **changes: float) -> list[Track]:
     return refine(tracks, replace(CONFIG, **changes), frame_times_s=CLIP_S)
 
@@ -98,6 +104,7 @@ def far(t: np.ndarray) -> np.ndarray:
 
 JOINING = {
     "a walker hidden for ten frames is one": ([seen(range(60), x=walk), seen(range(70, 130), x=walk)], 1),
+    "who stands still behind something for a second and a half is one": ([seen(range(60)), seen(range(84, 130))], 1),
     "a look-alike walks the other way": (
         [seen(range(60), x=walk), seen(range(70, 130), x=lambda t: 500 - 40 * t, owner=2)],
         2,
@@ -196,13 +203,7 @@ def test_a_track_that_slips_to_another_object_is_cut_and_the_parts_find_their_ow
         for half in (0, 1)
     }
 
-    def swapped(first: Track, second: Track) -> Track:
-        columns = ("times_s", "xyxy", "scores", "logits", "looks", "look_weights", "interpolated")
-        return replace(
-            first, **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in columns}
-        )
-
-    tracks = [swapped(parts[1, 0], parts[2, 1]), swapped(parts[2, 0], parts[1, 1])]
+    tracks = [followed(parts[1, 0], parts[2, 1]), followed(parts[2, 0], parts[1, 1])]
     assert [owners(track) for track in tracks] == [[1, 2], [1, 2]]
     found = [track for track in again([*tracks, *OTHERS]) if owners(track)[0] in (1, 2)]
     counts = np.array([[(np.round(1000 * track.logits[:, 0]) == n).sum() for n in (1, 2)] for track in found])
@@ -210,6 +211,66 @@ def test_a_track_that_slips_to_another_object_is_cut_and_the_parts_find_their_ow
     # The frame of the slip is known to one look only.
     assert (np.sort(counts, axis=1)[:, 0] <= LOOK_FRAMES).all()
     assert (np.sort(counts, axis=1)[:, 1] >= 200).all()
+
+
+# ---- encounters, in which the online pass takes one object for another
+
+
+def back(t: np.ndarray) -> np.ndarray:
+    return 500 - 40 * t
+
+
+def encounter(look: np.ndarray | None = None, back_look: np.ndarray | None = None) -> list[Track]:
+    """A walker (1) is hidden by one who comes along (2), just when its track goes over to that one; what it is when it
+    appears again and what the other one was before are tracks of their own.
+    """
+    before, after = seen(range(72), x=walk, look=look), seen(range(88, 160), x=walk, look=look, seed=1)
+    other = [seen(frames, x=back, owner=2, look=back_look, seed=2) for frames in (range(78), range(80, 160))]
+    return [followed(before, other[1]), other[0], after]
+
+
+def test_where_one_hides_another_both_are_found_again() -> None:
+    assert sorted(spans(again(encounter()))) == [([1], 0, 159), ([2], 0, 159)]
+
+
+def test_only_what_both_directions_of_time_agree_upon_is_not_doubted() -> None:
+    alone = [seen(range(100), x=walk, y=600.0), seen(range(100), x=back, y=640.0)]
+    assert both_ways.doubts([*alone, *encounter()], 0.6) == [[], [], [72], [], []]
+    assert both_ways.doubts([], 0.6) == []
+
+
+def test_a_single_box_of_another_object_is_not_doubted() -> None:
+    """Cut out alone, it would be a track of one frame, and belong to nobody."""
+    track = seen(range(100), x=walk)
+    track.xyxy[50] += 500
+    other = seen([*range(45, 50), *range(51, 56)], x=float(walk(CLIP_S[50])) + 500, owner=2)
+    assert both_ways.doubts([track, other], 0.6) == [[], []]
+
+
+def test_doubtful_boxes_go_with_the_track_around_them() -> None:
+    """After a gap, only a confident one is taken by the backward pass."""
+    track = seen([*range(30), *range(32, 100)], x=walk)
+    track.scores[20:40] = 0.3
+    assert both_ways.doubts([track, seen(range(100), y=600.0)], 0.6) == [[], []]
+
+
+def test_what_is_doubted_stays_one_where_little_speaks_against_it() -> None:
+    """The online pass made one track of it: that counts, but not for more than a step aside."""
+    first, second, third = seen(range(40)), seen(range(60, 100), x=155.0), seen(range(60, 100), x=200.0)
+    assert len(again([first, second])) == 2
+    assert len(again([followed(first, second)])) == 1
+    assert len(again([followed(first, third)])) == 2
+
+
+@pytest.mark.parametrize("looks_alike", [True, False])
+def test_a_doubted_track_is_whole_if_its_looks_before_and_after_agree(looks_alike: bool) -> None:
+    tracks = [*encounter(RED, RED if looks_alike else GREEN), *OTHERS]
+    frame_width, whole = np.inf, np.zeros(len(tracks), bool)
+    pieces = _Pieces.of(tracks, frame_width, whole)
+    model = looks.fit(pieces.look_sums, pieces.look_nums, pieces.track_of_look, pieces.start_s, pieces.end_s)
+    parts, goes_on = cutting.cut(tracks, model, sure_score=0.6, min_cut_evidence=1e9, min_join_evidence=2.0)
+    assert len(parts) == len(tracks) + (not looks_alike)
+    assert goes_on.tolist() == ([False] if looks_alike else [True, False]) + [False] * (len(tracks) - 1)
 
 
 # ---- gaps

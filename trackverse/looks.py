@@ -131,6 +131,21 @@ def totals(values: Float64, group_of: Int64, num_groups: int) -> Float64:
     return sums
 
 
+def across(sums: Float64, nums: Float64, before: Int64, after: Int64, model: LookModel) -> Float64:
+    """Evidence (K,) that a track is one object from its looks up to `before` (K,) to those from `after` (K,) on; inf
+    where one side isn't known. `sums` (S, D) and `nums` (S,) of its looks, of which `CHANGE_WINDOW` on each side count.
+    """
+    upto = np.concatenate([np.zeros((1, sums.shape[1])), np.cumsum(sums, axis=0)])
+    num_upto = np.concatenate([[0.0], np.cumsum(nums)])
+    low, high = np.maximum(before - CHANGE_WINDOW, 0), np.minimum(after + CHANGE_WINDOW, len(nums))
+    num_a, num_b = num_upto[before] - num_upto[low], num_upto[high] - num_upto[after]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        a = (upto[before] - upto[low]) / num_a[:, None]
+        b = (upto[high] - upto[after]) / num_b[:, None]
+        evidence = model.evidence(((a - b) ** 2).sum(axis=1), num_a, num_b)
+    return np.where((num_a > 0) & (num_b > 0), evidence, np.inf)
+
+
 def change(sums: Float64, nums: Float64, model: LookModel) -> tuple[int, float]:
     """Where a track's looks (S, D), `nums` (S,) change most, and the evidence that it stays one object there.
 
@@ -138,19 +153,7 @@ def change(sums: Float64, nums: Float64, model: LookModel) -> tuple[int, float]:
     """
     if len(nums) < 4:
         return 0, np.inf
-    upto = np.concatenate([np.zeros((1, sums.shape[1])), np.cumsum(sums, axis=0)])
-    num_upto = np.concatenate([[0.0], np.cumsum(nums)])
     k = np.arange(1, len(nums) - 1)
-
-    def distance(low: Int64, high: Int64) -> Float64:
-        """Evidence for looks `low`..k − 1 and k + 1..`high` − 1."""
-        num_a, num_b = num_upto[k] - num_upto[low], num_upto[high] - num_upto[k + 1]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            a = (upto[k] - upto[low]) / num_a[:, None]
-            b = (upto[high] - upto[k + 1]) / num_b[:, None]
-            evidence = model.evidence(((a - b) ** 2).sum(axis=1), num_a, num_b)
-        return np.where((num_a > 0) & (num_b > 0), evidence, np.inf)
-
-    near = distance(np.maximum(k - CHANGE_WINDOW, 0), np.minimum(k + 1 + CHANGE_WINDOW, len(nums)))
-    best = int(near.argmin())
-    return int(k[best]), float(near[best])
+    evidence = across(sums, nums, k, k + 1, model)
+    best = int(evidence.argmin())
+    return int(k[best]), float(evidence[best])

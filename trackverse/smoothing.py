@@ -113,24 +113,27 @@ def _lines(times_s: Float64, values: Float64, track_of: Int64, width_s: float) -
     A straight line is fitted through the neighbours of each frame, weighted by the Gaussian, and its value in the frame
     is taken: so the ends don't lag behind, and steady motion and growth stay as they are.
     """
-    ones = np.ones_like(times_s)
-    sums = [ones, 0 * ones, 0 * ones]  # of weights, weights × time, weights × time²
-    level, slope = values.copy(), np.zeros_like(values)  # of weights × values, weights × time × values
+    total = np.stack([np.ones_like(times_s), 0 * times_s, 0 * times_s])  # of weights, × time, × time²
+    columns = np.ascontiguousarray(values.T)
+    level, slope = columns.copy(), np.zeros_like(columns)  # of weights × values, weights × time × values
     for step in range(1, len(times_s)):
         since = times_s[step:] - times_s[:-step]
         near = (since <= REACH * width_s) & (track_of[step:] == track_of[:-step])
         if not near.any():
             break
-        row = np.flatnonzero(near)
-        weight = np.exp(-((since[row] / width_s) ** 2) / 2)
-        for here, there, offset in ((row, row + step, since[row]), (row + step, row, -since[row])):
-            sums[0][here] += weight
-            sums[1][here] += weight * offset
-            sums[2][here] += weight * offset**2
-            level[here] += weight[:, None] * values[there]
-            slope[here] += (weight * offset)[:, None] * values[there]
-    determinant = sums[0] * sums[2] - sums[1] ** 2
-    line = (sums[2][:, None] * level - sums[1][:, None] * slope) / np.maximum(determinant, 1e-12)[:, None]
+        weight = np.exp(-((since / width_s) ** 2) / 2) * near
+        moment = weight * since
+        sums = np.stack([weight, moment, moment * since])
+        here, there = slice(None, -step), slice(step, None)
+        total[:, here] += sums
+        level[:, here] += weight * columns[:, there]
+        slope[:, here] += moment * columns[:, there]
+        sums[1] *= -1
+        total[:, there] += sums
+        level[:, there] += weight * columns[:, here]
+        slope[:, there] -= moment * columns[:, here]
+    determinant = total[0] * total[2] - total[1] ** 2
+    line = ((total[2] * level - total[1] * slope) / np.maximum(determinant, 1e-12)).T
     # A frame without neighbours has no line through it.
     has_line = determinant > 1e-9
-    return np.where(has_line[:, None], line, values), np.where(has_line, sums[2] / np.maximum(determinant, 1e-12), 1.0)
+    return np.where(has_line[:, None], line, values), np.where(has_line, total[2] / np.maximum(determinant, 1e-12), 1.0)

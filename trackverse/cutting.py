@@ -1,0 +1,108 @@
+"""Cut tracks where they may have gone over to another object, so that all evidence of the shot can decide anew.
+
+A track's look that changes for good is evidence enough to cut it. Where associating backward in time contradicts the
+online pass (see `both_ways.py`), it is cut unless its looks before and after agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from trackverse import both_ways, looks
+from trackverse.looks import LookModel
+from trackverse.types import LOOK_FRAMES, Bool, Float64, Int64, Track
+from trackverse.vectors import unit
+
+
+def cut(
+    tracks: Sequence[Track],
+    model: LookModel | None,
+    *,
+    sure_score: float,
+    min_cut_evidence: float,
+    min_join_evidence: float,
+) -> tuple[list[Track], Bool]:
+    """The parts (N) of all tracks in turn, and whether (N,) the next one may be the same object.
+
+    `min_cut_evidence`: against a track's being one object, for a cut by looks alone. `min_join_evidence`: for its being
+    one, against a cut where it is doubted.
+    """
+    parts: list[Track] = []
+    goes_on: list[bool] = []
+    for track, doubted in zip(tracks, both_ways.doubts(tracks, sure_score), strict=True):
+        sums, nums = looks_of(track)
+        slips: list[int] = []
+        if not _in_turn(track):
+            doubted = []  # looks that are not those of the frames in turn can't be shared out
+        elif model is not None:
+            slips = [_slip(track, k) for k in _changes(sums, nums, model, min_cut_evidence)]
+            doubted = _unless_alike(doubted, sums, nums, model, min_join_evidence)
+        doubted = [row for row in doubted if all(abs(row - slip) > LOOK_FRAMES for slip in slips)]
+        rows = sorted([*slips, *doubted])
+        parts += _parts(track, rows)
+        goes_on += [row in doubted for row in rows] + [False]
+    return parts, np.array(goes_on, bool)
+
+
+def seen(track: Track) -> Track:
+    """The track without interpolated frames."""
+    return part(track, np.flatnonzero(~track.interpolated), slice(None)) if track.interpolated.any() else track
+
+
+def part(track: Track, rows: Int64 | slice, look_rows: slice) -> Track:
+    """Some frames of a track, with some of its looks."""
+    sums = track.looks[look_rows]
+    known = sums[np.isfinite(sums).all(axis=1)]
+    embedding = unit(known.sum(axis=0, keepdims=True))[0]
+    kept = (track.times_s[rows], track.xyxy[rows], track.scores[rows], track.logits[rows])
+    return Track(*kept, embedding, sums, track.interpolated[rows], track.look_weights[look_rows])
+
+
+def looks_of(track: Track) -> tuple[Float64, Float64]:
+    """Sums (S, D) of a track's looks, and how many whole looks in plain view each is worth; 0 and 0 if not known."""
+    known = np.isfinite(track.looks).all(axis=1) & (np.abs(track.looks).sum(axis=1) > 0)
+    sums = np.where(known[:, None], track.looks, 0).astype(np.float64) / LOOK_FRAMES
+    return sums, np.where(known, track.look_weights.astype(np.float64) / LOOK_FRAMES, 0)
+
+
+def _in_turn(track: Track) -> bool:
+    """Whether a track's looks are those of its frames in turn: not when it was joined before, or has only one."""
+    return not track.looks.shape[1] or len(track.looks) == -(-len(track) // LOOK_FRAMES)
+
+
+def _parts(track: Track, rows: Sequence[int]) -> Iterator[Track]:
+    """The parts of a track between `rows`, each with the looks that are wholly its own."""
+    if not rows:
+        yield track
+        return
+    for start, end in zip([0, *rows], [*rows, len(track)], strict=True):
+        last = None if end == len(track) else end // LOOK_FRAMES
+        yield part(track, slice(start, end), slice(-(-start // LOOK_FRAMES), last))
+
+
+def _slip(track: Track, k: int) -> int:
+    """The row of a slip that is somewhere in look k: most likely where the box moved most."""
+    steps = np.abs(np.diff(track.xyxy[k * LOOK_FRAMES - 1 : (k + 1) * LOOK_FRAMES + 1], axis=0)).sum(axis=1)
+    return k * LOOK_FRAMES + int(steps.argmax())
+
+
+def _unless_alike(
+    rows: Sequence[int], sums: Float64, nums: Float64, model: LookModel, min_join_evidence: float
+) -> list[int]:
+    """Those of `rows` before and after which the looks are not known to be one object's."""
+    row = np.array(rows, np.int64)
+    evidence = looks.across(sums, nums, row // LOOK_FRAMES, -(-row // LOOK_FRAMES), model)
+    alike = np.isfinite(evidence) & (evidence >= min_join_evidence)
+    return [int(n) for n in row[~alike]]
+
+
+def _changes(sums: Float64, nums: Float64, model: LookModel, min_cut_evidence: float) -> list[int]:
+    """The numbers of the looks in which a track goes over to another object, rising."""
+    k, evidence = looks.change(sums, nums, model)
+    if evidence > -min_cut_evidence:
+        return []
+    before = _changes(sums[:k], nums[:k], model, min_cut_evidence)
+    after = _changes(sums[k + 1 :], nums[k + 1 :], model, min_cut_evidence)
+    return [*before, k, *(k + 1 + n for n in after)]
