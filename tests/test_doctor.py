@@ -15,6 +15,7 @@ from pathlib import Path
 import made_tracks
 import numpy as np
 import pytest
+from head_tricks import members_of, with_head_of
 
 from trackverse import cli, doctor, jsonl, scenes, split
 from trackverse.layout import Layout, TracksLayout
@@ -97,6 +98,12 @@ def repeat_first_record(workdir: Path) -> None:
     change_progress(workdir, num_tracks=len(lines) + 1, meta_bytes=len(data))
 
 
+def swap_heads(workdir: Path) -> None:
+    """Two records that are indexed as each other, with checksums that fit."""
+    first, second, third = members_of(meta(workdir).read_bytes())
+    meta(workdir).write_bytes(with_head_of(first, second) + with_head_of(second, first) + third)
+
+
 def leave_claim(workdir: Path) -> None:
     """A real process is killed while it holds a claim."""
     code = "import os, sys, pathlib; from trackverse import files\n"
@@ -156,6 +163,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object], bool]] = {
     "no progress file": ("tracks without progress", lambda w: progress(w).unlink(), False),
     "no track file": ("orphan", lambda w: meta(w).unlink(), False),
     "a track twice": ("track id twice in a file", repeat_first_record, False),
+    "heads of other records": ("heads against records", swap_heads, False),
     "a video twice": ("video twice", copy_to_other_folder, False),
     "no provenance": ("video without provenance", lambda w: Layout(w).provenance_path(VIDEO_ID).unlink(), False),
     "no clip": ("clip missing", lambda w: Layout(w).clip_path(VIDEO_ID, f"{VIDEO_ID}.0.mp4").unlink(), False),

@@ -27,7 +27,7 @@ ROWS = (
         "records", "appearance", "flat_drawing", "shots", "slurm_queue", "looks", "motion", "smoothing", "members",
     ),
     ("columns", "flow", "both_ways"),
-    ("index_entries", "cutting"),
+    ("index_entries", "index_rows", "member_heads", "cutting"),
     (
         "download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export",
         "weights", "slurm", "slurm_status", "refine",

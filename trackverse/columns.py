@@ -148,8 +148,7 @@ class ColumnsReader:
         if not num_frames or num_frames != len(frame_times) or len(frame_boxes) != 4 * num_frames:
             raise ValueError(f"{len(frame_boxes)} numbers of boxes for {num_frames} frames")
         start_s, end_s = float(frame_times[0]), float(frame_times[-1])
-        is_dense = end_s - start_s <= min(MAX_TRACK_S, MAX_MEAN_GAP_S * num_frames)
-        if not (is_dense and -MAX_TIME_S < start_s <= end_s < MAX_TIME_S):
+        if not is_span(start_s, end_s, num_frames):
             raise ValueError(f"{num_frames} frames from {start_s:g} to {end_s:g} s")
         return video_id, label, row, frame_times, frame_boxes
 
@@ -166,6 +165,13 @@ def _without_scores(line: bytes) -> bytes | None:
     if not 0 < start < end or line.find(_OUR_SCHEMA, end) < 0:
         return None
     return line[:start] + line[end:]
+
+
+def is_span(start_s: Any, end_s: Any, num_frames: Any) -> Any:
+    """Whether a track of so many frames can be from one time to the other. Numbers, or arrays (N,) of them."""
+    length_s = end_s - start_s
+    is_dense = (length_s <= MAX_TRACK_S) & (length_s <= MAX_MEAN_GAP_S * num_frames)
+    return is_dense & (start_s > -MAX_TIME_S) & (start_s <= end_s) & (end_s < MAX_TIME_S)
 
 
 @lru_cache(1 << 16)

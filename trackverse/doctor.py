@@ -4,11 +4,12 @@
     python -m trackverse.doctor ${TRACKVERSE_DB} --fix
 
 DIR is a work folder, or any folder in it, such as tracks_meta/coco. What is looked at: torn gzip, records against their
-progress files and embeddings, track ids that come twice, tracks that were cut or left over, videos without provenance,
-subsets without the file that says how they were made, segments listed twice, unfinished splits and videos on two sides
-of one, damaged indices, torn lines, and what killed processes left lying. --fix removes only what no reader counts:
-ends of files that were never committed, temporary files and claims of processes that have ended, torn lines, and
-indices, which are made anew. Everything else is told, with what to do. Run it while no stage is at work.
+progress files, embeddings and what the heads of their gzip members say, track ids that come twice, tracks that were cut
+or left over, videos without provenance, subsets without the file that says how they were made, segments listed twice,
+unfinished splits and videos on two sides of one, damaged indices, torn lines, and what killed processes left lying.
+--fix removes only what no reader counts: ends of files that were never committed, temporary files and claims of
+processes that have ended, torn lines, and indices, which are made anew. Everything else is told, with what to do. Run
+it while no stage is at work.
 
 Exit status: 0 if nothing is wrong (any more), 1 if problems are left.
 """
@@ -41,7 +42,7 @@ from trackverse.layout import (
     sidecar_beside,
 )
 from trackverse.records import parse_summary
-from trackverse.store import load_embeddings, read_lines, write_embeddings
+from trackverse.store import heads_fit, load_embeddings, read_lines, write_embeddings
 
 log = logging.getLogger(__name__)
 # The names that claims and unfinished files have: `.<name>.lock`, with a token while one is taken over; `.<name>.tmp`,
@@ -157,6 +158,8 @@ def examine_tracks(meta_path: Path) -> Iterator[Finding]:
         return
     if len(ids) < num_records:
         yield Finding("track id twice in a file", f"{meta_path}: {num_records} records, {len(ids)} ids; {anew}")
+    if not heads_fit(meta_path):
+        yield Finding("heads against records", f"{meta_path}: indexed as other tracks than it holds; {anew}")
     if not progress_path.exists():
         yield Finding("tracks without progress", f"{meta_path}: can be read, but not added to: {anew}")
     progress = progress_file.load(progress_path) if num_bytes is not None else None
@@ -282,6 +285,8 @@ def examine_subsets(folder: Path) -> Iterator[Finding]:
         except RecordError as error:
             yield Finding(error.reason, f"{error}; make the subset again")
             continue
+        if not heads_fit(path):
+            yield Finding("heads against records", f"{path}: read as other tracks than it holds; make it again")
         if twice := sum(times > 1 for times in tracks.values()):
             yield Finding("track twice in a subset", f"{path}: {twice} tracks; make it again")
 

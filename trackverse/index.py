@@ -27,6 +27,7 @@ from trackverse.columns import DTYPES, Array, Columns
 from trackverse.errors import RecordError, SetupError
 from trackverse.files import open_regular
 from trackverse.index_entries import FileEntry, check_column, pack, unpack
+from trackverse.index_rows import SCHEMA, digest_of, rows_of
 from trackverse.layout import lock_path, motion_beside, progress_beside
 from trackverse.store import read_all_columns
 from trackverse.types import Int64, UInt16
@@ -37,7 +38,6 @@ FORMAT = b"trackverse-index/2"
 GROUP_ROWS = 1 << 17  # rows that are written, checked and read together: about 10 MB
 BOX_BYTES = 8
 MAX_MESSAGES = 3  # of what is wrong with a file; the rest is counted
-SCHEMA = pa.schema([*((name, pa.from_numpy_dtype(dtype)) for name, dtype in DTYPES.items()), ("boxes", pa.binary())])
 Watch = Callable[[Iterable[Any], int], Iterator[Any]]
 
 
@@ -343,13 +343,13 @@ class _Writer:
             log.warning("%s", error)
         if len(errors) > MAX_MESSAGES:
             log.warning("%s: %d more like these", name, len(errors) - MAX_MESSAGES)
-        table, videos, is_sorted = _by_video(parts)
+        table, videos, is_sorted = rows_of(parts)
         self._entries.append(
             FileEntry(
                 name,
                 stamp,
                 videos,
-                _digest(parts),
+                digest_of(parts),
                 is_sorted,
                 dict(sorted(Counter(error.reason for error in errors).items())),
                 [str(error) for error in errors[:MAX_MESSAGES]],
@@ -367,39 +367,6 @@ class _Writer:
         table = pa.concat_tables([SCHEMA.empty_table(), *self._waiting])
         self._parquet.write_table(table, row_group_size=GROUP_ROWS)
         self._waiting, self._num_waiting = [], 0
-
-
-def _digest(parts: Sequence[Columns]) -> int:
-    """Of a file's records, and of what was measured of them beside."""
-    crc = zlib.crc32(b"".join(part.numbers["crc"].tobytes() for part in parts))
-    for name in ("camera_motion", "flow_motion"):
-        for values in (part.numbers[name] for part in parts):
-            crc = crc if np.isnan(values).all() else zlib.crc32(values.tobytes(), crc)
-    return crc
-
-
-def _by_video(parts: Sequence[Columns]) -> tuple[pa.Table, list[list[Any]], bool]:
-    """A file's rows, one video after the other, their [id, number of rows], and whether their track ids rise."""
-    ids = sorted({video_id for part in parts for video_id in part.video_ids})
-    number_of = {video_id: number for number, video_id in enumerate(ids)}
-    nothing = [np.zeros(0, np.int64)]
-    videos = np.concatenate(
-        nothing + [np.array([number_of[name] for name in part.video_ids], np.int64)[part.videos] for part in parts]
-    )
-    table = pa.concat_tables([SCHEMA.empty_table(), *map(_table, parts)])
-    if len(ids) > 1:
-        table = table.take(pa.array(np.argsort(videos, kind="stable")))
-        videos = np.sort(videos)
-    steps = np.diff(table.column("track_id").to_numpy())
-    counts = np.bincount(videos, minlength=len(ids)).tolist()
-    is_sorted = bool(((steps > 0) | (np.diff(videos) > 0)).all())
-    return table, [[video_id, number] for video_id, number in zip(ids, counts, strict=True)], is_sorted
-
-
-def _table(part: Columns) -> pa.Table:
-    starts = pa.py_buffer(part.box_starts.astype(np.int32))
-    boxes = pa.Array.from_buffers(pa.binary(), len(part.videos), [None, starts, pa.py_buffer(part.boxes)])
-    return pa.table([*(pa.array(part.numbers[name]) for name in DTYPES), boxes], schema=SCHEMA)
 
 
 def columns_of(index: Index) -> Mapping[str, Array]:

@@ -22,6 +22,7 @@ from trackverse import progress as progress_file
 from trackverse.columns import Columns, ColumnsReader
 from trackverse.errors import RecordError, SetupError
 from trackverse.layout import TracksLayout, motion_beside, progress_beside
+from trackverse.member_heads import agree, read_heads, record_member
 from trackverse.members import PlacedLine
 from trackverse.progress import Progress
 from trackverse.records import Origin, TrackRecord, describe, parse_record, to_line
@@ -71,7 +72,7 @@ class TrackStore:
         origin = origin_of(clip, video_hw, self._settings)
         members, embeddings = [], []
         for number, track in enumerate(tracks, start=progress.num_tracks):
-            members.append(jsonl.gzip_member(to_line(describe(track, number, origin, labels))))
+            members.append(record_member(to_line(describe(track, number, origin, labels)).encode()))
             embeddings.append(track.embedding)
         progress_path = self._layout.progress_path(clip.video_id)
         if not progress_path.exists():  # first of all: without it a reader would take every line as committed
@@ -176,7 +177,7 @@ def write_records(path: Path, records: Iterable[TrackRecord]) -> None:
     """A whole file of records at once, in the same format as the store's."""
     with files.atomic_write(path) as file:
         for record in records:
-            file.write(jsonl.gzip_member(to_line(record)))
+            file.write(record_member(to_line(record).encode()))
 
 
 def place_lines(meta_path: Path) -> Iterator[PlacedLine]:
@@ -191,13 +192,14 @@ def place_lines(meta_path: Path) -> Iterator[PlacedLine]:
 
 def read_columns(meta_path: Path) -> tuple[list[Columns], list[RecordError]]:
     """The columns of every committed record of a track file, in parts, and what was wrong with its other lines."""
-    reader = ColumnsReader()
-    parts = list(reader.read_all(place_lines(meta_path), meta_path))
+    parts, errors = columns_in_heads(meta_path), list[RecordError]()
+    if parts is None:
+        parts, errors = columns_in_records(meta_path)
     try:
         motion = load_motion(motion_beside(meta_path))
     except RecordError as error:
         motion = np.zeros((0, 3))
-        reader.errors.append(error)
+        errors.append(error)
     for part in parts:
         numbers = part.numbers
         there = np.flatnonzero(numbers["track_id"] < len(motion))
@@ -206,7 +208,30 @@ def read_columns(meta_path: Path) -> tuple[list[Columns], list[RecordError]]:
         is_same = np.abs(rows[:, 0] - numbers["start_s"][there]) < 1e-3
         for column, name in enumerate(("camera_motion", "flow_motion"), start=1):
             numbers[name][there[is_same]] = rows[is_same, column]
-    return parts, [error.bare() for error in reader.errors]
+    return parts, [error.bare() for error in errors]
+
+
+def columns_in_records(meta_path: Path) -> tuple[list[Columns], list[RecordError]]:
+    """As `read_columns`, from the records themselves, without what was measured of them since."""
+    reader = ColumnsReader()
+    return list(reader.read_all(place_lines(meta_path), meta_path)), reader.errors
+
+
+def columns_in_heads(meta_path: Path) -> list[Columns] | None:
+    """The columns of every committed record from the heads of their gzip members; None if the records must be read."""
+    try:
+        return read_heads(meta_path, progress_file.load_meta_bytes(progress_beside(meta_path)))
+    except RecordError:  # of the progress file: who reads the records tells it
+        return None
+
+
+def heads_fit(meta_path: Path) -> bool:
+    """Whether the heads of the gzip members of a track file, if an index would be made from them, fit its records."""
+    in_heads = columns_in_heads(meta_path)
+    if in_heads is None:
+        return True
+    in_records, errors = columns_in_records(meta_path)
+    return not errors and agree(in_heads, in_records)
 
 
 def write_motion(path: Path, measured: Iterable[tuple[int, float, float, float]]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trackverse.types import Float64, Int64
+from trackverse.types import Bool, Float64, Int64
 
 TICK_S = 0.5  # boxes are looked at every half second: a detector's jitter from frame to frame is not motion
 
@@ -22,12 +22,7 @@ def boxes_at_ticks(times_s: Float64, tlwh: Float64, counts: Int64) -> tuple[Int6
     ends = np.cumsum(counts)
     starts = ends - counts
     first_s, last_s = times_s[starts], times_s[ends - 1]
-    first_tick = np.ceil(first_s / TICK_S - 1e-6).astype(np.int64)
-    num_ticks = np.floor(last_s / TICK_S + 1e-6).astype(np.int64) - first_tick + 1
-    is_between = num_ticks < 1
-    first_tick[is_between] = np.rint((first_s + last_s)[is_between] / 2 / TICK_S).astype(np.int64)
-    num_ticks[is_between] = 1
-
+    first_tick, num_ticks, is_between = ticks_from_to(first_s, last_s)
     track = np.repeat(np.arange(len(counts)), num_ticks)
     within = np.arange(len(track)) - np.repeat(np.cumsum(num_ticks) - num_ticks, num_ticks)
     tick_s = (first_tick[track] + within) * TICK_S
@@ -40,6 +35,18 @@ def boxes_at_ticks(times_s: Float64, tlwh: Float64, counts: Int64) -> tuple[Int6
     share = np.divide(tick_s - times_s[before], step, out=np.zeros(len(step)), where=step > 0)
     share = np.where(is_between[track], 0, np.clip(share, 0, 1))[:, None]
     return first_tick, num_ticks, tlwh[before] * (1 - share) + tlwh[after] * share
+
+
+def ticks_from_to(first_s: Float64, last_s: Float64) -> tuple[Int64, Int64, Bool]:
+    """Of N tracks from their first and last frames' times: the first tick, how many (one at least), and whether there
+    is none between the two, so that it is the one nearest to their middle.
+    """
+    first_tick = np.ceil(first_s / TICK_S - 1e-6).astype(np.int64)
+    num_ticks = np.floor(last_s / TICK_S + 1e-6).astype(np.int64) - first_tick + 1
+    is_between = num_ticks < 1
+    first_tick[is_between] = np.rint((first_s + last_s)[is_between] / 2 / TICK_S).astype(np.int64)
+    num_ticks[is_between] = 1
+    return first_tick, num_ticks, is_between
 
 
 def box_motion(times_s: Float64, tlwh: Float64, counts: Int64) -> Float64:
