@@ -101,14 +101,18 @@ class _Live:
 
     def _pairs(self, xyxy: Float32, is_sure: Bool) -> tuple[Int64, Int64]:
         """Rows of the tracks and of the boxes (N, 4) that belong together."""
-        cost = 1 - boxes.upright_iou(self._kalman.xyxy.astype(np.float32), xyxy)
-        if is_sure.all():
-            return assign(cost, MAX_COST)
-        rows, columns = assign(cost, MAX_COST, is_sure[None] & np.ones((len(cost), 1), bool))
-        was_seen = self._last_seen_s == self._time_s
-        was_seen[rows] = False
-        more_rows, more_columns = assign(cost, MAX_DOUBTFUL_COST, was_seen[:, None] & ~is_sure)
-        return np.concatenate([rows, more_rows]), np.concatenate([columns, more_columns])
+        tracks, seen = self._kalman.xyxy.astype(np.float32), np.asfortranarray(xyxy)
+        rows, columns = boxes.near_pairs(tracks, seen)
+        overlap = boxes.upright_iou_of_pairs(tracks, rows, seen, columns)
+        sure = is_sure.take(columns)
+        chosen = assign(rows, columns, np.where(sure, overlap - (1 - MAX_COST), -1))
+        if not sure.all():
+            is_free = self._last_seen_s == self._time_s
+            is_free[rows[chosen]] = False
+            may = ~sure & is_free.take(rows)
+            more = assign(rows, columns, np.where(may, overlap - (1 - MAX_DOUBTFUL_COST), -1))
+            chosen = np.concatenate([chosen, more])
+        return rows[chosen], columns[chosen]
 
     def _keep(self, kept: Bool) -> None:
         if kept.all():
