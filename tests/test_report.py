@@ -327,6 +327,20 @@ def test_length_chart(lengths: list[float], expected: dict[str, str]) -> None:
         assert (tick, size) in zip(tall, counts, strict=True)
 
 
+@pytest.mark.parametrize("num_classes", [1, 2, 10, 30, 5000])
+def test_line_of_ranks_goes_through_every_rank_that_can_be_told_apart(num_classes: int) -> None:
+    """And its ends are told beside them."""
+    sizes = np.arange(num_classes, 0, -1) + 2.0
+    svg = charts.ranks(sizes)
+    points = [tuple(map(float, pair.split(","))) for pair in re.findall(r'points="([^"]+)"', svg)[0].split()]
+    assert len(points) == num_classes if num_classes <= 30 else 200 < len(points) <= charts.WIDTH
+    xs, ys = zip(*points, strict=True)
+    assert list(xs) == sorted(set(xs)) and list(ys) == sorted(ys)
+    told = re.findall(r'<text class="soft" x="[\d.]+" y="([\d.]+)"[^>]*>([^<]+)<', svg)[-2:]
+    assert [text for _, text in told] == [charts._short(num_classes + 2), "3"]
+    assert [float(y) for y, _ in told] == pytest.approx([ys[0], ys[-1]], abs=7)
+
+
 def test_map_counts_where_tracks_begin() -> None:
     svg = charts.places([(0.0, 0.0), (0.01, 0.01), (1.0, 1.0), (7.0, -3.0)])
     cells = re.findall(r'class="bar" x="([\d.]+)" y="([\d.]+)"[^>]*fill-opacity="([\d.]+)"><title>(\d+)<', svg)

@@ -82,7 +82,7 @@ def ranks(sizes: Float64) -> str:
     if len(sizes):
         widest, highest = max(math.log10(len(sizes)), 1.0), max(math.log10(sizes[0]), 1.0)
         # As many points as can be told apart.
-        shown = np.unique(np.geomspace(1, len(sizes), min(len(sizes), WIDTH)).astype(int))
+        shown = np.unique(np.rint(np.geomspace(1, len(sizes), WIDTH)).astype(int))
         xs = np.log10(shown) / widest * (WIDTH - 40)
         ys = base - np.log10(sizes[shown - 1]) / highest * (base - top)
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs.tolist(), ys.tolist(), strict=True))
@@ -90,7 +90,7 @@ def ranks(sizes: Float64) -> str:
         shapes += [f'<circle class="bar" r="2" cx="{xs[n]:.1f}" cy="{ys[n]:.1f}"/>' for n in (0, len(xs) - 1)]
         for power in range(math.floor(widest) + 1):
             shapes.append(_soft_text(_short(10**power), power / widest * (WIDTH - 40), base + 17, "start"))
-        shapes.append(_soft_text(_short(int(sizes[0])), 8, top, "start"))
+        shapes.append(_soft_text(_short(int(sizes[0])), 8, float(ys[0]) - 6, "start"))
         shapes.append(_soft_text(_short(int(sizes[-1])), float(xs[-1]) + 6, float(ys[-1]) - 5, "start"))
     return _svg(height, "Number of tracks of each class by rank", shapes)
 
