@@ -79,7 +79,7 @@ class ByteTracker:
     ) -> None:
         self._config = config
         self._centre_embeddings = centre_embeddings
-        self._time_s: float | None = None
+        self._time_s = -np.inf  # of the last frame
         self._shortest_step_s = np.inf  # between two frames so far
         self._live = _Live.none()
         self._agility = Agility()
@@ -95,11 +95,12 @@ class ByteTracker:
         not empty (see `tracking.usable`). Raises ValueError if time does not rise.
         """
         live = self._live
-        if self._time_s is not None:
-            if not time_s > self._time_s:
-                raise ValueError(f"time {time_s} s does not follow {self._time_s} s")
-            self._shortest_step_s = min(self._shortest_step_s, time_s - self._time_s)
-            live.kalman.predict(time_s - self._time_s, self._agility.value)
+        step_s = time_s - self._time_s
+        if not step_s > 0:
+            raise ValueError(f"time {time_s} s does not follow {self._time_s} s")
+        self._shortest_step_s = min(self._shortest_step_s, step_s)
+        if len(live):
+            live.kalman.predict(step_s, self._agility.value)
         if camera is not None:
             live.kalman.move(camera)
         patience_s = max(self._config.max_lost_s, MIN_HOLE_STEPS * self._shortest_step_s)
@@ -156,12 +157,17 @@ class ByteTracker:
             match(sure & ~tentative, MAX_OVERLAP_COST)
         match(sure & tentative, MAX_TENTATIVE_COST)
         match(~sure & was_seen.take(row_of), config.low_match_thresh)
-        columns = (~free).nonzero()[0]
-        if len(columns):
-            self._extend(track_of.take(columns), detections, columns, confident, views)
+        taken = (~free).nonzero()[0]
+        if len(taken):
+            self._extend(track_of.take(taken), detections.xyxy.take(taken, axis=0))
         new = (free & (detections.scores >= config.track_thresh + config.new_track_margin)).nonzero()[0]
+        slots = live.slots.take(track_of.take(taken))
+        # A doubtful detection is mostly an occluded one: its appearance is another object's.
+        shares = views * confident * np.float32(1 - config.embedding_momentum)
         if len(new):
-            self._start(detections, new, views)
+            taken, slots = np.concatenate([taken, new]), np.concatenate([slots, self._start(detections, new)])
+            shares[new] = 1
+        self._histories.add(slots, self._time_s, detections, taken, views.take(taken), shares.take(taken))
 
     def _pairs(self, detections: Detections) -> tuple[Int64, Int64, Float32, Float32]:
         """Rows (P,) of tracks and (P,) of detections that may be one object, how much they overlap (P,), and how much
@@ -225,24 +231,18 @@ class ByteTracker:
         mean = self._embedding_sum / np.float32(max(self._num_embeddings, 1))
         return unit(embeddings - np.float32(share) * mean)
 
-    def _extend(self, rows: Int64, detections: Detections, columns: Int64, confident: Bool, views: Float32) -> None:
-        """Give the tracks of `rows` (K,) the detections of `columns` (K,); `confident` and `views` are of all (M,)."""
-        assert self._time_s is not None
+    def _extend(self, rows: Int64, xyxy: Float32) -> None:
+        """The tracks of `rows` (K,) are seen at `xyxy` (K, 4)."""
         live = self._live
-        self._agility.learn(live.kalman.update(rows, detections.xyxy.take(columns, axis=0)))
+        self._agility.learn(live.kalman.update(rows, xyxy))
         live.last_seen_s[rows] = self._time_s
         live.num_seen[rows] += 1
-        weights = views.take(columns)
-        # A doubtful detection is mostly an occluded one: its appearance is another object's.
-        shares = weights * confident.take(columns) * np.float32(1 - self._config.embedding_momentum)
-        self._histories.add(live.slots.take(rows), self._time_s, detections, columns, weights, shares)
 
-    def _start(self, detections: Detections, new: Int64, views: Float32) -> None:
-        """A new track for each of the detections of `new` (K,); `views` are of all (M,)."""
-        assert self._time_s is not None
+    def _start(self, detections: Detections, new: Int64) -> Int64:
+        """Slots (K,) of new tracks, one for each of the detections of `new` (K,)."""
         slots = self._histories.open(len(new), detections)
-        self._histories.add(slots, self._time_s, detections, new, views.take(new), np.ones(len(new), np.float32))
         self._live = self._live.join(_Live.start(self._time_s, detections.xyxy.take(new, axis=0), slots))
+        return slots
 
     def _end(self, ended: Bool) -> list[Track]:
         """Take tracks out of the live ones and return them."""

@@ -101,7 +101,8 @@ class Histories:
         for part in blocks(len(slots), detections.logits.shape[1]):
             logits = detections.logits.take(rows[part], axis=0)
             held.logits[place[part]] = logits
-            held.class_sums[slots[part]] += logits
+            if logits.shape[1] > 1:
+                held.class_sums[slots[part]] += logits
         for part in blocks(len(slots) if detections.embeddings.shape[1] else 0, detections.embeddings.shape[1]):
             seen = detections.embeddings.take(rows[part], axis=0)
             appearance = held.appearance.take(slots[part], axis=0)

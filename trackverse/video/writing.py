@@ -127,7 +127,7 @@ class Encoder:
         if height % 2 or width % 2:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = self._reformatter.reformat(
-            VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24"),
+            VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24"),  # without a copy
             format="yuv420p",
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
