@@ -331,6 +331,7 @@ def pick_spread(
             found = _spread_of(members, points, len(before), quota.left(group), config, rng, conflicts)
             chosen.append(np.stack([found, np.full(len(found), group)], axis=1))
             turns.append(np.arange(len(found)) + quota.given[group])
+        del matrix, points  # before the next ones are gathered
     taken = np.concatenate(chosen)[np.argsort(np.concatenate(turns), kind="stable")][: quota.cap]
     quota.take(taken[:, 1].tolist())
     return taken[:, 0], pooled
