@@ -131,6 +131,20 @@ def test_what_is_seen_once_is_left_out_and_boxes_are_smoothed_unless_raw_ones_ar
     assert smooth < 0.5 * raw
 
 
+@pytest.mark.parametrize("flag, missed, num_filled", [("", 3, 3), ("", 4, 0), ("--raw_boxes", 3, 0)])
+def test_what_the_detector_misses_for_an_eighth_of_a_second_is_filled(
+    tmp_path: Path, flag: str, missed: int, num_filled: int
+) -> None:
+    rows = crowd(range(40, 40 + missed))
+    folder = write_sequence(tmp_path / "in" / "street", rows)
+    info = folder / "seqinfo.ini"
+    info.write_text(info.read_text().replace(f"frameRate={FPS}", "frameRate=30"))
+    assert run(tmp_path, *filter(None, [flag])) == 0
+    found = results(tmp_path)
+    assert len(found) == len(rows) + num_filled
+    assert found[found[:, 6] == 0, 0].tolist() == list(range(40, 40 + num_filled))
+
+
 def test_a_sequence_without_detections_has_an_empty_result(tmp_path: Path) -> None:
     write_sequence(tmp_path / "in" / "street", crowd()[:0])
     assert run(tmp_path, "--refine") == 0

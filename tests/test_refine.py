@@ -409,10 +409,18 @@ def test_nothing_comes_of_nothing() -> None:
     assert refine([], CONFIG) == []
 
 
-def test_tracks_of_one_frame_are_slips_unless_they_are_one_object() -> None:
+def test_what_is_seen_for_a_few_frames_is_a_slip_unless_the_pieces_are_one_object() -> None:
     assert again([seen([n], x=100.0 + 300 * n, owner=n + 1) for n in range(3)]) == []
-    (track,) = again([seen([0]), seen([1])])
-    np.testing.assert_allclose(track.xyxy, seen([0, 1]).xyxy)
+    assert again([seen(range(4))]) == []
+    (track,) = again([seen([n]) for n in range(5)])
+    np.testing.assert_allclose(track.xyxy, seen(range(5)).xyxy)
+
+
+@pytest.mark.parametrize("fps, num", [(30, 5), (16, 5), (8, 4), (6, 3), (4, 2), (1, 2)])
+def test_half_a_second_makes_an_object_but_never_one_frame_and_always_five(fps: float, num: int) -> None:
+    clip_s = np.arange(40) / fps
+    assert refine([seen(range(num - 1), clip_s=clip_s)], CONFIG, frame_times_s=clip_s) == []
+    assert len(refine([seen(range(num), clip_s=clip_s)], CONFIG, frame_times_s=clip_s)) == 1
 
 
 def test_what_is_doubted_nearly_all_the_time_goes_and_who_is_hidden_half_of_the_time_stays() -> None:

@@ -20,11 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from trackverse import cli, mot
+from trackverse import cli, mot, smoothing
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.errors import SetupError
-from trackverse.refine import MIN_SEEN, RefineConfig, refine
-from trackverse.smoothing import smooth_tracks
+from trackverse.refine import RefineConfig, fewest_seen, refine
 from trackverse.tracking import usable
 from trackverse.types import Detections, Float32, Float64, Track
 from trackverse.vectors import unit
@@ -34,6 +33,8 @@ log = logging.getLogger("trackverse.associate")  # not __name__, which is __main
 # motion does, so that it is remembered for longer.
 BOXES_ALONE = ByteTrackConfig(track_thresh=0.6, max_lost_s=1.0)
 WITH_APPEARANCE = ByteTrackConfig(track_thresh=0.6, max_lost_s=2.0, match_thresh=0.6, embedding_momentum=0.9)
+# A detector misses an object for a few frames now and then; longer, it is hidden, and the second pass has to say where.
+MAX_BLINK_S = 0.15 + 1e-6
 MIN_SCORE = 0.1  # ByteTrack's: what is less sure than this is no detection at all
 
 
@@ -45,7 +46,7 @@ def make_parser() -> cli.Parser:
     add("--output_dir", type=cli.folder, required=True, metavar="DIR", help="where the result files go")
     add("--embeddings", metavar="FILE[:NAME]", help="file of appearances in every sequence's folder")
     add("--refine", action="store_true", help="look at the whole sequence again: join, fill and smooth tracks")
-    add("--raw_boxes", action="store_true", help="without --refine: keep the boxes as they were detected, not smoothed")
+    add("--raw_boxes", action="store_true", help="without --refine: only the boxes that were detected, as they were")
     add("--conf", type=cli.fraction, default=MIN_SCORE, metavar="X", help="least score of a detection")
     text = "from this score on, a detection is confident"
     add("--track_thresh", type=cli.fraction, default=BOXES_ALONE.track_thresh, metavar="X", help=text)
@@ -96,8 +97,18 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
     if args.refine:
         sure, width = config.track_thresh, sequence.width
         return refine(tracks, RefineConfig(), frame_times_s=times_s, sure_score=sure, frame_width=width)
-    tracks = [track for track in tracks if len(track) >= MIN_SEEN]
-    return tracks if args.raw_boxes else smooth_tracks(tracks)
+    tracks = [track for track in tracks if len(track) >= fewest_seen(times_s)]
+    if args.raw_boxes:
+        return tracks
+    return smoothing.smooth_tracks([_without_blinks(track, times_s) for track in tracks])
+
+
+def _without_blinks(track: Track, frame_times_s: Float64) -> Track:
+    """The track with boxes in the frames that the detector missed in between; their scores are 0."""
+    times_s, xyxy, new = smoothing.fill(track.times_s, track.xyxy.astype(np.float64), frame_times_s, MAX_BLINK_S)
+    scores, logits = np.zeros(len(new), np.float32), np.zeros((len(new), track.logits.shape[1]), np.float32)
+    scores[~new], logits[~new] = track.scores, track.logits
+    return replace(track, times_s=times_s, xyxy=xyxy.astype(np.float32), scores=scores, logits=logits, interpolated=new)
 
 
 def read_embeddings(folder: Path, name: str | None, num_rows: int) -> Float32:

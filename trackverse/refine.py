@@ -8,7 +8,7 @@
 3. Tracks that are one object are joined: by motion, size, look, class and the time between them. The evidence is summed
    up as log likelihood ratios, the best set of successors is found for all tracks at once (an assignment with the least
    cost), and what was joined is looked at anew, with all its looks together, until nothing changes.
-4. What was seen once only, or doubted nearly all the time, goes.
+4. What was seen for a few frames only, or doubted nearly all the time, goes.
 5. Short gaps are filled, and boxes smoothed, as much as the clip's boxes jitter.
 
 The clip that the tracks come from is taken to be one shot: the stages track one shot at a time, so nothing is ever
@@ -41,8 +41,9 @@ ROUNDING_S = 1e-6
 ONLINE_EVIDENCE = 1.0
 # Of a box's width; nearer than that to a side of the frame, its object is leaving or coming in.
 SIDE_SHARE = 0.1
-# What was seen in one frame of a shot only is a slip of the detector, as for ByteTrack, which confirms in a second one.
-MIN_SEEN = 2
+# What was seen for less than this is a slip of the detector: five frames at most, and two where frames come rarely, as
+# for ByteTrack, which confirms in a second one.
+MIN_SEEN_S, MIN_SEEN, ENOUGH_SEEN = 0.5, 2, 5
 
 
 @dataclass(frozen=True)
@@ -117,22 +118,26 @@ def refined(
         min_join_evidence=config.min_join_evidence,
     )
     pieces = _Pieces.of(tracks, frame_width, goes_on)
-    chains = _chains(pieces, model, config)
-    chains = [chain for chain in chains if _is_object([tracks[n].scores for n in chain], config, sure_score)]
+    seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
+    frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
+    min_seen = fewest_seen(frame_times_s)
+    chains = []
+    for chain in _chains(pieces, model, config):
+        is_sure = np.concatenate([tracks[n].scores for n in chain]) >= sure_score
+        if len(is_sure) >= min_seen and is_sure.mean() >= config.min_sure_share:
+            chains.append(chain)
     if not chains:
         return
     chains.sort(key=lambda chain: (pieces.start_s[chain[0]], chain[0]))
     joined = [[tracks[n] for n in chain] for chain in chains]
-    seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
-    frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
     for parts, (times_s, xyxy, new) in zip(joined, _boxes(joined, frame_times_s, config), strict=True):
         yield _whole(parts, times_s, xyxy, new)
 
 
-def _is_object(scores: Sequence[Float32], config: RefineConfig, sure_score: float) -> bool:
-    """Whether detections with such scores are one object, and no slip of the detector."""
-    sure = np.concatenate(scores) >= sure_score
-    return len(sure) >= MIN_SEEN and float(sure.mean()) >= config.min_sure_share
+def fewest_seen(frame_times_s: Float64) -> int:
+    """In how many frames an object must be seen, in a shot with frames at these times (F,)."""
+    step_s = float(np.median(np.diff(frame_times_s))) if len(frame_times_s) > 1 else MIN_SEEN_S
+    return int(np.clip((MIN_SEEN_S + ROUNDING_S) / step_s, MIN_SEEN, ENOUGH_SEEN))
 
 
 # ---- duplicates

@@ -46,7 +46,8 @@ def smooth_tracks(tracks: Sequence[Track]) -> list[Track]:
     lengths = [len(track) for track in tracks]
     times_s = np.concatenate([track.times_s for track in tracks])
     xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
-    smooth = smoothed_boxes(times_s, xyxy, np.repeat(np.arange(len(tracks)), lengths))
+    new = np.concatenate([track.interpolated for track in tracks])
+    smooth = smoothed_boxes(times_s, xyxy, np.repeat(np.arange(len(tracks)), lengths), new)
     parts = np.split(smooth, np.cumsum(lengths)[:-1])
     return [replace(track, xyxy=part) for track, part in zip(tracks, parts, strict=True)]
 
