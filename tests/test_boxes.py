@@ -48,6 +48,9 @@ IOUS = {
     "half beside": ((0, 0, 4, 4), (2, 0, 6, 4), 1 / 3),
     "one within the other": ((0, 0, 4, 4), (1, 1, 3, 3), 1 / 4),
     "side by side, touching": ((0, 0, 4, 4), (4, 0, 8, 4), 0),
+    "half a pixel apart": ((0, 0, 10, 10), (10.5, 0, 20.5, 10), 0),  # counted in whole pixels, 0.023
+    "small ones, half beside": ((0, 0, 8, 8), (4, 0, 12, 8), 1 / 3),  # ..., 0.385
+    "apart, in shares of the frame": ((0.1, 0.1, 0.2, 0.2), (0.3, 0.3, 0.4, 0.4), 0),  # ..., 0.175
     "far away": ((0, 0, 4, 4), (9, 9, 12, 12), 0),
     "apart in y alone": ((0, 0, 4, 4), (0, 9, 4, 12), 0),
     "an empty box with itself": ((2, 2, 2, 2), (2, 2, 2, 2), 0),

@@ -7,10 +7,11 @@ so each track says whose boxes it has. All are of one class beside that, so that
 from __future__ import annotations
 
 import pickle
+import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -454,3 +455,87 @@ def test_time_must_rise(time_s: float) -> None:
     tracker.update(1.0, detections([Box("A", 100)]))
     with pytest.raises(ValueError, match="does not follow"):
         tracker.update(time_s, detections([Box("A", 100)]))
+
+
+# ---- what the published tracker gets wrong beside the cases above
+
+
+def as_seen(boxes: Sequence[Box], *, labels: Sequence[int] = (), no_look: bool = False) -> Detections:
+    """The boxes; each of a class of its own (`labels`), or the first one with a look of zeros."""
+    found = detections(boxes)
+    embeddings = found.embeddings.copy()
+    embeddings[: int(no_look)] = 0
+    logits = np.eye(2, dtype=np.float32)[list(labels)] if labels else found.logits
+    return Detections(found.xyxy, found.scores, logits, embeddings)
+
+
+def scores_just_above_the_threshold() -> list[tuple[str, int]]:
+    """All published tracks need 0.1 more than the threshold to begin, whatever is asked for."""
+    config = replace(PUBLISHED, new_track_margin=0.0)
+    films = [film(20, standing("A", 100, score=score)) for score in (0.55, 0.56, 0.64)]
+    return [entry for frames in films for entry in summary(track(frames, config))]
+
+
+def a_look_of_zeros() -> list[tuple[str, int]]:
+    """The published tracker loses its object, and the other one's number changes, too."""
+    tracker, tracks = ByteTracker(PUBLISHED), []
+    for k in range(40):
+        boxes = [Box("A", 100, look=RED), Box("B", 500, look=BLUE)]
+        tracks += tracker.update(k / 16, as_seen(boxes, no_look=k == 20))
+    found = summary(tracks + tracker.finish())
+    return [("A", sum(num for name, num in found if name == "A")), *(entry for entry in found if entry[0] != "A")]
+
+
+def a_person_and_a_dog_side_by_side(person_first: bool) -> list[tuple[str, int]]:
+    """Both overlap the person's last box equally. By overlap alone, whichever comes first is taken for the person."""
+    tracker, tracks = ByteTracker(PUBLISHED), []
+    for k in range(40):
+        person, dog = Box("A", 100 - 4 * (k >= 20)), Box("B", 104)
+        pair = [(person, 0), (dog, 1)][:: 1 if person_first else -1] if k >= 20 else [(person, 0)]
+        tracks += tracker.update(k / 16, as_seen([box for box, _ in pair], labels=[label for _, label in pair]))
+    return sorted(("AB"[one.logits.sum(axis=0).argmax()], len(one)) for one in tracks + tracker.finish())
+
+
+PUBLISHED_DEFECTS: dict[str, tuple[Callable[[], list[tuple[str, int]]], list[tuple[str, int]]]] = {
+    "a recall floor above the threshold that nobody asked for": (scores_just_above_the_threshold, [("A", 20)] * 3),
+    "a look of zeros loses its object and renames another": (a_look_of_zeros, [("A", 40), ("B", 40)]),
+    "a box goes to a track of another class, the right one first": (
+        lambda: a_person_and_a_dog_side_by_side(True),
+        [("A", 40), ("B", 20)],
+    ),
+    "a box goes to a track of another class, the wrong one first": (
+        lambda: a_person_and_a_dog_side_by_side(False),
+        [("A", 40), ("B", 20)],
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", PUBLISHED_DEFECTS)
+def test_the_published_tracker_s_defect(defect: str) -> None:
+    outcome, expected = PUBLISHED_DEFECTS[defect]
+    assert outcome() == expected
+
+
+def test_twenty_times_the_objects_take_hardly_more_calls() -> None:
+    """The published tracker makes an object of every detection, and filters track by track."""
+
+    def num_calls(num_objects: int) -> int:
+        tracker, calls = ByteTracker(PUBLISHED), 0
+        frames = [detections([Box("A", 100 * n + k) for n in range(num_objects)]) for k in range(12)]
+
+        def count(frame: object, event: str, argument: object) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        for k, found in enumerate(frames[:10]):
+            tracker.update(k / 16, found)
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            for k, found in enumerate(frames[10:]):
+                tracker.update((10 + k) / 16, found)
+        finally:
+            sys.setprofile(before)
+        return calls
+
+    assert num_calls(200) < 1.2 * num_calls(10)
