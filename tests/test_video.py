@@ -16,7 +16,17 @@ import pytest
 import shelf
 
 from trackverse.errors import VideoError
-from trackverse.video import VideoWriter, cut_clip, cut_clips, decodes_at_both_ends, glance_through, probe, read_frames
+from trackverse.video import (
+    VideoWriter,
+    cut_clip,
+    cut_clips,
+    decodes_at_both_ends,
+    glance_through,
+    probe,
+    read_frames,
+    read_planes,
+)
+from trackverse.video.planes import Planes, yuv_of
 from trackverse.video.writing import open_mp4, published
 
 STREET = Path(__file__).resolve().parent.parent / "assets" / "demo" / "street.mp4"
@@ -372,6 +382,64 @@ def test_abandoned_reading_closes_the_file(make: Callable[..., Path]) -> None:
         assert not is_open()
     finally:
         gc.enable()
+
+
+PLANES: dict[str, Callable[..., Path]] = {
+    "as most are": lambda make: make(shelf.plain),
+    "HEVC": lambda make: make(shelf.hevc),
+    "MPEG-4": lambda make: make(shelf.mpeg4_avi),
+    "odd size": lambda make: make(shelf.odd_size),
+    "lying on its side": lambda make: make(shelf.rotated, 90),
+    "upside down": lambda make: make(shelf.rotated, 180),
+    "damaged in the middle": lambda make: make(shelf.damaged_flash),
+}
+
+
+@pytest.mark.parametrize("video", PLANES.values(), ids=PLANES)
+def test_planes_show_what_images_do(
+    make: Callable[..., Path], tmp_path: Path, video: Callable[[Callable[..., Path]], Path]
+) -> None:
+    """Copied plane by plane into another video: the same times and colours, whatever the source's are."""
+    path = video(make)
+    _, times_s, images = read(path)
+    times, pictures = zip(*read_planes(path), strict=True)
+    assert list(times) == list(times_s)
+    with VideoWriter(tmp_path / "copy.mp4", frame_hw=images[0].shape[:2], fps=30, crf=8) as writer:
+        for picture in pictures:
+            writer.write_planes(picture)
+    copies = read(tmp_path / "copy.mp4")[2]
+    height, width = images[0].shape[:2]
+    assert len(copies) == len(images)
+    for copy, image in zip(copies, images, strict=True):
+        assert copy.shape == (height + height % 2, width + width % 2, 3)
+        assert np.abs(copy[:height, :width].astype(int) - image).mean() < 4
+
+
+def test_planes_are_the_reader_s_own(make: Callable[..., Path]) -> None:
+    """Writing to one must not show in frames that the decoder predicts from it."""
+    expected = [[plane.copy() for plane in picture.split()] for _, picture in read_planes(make(shelf.b_frames))]
+    for (_, picture), planes in zip(read_planes(make(shelf.b_frames)), expected, strict=True):
+        for plane, same in zip(picture.split(), planes, strict=True):
+            np.testing.assert_array_equal(plane, same)
+            plane[:] = 77
+
+
+def test_planes_of_another_size_are_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match="planes of"),
+        VideoWriter(tmp_path / "a.mp4", frame_hw=(63, 97), fps=30) as writer,
+    ):
+        writer.write_planes(Planes.empty((64, 96)))
+
+
+@pytest.mark.parametrize("rgb", [(0, 0, 0), (255, 255, 255), (200, 60, 40), (30, 90, 210), (60, 200, 80)])
+def test_a_colour_in_planes_is_read_back(tmp_path: Path, rgb: tuple[int, int, int]) -> None:
+    planes = Planes.empty((64, 96))
+    for plane, value in zip(planes.split(), yuv_of(rgb), strict=True):
+        plane[:] = value
+    with VideoWriter(tmp_path / "a.mp4", frame_hw=(64, 96), fps=30, crf=4) as writer:
+        writer.write_planes(planes)
+    assert np.abs(read(tmp_path / "a.mp4")[2][0].astype(int) - rgb).max() <= 4
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ thick where the object was detected, thin in the frames between, and dashed wher
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +16,24 @@ import numpy as np
 from trackverse.boxes import tlwh_to_xyxy
 from trackverse.prefetch import prefetch
 from trackverse.records import TrackRecord
-from trackverse.types import Float64, UInt8
-from trackverse.video import VideoInfo, VideoWriter, read_frames
+from trackverse.types import Float64, Int64, UInt8
+from trackverse.video import VideoInfo, VideoWriter, read_planes
+from trackverse.video.planes import Planes, yuv_of
 
 TRAIL_S = 2.0
 # An object that is not seen for longer than this is not drawn in between.
 MAX_GAP_S = 1.0
 PRESET = "ultrafast"  # x264: files to look at, twice as large as with "superfast", drawn in four fifths of the time
 DASH_WIDTHS = 6  # how long a dash is, in line widths
+FRAMES_AHEAD = 8  # that are decoded while another one is drawn and encoded
+FONT, BLACK = cv2.FONT_HERSHEY_SIMPLEX, (0, 0, 0)
 GOLDEN_RATIO = 0.618033988749895  # steps of it around the colour circle keep neighbouring ids apart
 
+Colour = tuple[int, int, int]
+Point = tuple[int, int]
 
-def colour_of(track_id: int) -> tuple[int, int, int]:
+
+def colour_of(track_id: int) -> Colour:
     """A bright RGB colour, always the same for an id."""
     red, green, blue = colorsys.hsv_to_rgb(track_id * GOLDEN_RATIO % 1.0, 0.75, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
@@ -38,27 +44,58 @@ def draw_tracks(
 ) -> None:
     """Write `source` with the tracks drawn in; its first frame is at `start_s` on the clock of the records."""
     with (
-        closing(prefetch(read_frames(source, fps=None))) as batches,
+        closing(prefetch(read_planes(source), depth=FRAMES_AHEAD)) as frames,
         VideoWriter(destination, frame_hw=video.frame_hw, fps=video.fps, preset=PRESET) as writer,
     ):
-        for batch in batches:
-            for image, time_s in zip(batch.images, batch.times_s, strict=True):
-                # Sampled times are rounded to 0.1 ms in records, so half a frame of tolerance is needed at both ends.
-                canvas = np.ascontiguousarray(image)
-                labels = [_draw(canvas, record, start_s + float(time_s), 0.5 / video.fps) for record in records]
-                for label in filter(None, labels):  # after all boxes, so that none crosses a label
-                    _draw_label(canvas, label)
-                writer.write(canvas)
+        for time_s, planes in frames:
+            canvas = _Canvas(planes)
+            # Sampled times are rounded to 0.1 ms in records, so half a frame of tolerance is needed at both ends.
+            labels = [_draw(canvas, record, start_s + time_s, 0.5 / video.fps) for record in records]
+            for label in filter(None, labels):  # after all boxes, so that none crosses a label
+                _draw_label(canvas, label)
+            writer.write_planes(planes)
+
+
+class _Canvas:
+    """Draws into a picture as video has it, so that it need not be made RGB and back. Colours are RGB, points px."""
+
+    def __init__(self, planes: Planes) -> None:
+        self.hw = planes.hw
+        self._planes = planes.split()
+
+    def rectangle(self, corner: Point, other: Point, colour: Colour, width: int) -> None:
+        for plane, value, shift in self._each(colour):
+            cv2.rectangle(plane, corner, other, value, _halved(width, shift), cv2.LINE_AA, shift)
+
+    def lines(self, points: Int64, colour: Colour, width: int) -> None:
+        """Through points (N, 2)."""
+        for plane, value, shift in self._each(colour):
+            cv2.polylines(plane, [points.astype(np.int32)], False, value, _halved(width, shift), cv2.LINE_AA, shift)
+
+    def letters(self, ink: UInt8, corner: Point, colour: Colour) -> None:
+        """A rectangle of the size of `ink` (h, w), which says how black it is, 0 to 255. Sides and corner are even."""
+        for (plane, value, shift), black in zip(self._each(colour), yuv_of(BLACK), strict=True):
+            area = plane[corner[1] >> shift :, corner[0] >> shift :][: len(ink) >> shift, : ink.shape[1] >> shift]
+            share = cv2.resize(ink, (ink.shape[1] >> shift, len(ink) >> shift), interpolation=cv2.INTER_AREA) / 255
+            area[:] = value + (black - value) * share[: len(area), : area.shape[1]]
+
+    def _each(self, colour: Colour) -> Iterator[tuple[UInt8, int, int]]:
+        """Every plane, the colour's value in it, and how many times its points are halved."""
+        return zip(self._planes, yuv_of(colour), (0, 1, 1), strict=True)
+
+
+def _halved(width: int, times: int) -> int:
+    return max(width >> times, 1)
 
 
 @dataclass(frozen=True)
 class _Label:
     text: str
-    corner: tuple[int, int]
-    colour: tuple[int, int, int]
+    corner: Point
+    colour: Colour
 
 
-def _draw(canvas: UInt8, record: TrackRecord, time_s: float, tolerance_s: float) -> _Label | None:
+def _draw(canvas: _Canvas, record: TrackRecord, time_s: float, tolerance_s: float) -> _Label | None:
     """Draw the track's box and trail as they are at `time_s`, if it is there then; returns what to write beside it."""
     times = record.times_s
     if not times[0] - tolerance_s <= time_s <= times[-1] + tolerance_s:
@@ -77,15 +114,15 @@ def _draw(canvas: UInt8, record: TrackRecord, time_s: float, tolerance_s: float)
     if is_filled:
         _draw_dashed(canvas, (left, top, right, bottom), colour, width)
     else:
-        cv2.rectangle(canvas, (left, top), (right, bottom), colour, 2 * width if is_seen else width, cv2.LINE_AA)
+        canvas.rectangle((left, top), (right, bottom), colour, 2 * width if is_seen else width)
     trail = (times >= time_s - TRAIL_S) & (times <= time_s)
     feet = record.tlwh[trail, :2] + record.tlwh[trail, 2:] * (0.5, 1.0)
-    cv2.polylines(canvas, [feet.round().astype(np.int32)], False, colour, width, cv2.LINE_AA)
+    canvas.lines(feet.round().astype(np.int64), colour, width)
     score = f" {record.frames.scores[nearest]:.2f}" if record.frames is not None and not is_filled else ""
     return _Label(f"{record.track_id} {record.top.labels[0]}{score}", (left, top), colour)
 
 
-def _draw_dashed(canvas: UInt8, xyxy: tuple[int, int, int, int], colour: tuple[int, int, int], width: int) -> None:
+def _draw_dashed(canvas: _Canvas, xyxy: tuple[int, int, int, int], colour: Colour, width: int) -> None:
     """A box of dashes as long as the gaps between them."""
     left, top, right, bottom = xyxy
     dash = DASH_WIDTHS * width
@@ -102,12 +139,12 @@ def _draw_dashed(canvas: UInt8, xyxy: tuple[int, int, int, int], colour: tuple[i
                 (start[0] + (end[0] - start[0]) * at // length, start[1] + (end[1] - start[1]) * at // length)
                 for at in (near, far)
             )
-            cv2.line(canvas, a, b, colour, width, cv2.LINE_AA)
+            canvas.lines(np.array([a, b]), colour, width)
 
 
-def _line_width(canvas: UInt8) -> int:
+def _line_width(canvas: _Canvas) -> int:
     """Thin lines that look the same on a phone clip and in 4K."""
-    return max(1, int(min(canvas.shape[:2])) // 400)
+    return max(1, min(canvas.hw) // 400)
 
 
 def _between(record: TrackRecord, before: int, after: int, time_s: float) -> Float64:
@@ -118,13 +155,17 @@ def _between(record: TrackRecord, before: int, after: int, time_s: float) -> Flo
     return box
 
 
-def _draw_label(canvas: UInt8, label: _Label) -> None:
+def _draw_label(canvas: _Canvas, label: _Label) -> None:
     """Black letters on the track's colour, above the box or, at the frame's upper edge, inside."""
-    scale, font = max(0.3, min(canvas.shape[:2]) / 1400), cv2.FONT_HERSHEY_SIMPLEX
-    margin = 2 * _line_width(canvas)
-    (width, height), _ = cv2.getTextSize(label.text, font, scale, 1)
-    width, height = width + 2 * margin, height + 2 * margin
-    left = max(0, min(label.corner[0], canvas.shape[1] - width))
-    bottom = label.corner[1] if label.corner[1] >= height else label.corner[1] + height
-    cv2.rectangle(canvas, (left, bottom - height), (left + width, bottom), label.colour, cv2.FILLED)
-    cv2.putText(canvas, label.text, (left + margin, bottom - margin), font, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    scale, margin = max(0.3, min(canvas.hw) / 1400), 2 * _line_width(canvas)
+    (width, height), _ = cv2.getTextSize(label.text, FONT, scale, 1)
+    width, height = _even(width + 2 * margin + 1), _even(height + 2 * margin + 1)
+    left = max(0, min(label.corner[0], canvas.hw[1] - width))
+    top = label.corner[1] - height if label.corner[1] >= height else max(label.corner[1], 0)
+    ink = np.zeros((height, width), np.uint8)
+    cv2.putText(ink, label.text, (margin, height - margin), FONT, scale, 255, 1, cv2.LINE_AA)
+    canvas.letters(ink, (_even(left), _even(top)), label.colour)
+
+
+def _even(number: int) -> int:
+    return number - number % 2

@@ -6,7 +6,15 @@ A frame belongs to the stretch [start, end) that it begins in.
 """
 
 from trackverse.video.cutting import cut_clip, cut_clips
-from trackverse.video.reading import CloseLook, Glance, decodes_at_both_ends, glance_through, probe, read_frames
+from trackverse.video.reading import (
+    CloseLook,
+    Glance,
+    decodes_at_both_ends,
+    glance_through,
+    probe,
+    read_frames,
+    read_planes,
+)
 from trackverse.video.source import VideoInfo
 from trackverse.video.writing import VideoWriter
 
@@ -21,4 +29,5 @@ __all__ = [
     "glance_through",
     "probe",
     "read_frames",
+    "read_planes",
 ]

@@ -12,14 +12,15 @@ from typing import Self
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from trackverse.errors import VideoError
 from trackverse.types import FrameBatch, UInt8
+from trackverse.video.planes import Planes, plane_rows
 from trackverse.video.source import ROUNDING_S, OpenVideo, VideoInfo, Window, open_video
 
 MAX_BATCH_BYTES = 64 << 20  # of images: 32 frames of 640 x 640 px, and two of 4K
-UNSPECIFIED_COLORS = 2  # AVCOL_SPC_UNSPECIFIED
+BT709, UNSPECIFIED_COLORS = 1, 2  # AVCOL_SPC_BT709, AVCOL_SPC_UNSPECIFIED
 HD_HEIGHT = 720  # px; by convention untagged video of this height and more is BT.709, and smaller one BT.601
 
 
@@ -79,6 +80,15 @@ def read_frames(
                 images, times_s = [], []
         if images:
             yield FrameBatch(np.stack(images), np.array(times_s))
+        video.check_whole()
+
+
+def read_planes(path: Path, *, num_threads: int = 0) -> Generator[tuple[float, Planes], None, None]:
+    """Times and upright pictures of all frames, in full size, as video has them. Raises VideoError as `read_frames`."""
+    with open_video(path, num_threads) as video:
+        painter = Painter(video)
+        for time_s, frame in video.frames(Window()):
+            yield time_s, painter.planes(frame)
         video.check_whole()
 
 
@@ -184,19 +194,41 @@ class Painter:
 
     def paint(self, frame: VideoFrame) -> UInt8:
         """The frame as (H, W, 3) uint8 RGB: scaled and converted in one step, turned afterwards when it is small."""
-        is_untagged_hd = frame.colorspace == UNSPECIFIED_COLORS and frame.height >= HD_HEIGHT
+        rgb = self._converted(frame, "rgb24", Colorspace.ITU709 if _is_untagged_hd(frame) else None)
+        image: UInt8 = np.asarray(rgb.to_ndarray(), dtype=np.uint8)
+        return np.rot90(image, self._quarter_turns)
+
+    def planes(self, frame: VideoFrame) -> Planes:
+        """The frame as planes of its own; most are copied as they are, without any conversion."""
+        is_bt709 = _is_untagged_hd(frame) or frame.colorspace == BT709
+        converted = self._converted(frame, "yuv420p", Colorspace.ITU709 if is_bt709 else None)
+        is_turned = self._quarter_turns % 2 == 1
+        planes = Planes.empty((self._width, self._height) if is_turned else (self._height, self._width))
+        for rows, target in zip(plane_rows(converted), planes.split(), strict=True):
+            upright = np.rot90(rows, self._quarter_turns)
+            height, width = upright.shape
+            target[:height, :width] = upright
+            target[height:], target[:, width:] = target[height - 1 : height], target[:, width - 1 : width]
+        return planes
+
+    def _converted(self, frame: VideoFrame, pixel_format: str, source: Colorspace | None) -> VideoFrame:
+        is_yuv = pixel_format == "yuv420p"
         try:
-            rgb = self._reformatter.reformat(
+            return self._reformatter.reformat(
                 frame,
                 width=self._width,
                 height=self._height,
-                format="rgb24",
-                src_colorspace=Colorspace.ITU709 if is_untagged_hd else None,
+                format=pixel_format,
+                src_colorspace=source,
+                dst_colorspace=Colorspace.ITU709 if is_yuv else None,
+                dst_color_range=ColorRange.MPEG if is_yuv else None,
                 interpolation=self._interpolation,
                 threads=1,  # the decoder has the other cores
             )
         except av.FFmpegError as error:
             message = f"{self._path}: frames of format {frame.format.name} can't be converted ({error.strerror})"
             raise VideoError(message, reason="unknown pixel format") from error
-        image: UInt8 = np.asarray(rgb.to_ndarray(), dtype=np.uint8)
-        return np.rot90(image, self._quarter_turns)
+
+
+def _is_untagged_hd(frame: VideoFrame) -> bool:
+    return bool(frame.colorspace == UNSPECIFIED_COLORS and frame.height >= HD_HEIGHT)

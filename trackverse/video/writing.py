@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from trackverse import files
 from trackverse.errors import VideoError
 from trackverse.types import UInt8
+from trackverse.video.planes import Planes
 
 DEFAULT_CRF = 20  # x264's quality scale: 18 can hardly be told from the source, 23 is x264's own default
 DEFAULT_KEYFRAME_S = 0.5
@@ -75,6 +76,11 @@ class VideoWriter:
     def write(self, image: UInt8) -> None:
         """Add one frame: (H, W, 3) uint8 RGB of `frame_hw`."""
         self._container.mux(list(self._encoder.encode(image, self._num_frames)))
+        self._num_frames += 1
+
+    def write_planes(self, planes: Planes) -> None:
+        """Add one frame as video has it, of `frame_hw` with odd sides grown by one. It must not change afterwards."""
+        self._container.mux(list(self._encoder.encode_planes(planes, self._num_frames)))
         self._num_frames += 1
 
     def __exit__(
@@ -133,6 +139,16 @@ class Encoder:
             dst_color_range=ColorRange.MPEG,
             threads=1,
         )
+        yield from self._encode(frame, pts)
+
+    def encode_planes(self, planes: Planes, pts: int) -> Iterator[Packet[VideoStream]]:
+        """As `encode`, of a picture as video has it, which the encoder keeps for a while."""
+        height, width = (side + side % 2 for side in self._frame_hw)
+        if planes.hw != (height, width):
+            raise ValueError(f"planes of {planes.hw} for a video of {height} x {width}")
+        yield from self._encode(planes.frame, pts)
+
+    def _encode(self, frame: VideoFrame, pts: int) -> Iterator[Packet[VideoStream]]:
         frame.pts, frame.time_base = pts, self._time_base
         time_s = float(pts * self._time_base)
         if time_s >= self._next_keyframe_s - 1e-6:
