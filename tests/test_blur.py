@@ -136,7 +136,7 @@ def blurrer() -> blur.FaceBlurrer:
         ("vp9 of odd size.webm", {"wh": (257, 225), "codec": "libvpx-vp9"}),
     ],
 )
-def test_faces_go_and_all_else_stays(tmp_path, blurrer, name, odd):
+def test_faces_go_and_all_else_stays(tmp_path, blurrer, name, odd, caplog):
     source_path = write_video(tmp_path / name, **odd)
     before = read_video(source_path)
     num_frames = blur.blur_video(source_path, tmp_path / "new folder" / name, [blurrer])
@@ -149,6 +149,7 @@ def test_faces_go_and_all_else_stays(tmp_path, blurrer, name, odd):
     check_faces_are_blurred(before, after)
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == [name]
     assert blur.blurred_in(tmp_path / "new folder" / name) and not blur.blurred_in(source_path)
+    assert not caplog.messages
 
 
 def test_colours_stay_where_the_matrix_is_not_the_default(tmp_path, blurrer):

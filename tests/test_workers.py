@@ -42,6 +42,26 @@ def sleep_or_complain(number: int, folder: Path) -> int:
     return double_but_complain_at_three(number) if number == 3 else time.sleep(600) or 0
 
 
+class LongStory(Exception):
+    """Takes so long to tell that its worker is told to end before it is told."""
+
+    def __init__(self, told: Path) -> None:
+        self.told = told
+
+    def __reduce__(self) -> tuple[object, ...]:
+        self.told.touch()
+        time.sleep(30)
+        return LongStory, (self.told,)
+
+
+def complain_both(number: int, told: Path) -> None:
+    if number == 1:
+        raise LongStory(told)
+    while not told.exists():
+        time.sleep(0.01)
+    raise RecordError("both failed", reason="bad number")
+
+
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -72,6 +92,14 @@ def test_an_error_in_a_worker_is_raised_with_its_traceback_and_ends_the_others(t
     assert raised.value.reason == "bad number"
     pids = [int(path.name) for path in tmp_path.iterdir()]
     assert len(pids) == 2 and not any(map(is_alive, pids))
+
+
+def test_a_worker_that_is_told_to_end_while_it_complains_says_no_more(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RecordError, match="both failed"):
+        list(workers.run_each(complain_both, [(2, tmp_path / "told"), (1, tmp_path / "told")], cli.end_in_order))
+    assert capfd.readouterr().err == ""
 
 
 def test_a_loop_that_is_left_leaves_no_worker_behind(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ _X264 = ("libx264", {"crf": "18", "preset": "veryfast"})
 _VP9 = ("libvpx-vp9", {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6", "row-mt": "1"})
 CONTAINERS = "mov,matroska"  # those that are written, too
 ENCODERS = {".mp4": _X264, ".m4v": _X264, ".mov": _X264, ".mkv": _X264, ".webm": _VP9}  # by file ending
+WITH_INDEX = (".mp4", ".m4v", ".mov")
 
 
 def change_frames(
@@ -193,8 +194,9 @@ def _open(path: Path) -> Iterator[InputContainer]:
 @contextlib.contextmanager
 def _create(path: Path) -> Iterator[OutputContainer]:
     try:
-        # MP4's index goes in front, so that it plays while it loads; other containers pass over the option.
-        with av.open(str(path.absolute()), "w", options={"movflags": "+faststart"}) as output:
+        # MP4's index goes in front, so that it plays while it loads; other containers would complain of the option.
+        options = {"movflags": "+faststart"} if path.suffix.lower() in WITH_INDEX else {}
+        with av.open(str(path.absolute()), "w", options=options) as output:
             yield output
     except av.FFmpegError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

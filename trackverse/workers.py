@@ -66,15 +66,15 @@ def _answer(
     sender: Connection, set_up: Callable[[], object] | None, function: Callable[..., object], arguments: tuple[Any, ...]
 ) -> None:
     """In the worker: send the result, or the exception and where it came up."""
-    try:
-        if set_up:
-            set_up()
-        _end_with_parent()
-        sender.send((function(*arguments), None, None))
-    except Exception as error:  # noqa: BLE001  goes on in the process that waits
-        sender.send((None, error, traceback.format_exc()))
-    except KeyboardInterrupt:  # the terminal tells all processes; the one that waits says so
-        pass
+    # The terminal tells all processes to end, and the one that waits says so; or that one tells them, for an error.
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            if set_up:
+                set_up()
+            _end_with_parent()
+            sender.send((function(*arguments), None, None))
+        except Exception as error:  # noqa: BLE001  goes on in the process that waits
+            sender.send((None, error, traceback.format_exc()))
 
 
 def _end_with_parent() -> None:
