@@ -20,11 +20,12 @@ ROWS = (
     ("files", "letters"),
     (
         "boxes", "vectors", "layout", "jsonl", "refusals", "public_web", "charts", "onnx_model", "prefetch", "fetch",
-        "plate_search", "workers", "ticks", "spread", "slow_bodies",
+        "workers", "ticks", "spread", "slow_bodies",
     ),
     (
         "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",
-        "records", "appearance", "flat_drawing", "shots", "slurm_queue", "looks", "motion", "smoothing", "members",
+        "records", "appearance", "flat_drawing", "plate_search", "shots", "slurm_queue", "looks", "motion", "smoothing",
+        "members",
     ),
     ("columns", "flow", "both_ways"),
     ("index_entries", "index_rows", "member_heads", "cutting"),

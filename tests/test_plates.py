@@ -16,7 +16,7 @@ from skimage import data
 from trackverse import blur, plates
 from trackverse.errors import SetupError
 from trackverse.layout import ASSETS_DIR
-from trackverse.plate_search import plate_like
+from trackverse.plate_search import PlateSearch
 from trackverse.video import VideoWriter, read_frames
 
 REPO_DIR = Path(__file__).resolve().parent.parent
@@ -103,19 +103,44 @@ def test_frames_without_plates_are_left_alone(mode, what, image):
 
 
 @pytest.mark.parametrize(
-    ("what", "picture"),
+    ("what", "picture", "is_marked"),
     [
-        ("letters", street_with_plate()[220:380, 200:400]),
-        ("noise", np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)),
-        ("flat", np.full((200, 300, 3), 90, np.uint8)),
-        ("narrow", np.zeros((300, 3, 3), np.uint8)),
-        ("low", np.zeros((3, 300, 3), np.uint8)),
+        ("letters", street_with_plate()[220:380, 200:400], True),
+        ("letters over letters", np.tile(street_with_plate()[316:332, 230:284], (20, 6, 1)), True),
+        ("noise", np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8), None),
+        ("flat", np.full((200, 300, 3), 90, np.uint8), False),
+        ("narrow", np.zeros((300, 3, 3), np.uint8), False),
+        ("low", np.zeros((3, 300, 3), np.uint8), False),
+        ("one pixel", np.zeros((1, 1, 3), np.uint8), False),
     ],
 )
-def test_the_share_of_a_vehicle_is_kept(what, picture):
-    mask = plate_like(picture, max_share=0.1, min_score_frac=0.0)
+def test_the_share_of_a_vehicle_is_kept(what, picture, is_marked):
+    mask = PlateSearch()(picture, max_share=0.1, min_score=0.05)
     assert mask.shape == picture.shape[:2] and mask.mean() <= 0.11
-    assert mask.any() == (what in ("letters", "noise"))
+    assert is_marked is None or mask.any() == is_marked
+
+
+@pytest.mark.parametrize("shrink", [1, 2])
+@pytest.mark.parametrize("angle", [-8, 0, 8])
+def test_letters_in_a_frame_are_told_from_bars_and_from_an_empty_plate(shrink, angle):
+    """Three plates beside each other on noise, of which only the one in the middle says something."""
+    picture = np.random.default_rng(0).normal(120, 6, (200, 480, 3)).clip(0, 255).astype(np.uint8)
+    for left in (30, 190, 350):
+        cv2.rectangle(picture, (left, 105), (left + 100, 130), (235, 235, 235), -1)
+    cv2.putText(picture, "KLM 482", (195, 125), cv2.FONT_HERSHEY_SIMPLEX, 0.68, (15, 15, 15), 2, cv2.LINE_AA)
+    cv2.rectangle(picture, (355, 114), (445, 121), (15, 15, 15), -1)
+    turn = cv2.getRotationMatrix2D((240, 117), angle, 1 / shrink)
+    picture = cv2.warpAffine(picture, turn, (480, 200), borderMode=cv2.BORDER_REPLICATE)
+    mask = PlateSearch()(picture, max_share=0.045 if shrink == 1 else 0.016, min_score=0.1)
+    with_letters = np.zeros(mask.shape, np.uint8)
+    corners = cv2.transform(np.array([[[190, 105], [290, 105], [290, 130], [190, 130]]], np.float32), turn)
+    cv2.fillPoly(with_letters, corners.round().astype(np.int32), 1)
+    assert mask[with_letters > 0].mean() > 0.9
+
+
+def test_a_missing_network_is_told(tmp_path):
+    with pytest.raises(SetupError, match=r"gone\.onnx: missing"):
+        PlateSearch(tmp_path / "gone.onnx")
 
 
 def test_a_vehicle_on_which_nothing_looks_like_a_plate_is_blurred_in_its_lower_middle():

@@ -144,3 +144,67 @@ def test_missing_packages_are_told(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=REPO_DIR, capture_output=True, text=True, env={"PYTHONPATH": str(REPO_DIR)})
     assert done.returncode == 1
     assert "gcompris-qt-data" in done.stderr and "--fetch" in done.stderr and "Traceback" not in done.stderr
+
+
+# --- the network that looks for plates -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn_plates(pictures: ModuleType) -> ModuleType:
+    import drawn_plates
+
+    return drawn_plates
+
+
+@pytest.fixture
+def train_scorer(drawn_plates: ModuleType) -> ModuleType:
+    import train_plate_scorer
+
+    return train_plate_scorer
+
+
+def test_samples_say_where_their_plates_are(drawn_plates: ModuleType) -> None:
+    """On flat photographs, only plates and pasted pieces of other flat ones have edges; cells with plates have more."""
+    rng = np.random.default_rng(0)
+    plates = drawn_plates.draw_plates(30, rng)
+    assert all(plate.shape[0] == 96 and plate.std() > 5 for plate in plates)
+    photos = [np.full((300, 400, 3), level, np.uint8) for level in (60, 190)]
+    with_plate, without = [], []
+    for _ in range(60):
+        picture, cells = drawn_plates.make_sample(photos, plates, rng)
+        assert picture.shape == (160, 160) and cells.shape == (40, 40) and cells.min() >= 0 and cells.max() <= 1.001
+        spread = picture.reshape(40, 4, 40, 4).std(axis=(1, 3))
+        with_plate.append(spread[cells > 0.9])
+        without.append(spread[cells < 0.01])
+    with_plate, without = np.concatenate(with_plate), np.concatenate(without)
+    assert len(with_plate) > 500 and with_plate.mean() > 2 * without.mean()
+
+
+def test_a_scorer_is_trained_and_its_file_answers_as_it_does(
+    train_scorer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+    import torch
+
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (200, 240, 3), np.uint8)).save(tmp_path / "noise.png")
+    Image.fromarray(rng.integers(0, 255, (50, 60, 3), np.uint8)).save(tmp_path / "small.png")
+    Image.fromarray(np.zeros((200, 240, 4), np.uint8)).save(tmp_path / "see through.png")
+    output_path = tmp_path / "scorer.onnx"
+    monkeypatch.setattr(sys, "argv", ["train", str(tmp_path), "--output", str(output_path), "--num_steps", "2"])
+    train_scorer.main()
+    assert len(train_scorer.read_photos([tmp_path])) == 1
+    net = train_scorer.make_net()
+    for layer in net:  # as if trained for long: means and deviations that folding must not lose
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.running_mean, -1, 1)
+            torch.nn.init.uniform_(layer.running_var, 0.5, 2)
+            torch.nn.init.uniform_(layer.weight, 0.5, 2)
+    grey = rng.random((1, 1, 45, 70), np.float32)
+    model = train_scorer.as_onnx(net.eval()).SerializeToString()
+    (answer,) = onnxruntime.InferenceSession(model).run(None, {"grey": grey})
+    with torch.inference_mode():
+        expected = torch.sigmoid(net(torch.from_numpy(grey))).numpy()
+    assert answer.shape == (1, 1, 12, 18) and np.abs(answer - expected).max() < 1e-5
+    (trained,) = onnxruntime.InferenceSession(output_path).run(None, {"grey": grey})
+    assert trained.shape == answer.shape

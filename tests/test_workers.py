@@ -42,7 +42,7 @@ def sleep_or_complain(number: int, folder: Path) -> int:
     return double_but_complain_at_three(number) if number == 3 else time.sleep(600) or 0
 
 
-class LongStory(Exception):
+class LongStoryError(Exception):
     """Takes so long to tell that its worker is told to end before it is told."""
 
     def __init__(self, told: Path) -> None:
@@ -51,12 +51,12 @@ class LongStory(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         self.told.touch()
         time.sleep(30)
-        return LongStory, (self.told,)
+        return LongStoryError, (self.told,)
 
 
 def complain_both(number: int, told: Path) -> None:
     if number == 1:
-        raise LongStory(told)
+        raise LongStoryError(told)
     while not told.exists():
         time.sleep(0.01)
     raise RecordError("both failed", reason="bad number")

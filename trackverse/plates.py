@@ -1,12 +1,13 @@
 """Licence plates in video made unreadable, as far as they can be found.
 
-No plate detector may be shipped with this project, so by default the vehicles are found by the embedded NanoDet, and in
-each of them the places that look most like a plate are blurred: rows of upright strokes between quieter stripes, of a
-plate's size for the vehicle. Too much is blurred rather than too little, up to a share of the vehicle.
+No plate detector that others trained may be shipped with this project. By default the vehicles are found by the
+embedded NanoDet, and in each of them a small network of our own marks what looks most like a plate. Too much is blurred
+rather than too little, up to a share of the vehicle.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -18,7 +19,7 @@ from trackverse import boxes, detectors
 from trackverse.errors import SetupError
 from trackverse.fetch import file_sha256
 from trackverse.onnx_model import load_model
-from trackverse.plate_search import plate_like
+from trackverse.plate_search import PlateSearch
 from trackverse.types import Bool, Float32, Int64, UInt8
 
 VEHICLES = ("car", "motorcycle", "bus", "truck")
@@ -34,16 +35,16 @@ class PlateConfig:
     the frame, and finds them in a smaller one; `vehicle_thresh`: least score of a
     vehicle; `min_vehicle_px`: least width and height of one, for on smaller ones no plate can be read;
     `vehicle_margin`: what is added to a vehicle's box on each side; `max_share`: most of a vehicle that is blurred;
-    `min_score_frac`: how plate-like a place is at least, compared with the vehicle's best; `region_top`: where the
+    `min_score`: how plate-like a place is at least, from 0 to 1; `region_top`: where the
     lower part begins; `model_thresh`: least score of a plate that a model finds.
     """
 
     detector_sizes: tuple[int, ...] = (480, 240)
-    vehicle_thresh: float = 0.25
+    vehicle_thresh: float = 0.18
     min_vehicle_px: int = 48
     vehicle_margin: float = 0.04
-    max_share: float = 0.14
-    min_score_frac: float = 0.3
+    max_share: float = 0.11
+    min_score: float = 0.1
     region_top: float = 0.33
     model_thresh: float = 0.25
 
@@ -77,6 +78,9 @@ class PlateFinder(Protocol):
     name: str
 
     def __call__(self, image: UInt8) -> list[Patch]: ...
+
+
+FindVehicles = Callable[[UInt8], list[Vehicle]]  # in an upright (H, W, 3) RGB image
 
 
 class PlateBlurrer:
@@ -166,7 +170,7 @@ class LowerParts:
 
     name = "region"
 
-    def __init__(self, vehicles: Vehicles, config: PlateConfig) -> None:
+    def __init__(self, vehicles: FindVehicles, config: PlateConfig) -> None:
         self._vehicles, self._config = vehicles, config
 
     def __call__(self, image: UInt8) -> list[Patch]:
@@ -184,8 +188,9 @@ class PlateLikeParts:
 
     name = "auto"
 
-    def __init__(self, vehicles: Vehicles, config: PlateConfig) -> None:
+    def __init__(self, vehicles: FindVehicles, config: PlateConfig) -> None:
         self._vehicles, self._config = vehicles, config
+        self._search = PlateSearch()
 
     def __call__(self, image: UInt8) -> list[Patch]:
         return [
@@ -198,7 +203,7 @@ class PlateLikeParts:
         height, width = part.shape[:2]
         if vehicle.is_motorcycle and width > height:
             return _both_ends(height, width)
-        mask = plate_like(part, max_share=self._config.max_share, min_score_frac=self._config.min_score_frac)
+        mask = self._search(part, max_share=self._config.max_share, min_score=self._config.min_score)
         return mask if mask.any() else _lower_middle(height, width)
 
 
