@@ -7,7 +7,8 @@
 
 Reads   videos_mp4/<id[:2]>/<id>.mp4 of the work folder (or videos_blurred/ with --blurred) and the segments that
         cut_videos.py kept.
-Writes  <output_dir>/<id[:2]>/<id>-meta.jsonl.gzip, <id>-embeddings.npy and <id>-progress.json.
+Writes  <output_dir>/<id[:2]>/<id>-meta.jsonl.gzip, <id>-embeddings.npy and <id>-progress.json; with --camera_motion,
+        <id>-motion.npy, the motion of each track's box beside the camera's.
 
 A segment's tracks are committed whole; after a kill, the same command goes on with the first segment that is missing.
 With --slurm, each part given becomes one element of a job array.
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 
 from trackverse import cli, stage, tracking_flags
 from trackverse.filters import FilterConfig
+from trackverse.flow import CameraPath
 from trackverse.layout import Layout, TracksLayout, failed_path, lock_path
 from trackverse.store import TrackStore
 from trackverse.tracking import track_clip
@@ -68,8 +70,11 @@ def work(args: Namespace, rank: int) -> Tally:
         with todo.attempt(clip):
             path = layout.blurred_path(clip.video_id) if args.blurred else layout.video_path(clip.video_id)
             video = probe(path)
-            tracks = track_clip(path, video, clip, detector(), settings, dropped=tally.dropped, num_threads=threads)
-            store.commit(clip, tracks, video.frame_hw, detector().labels)
+            camera = CameraPath() if args.camera_motion else None
+            tracks = track_clip(path, video, clip, detector(), settings, dropped=tally.dropped, num_threads=threads,
+                                camera_path=camera)  # fmt: skip
+            store.commit(clip, tracks, video.frame_hw, detector().labels,
+                         camera_motion=camera.motion_of if camera else None)  # fmt: skip
     return tally
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,10 +17,17 @@ from shelf import write
 from test_curate import curate_db
 
 from trackverse import forget, measure_motion
-from trackverse.flow import MotionMeter, Moving
+from trackverse.boxes import tlwh_to_xyxy
+from trackverse.camera import CameraMotion
+from trackverse.detectors import DEFAULTS, choose_detector
+from trackverse.filters import FilterConfig
+from trackverse.flow import CameraPath, MotionMeter, Moving
 from trackverse.layout import TracksLayout, motion_beside
 from trackverse.store import TrackStore, load_motion, read_columns, write_motion
-from trackverse.types import Track
+from trackverse.tracking import TrackingSettings, track_clip
+from trackverse.tracking_flags import NANODET_TRACKING
+from trackverse.types import Detections, Track
+from trackverse.video import probe
 
 HW, SIZE, FPS = (180, 320), 60, 8
 
@@ -67,6 +76,24 @@ def test_what_is_left_without_the_cameras_motion(
         meter(image, number / FPS)
     assert track.camera_motion == pytest.approx(expected, abs=0.03)
     assert track.flow_motion == pytest.approx(expected, abs=0.08)
+
+
+@pytest.mark.parametrize(("camera", "own", "expected"), SCENES.values(), ids=SCENES)
+def test_the_cameras_path_tells_the_same_of_a_track_that_is_known_later(
+    camera: tuple[float, float], own: tuple[float, float], expected: float
+) -> None:
+    images, boxes = scene(camera, own)
+    xyxy = tlwh_to_xyxy(boxes).astype(np.float32)
+    follow, path = CameraMotion(), CameraPath()
+    for number, image in enumerate(images):
+        path.add(number / FPS, follow(image, xyxy[number : number + 1]))
+    like = make_track(1, num_frames=len(images))
+    track = Track(np.arange(len(images)) / FPS, xyxy, like.scores, like.logits, like.embedding)
+    assert path.motion_of(track) == pytest.approx(expected, abs=0.05)
+    later = replace(track, times_s=track.times_s[5:], xyxy=xyxy[5:])
+    assert path.motion_of(later) == pytest.approx(expected, abs=0.05)
+    once = replace(track, times_s=track.times_s[:1], xyxy=xyxy[:1])
+    assert np.isnan(path.motion_of(once))
 
 
 def test_what_cannot_be_measured_is_not_known() -> None:
@@ -149,6 +176,65 @@ def test_only_what_is_missing_is_measured(folder: Path, caplog: pytest.LogCaptur
     TrackStore(layout, SETTINGS).commit(clip("quick", 1), [], VIDEO_HW, LABELS)
     assert measure(folder) == 0
     assert path.stat().st_mtime_ns > before
+
+
+class FindsIt:
+    """Stands in for a detector: finds the object of a scene where it was drawn, frame by frame."""
+
+    name, labels, embedding_dim, centre_embeddings = "known", LABELS, 0, False
+
+    def __init__(self, tlwh: np.ndarray) -> None:
+        self._xyxy = iter(tlwh_to_xyxy(tlwh).astype(np.float32))
+
+    def __call__(self, images: np.ndarray) -> list[Detections]:
+        scores = np.full((1, len(LABELS)), 0.9, np.float32)
+        nothing = np.zeros((1, 0), np.float32)
+        return [Detections(next(self._xyxy)[None], scores[:, 0], scores, nothing) for _ in images]
+
+
+def test_tracks_of_a_moving_camera_are_stored_with_their_own_motion(folder: Path) -> None:
+    """As measure_motion finds it afterwards, which adds the flow."""
+    choice = choose_detector("nanodet", "coco", None)
+    settings = TrackingSettings(
+        choice, FPS, DEFAULTS["nanodet"], NANODET_TRACKING, FilterConfig(0.0, 0.0), camera_motion=True
+    )
+    shutil.rmtree(folder / "tracks")
+    layout = TracksLayout(folder / "tracks")
+    store = TrackStore(layout, settings.as_dict())
+    parsed = {}
+    for name, own in OWN.items():
+        _, tlwh = scene(CAMERA, own, number=20)
+        path = folder / "videos" / name[:2] / f"{name}.mp4"
+        camera, whole = CameraPath(), clip(name, 0)
+        tracks = track_clip(path, probe(path), whole, FindsIt(tlwh), settings, dropped=Counter(), camera_path=camera)
+        store.commit(whole, tracks, HW, LABELS, camera_motion=camera.motion_of)
+        parsed[name] = load_motion(motion_beside(layout.meta_path(name)))
+        assert len(parsed[name]) == 1 and np.isnan(parsed[name][:, 2]).all()
+        (part,), _ = read_columns(layout.meta_path(name))
+        assert part.numbers["camera_motion"].tolist() == pytest.approx(parsed[name][:, 1].tolist())
+    assert measure(folder) == 0
+    for name in OWN:
+        measured = load_motion(motion_beside(layout.meta_path(name)))
+        assert parsed[name][:, :2] == pytest.approx(measured[:, :2], abs=0.05)
+        assert np.isfinite(measured).all()
+
+
+def test_motion_is_committed_with_its_tracks(tmp_path: Path) -> None:
+    """What was measured of earlier segments stays, and what a kill left of one that was not committed goes."""
+    layout = TracksLayout(tmp_path)
+    path = motion_beside(layout.meta_path("abc"))
+    store = TrackStore(layout, SETTINGS)
+    store.commit(clip("abc", 0), [make_track(1), make_track(2, start_s=1)], HW, LABELS, camera_motion=lambda track: 0.5)
+    assert load_motion(path) == pytest.approx(np.array([[0, 0.5, np.nan], [1, 0.5, np.nan]]), nan_ok=True)
+    write_motion(path, [(0, 0.0, 0.25, 0.75), (1, 1.0, 0.5, 1.5), (2, 9.0, 9.0, 9.0), (3, 9.0, 9.0, 9.0)])
+    store.commit(clip("abc", 1), [make_track(3, start_s=10)], HW, LABELS, camera_motion=lambda track: 2.0)
+    expected = np.array([[0, 0.25, 0.75], [1, 0.5, 1.5], [10, 2, np.nan]])
+    assert load_motion(path) == pytest.approx(expected, nan_ok=True)
+    store.commit(clip("abc", 2), [], HW, LABELS, camera_motion=lambda track: 2.0)
+    assert len(load_motion(path)) == 3
+    path.unlink()
+    store.commit(clip("abc", 3), [make_track(4, start_s=30)], HW, LABELS, camera_motion=lambda track: 2.0)
+    assert np.isnan(load_motion(path)[:3]).all() and load_motion(path)[3, 1] == 2
 
 
 def test_a_video_that_is_not_there_costs_its_own_tracks_only(folder: Path) -> None:

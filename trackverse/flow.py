@@ -6,6 +6,7 @@ does is the camera's turn, scale and shift.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from trackverse.boxes import xyxy_to_tlwh
 from trackverse.camera import STANDING_STILL, fitted
 from trackverse.ticks import TICK_S
-from trackverse.types import Bool, Float32, Float64, UInt8
+from trackverse.types import Bool, Float32, Float64, Track, UInt8
 
 GRID_PX = 8  # of a picture of 320 px: every eighth pixel tells of the camera
 MARGIN = 0.1  # of a box's sides: there is background
@@ -42,6 +44,21 @@ class Moving:
         """Whether the track is there at that time."""
         return bool(self.times_s[0] - EPSILON_S <= time_s <= self.times_s[-1] + EPSILON_S)
 
+    def step(self, time_s: float, camera: Float64) -> None:
+        """Add the way since the last tick, once half a second is over, or the track is and nothing is measured yet.
+
+        Called at the times of frames in which the track is, in their order. `camera` (3, 3): its place, from px of the
+        first frame to px of this one.
+        """
+        if self.anchor is not None:
+            since_s, before, camera_before = self.anchor
+            is_over = time_s + TICK_S / 8 > self.times_s[-1] and not self.camera_s and time_s > since_s
+            if time_s - since_s < TICK_S - EPSILON_S and not is_over:
+                return
+            self.camera_way += _way(before, self.box_at(time_s), camera @ np.linalg.inv(camera_before))
+            self.camera_s += time_s - since_s
+        self.anchor = time_s, self.box_at(time_s), camera
+
     def box_at(self, time_s: float) -> Float64:
         """(4,) its box, linear between its frames."""
         return np.array([np.interp(time_s, self.times_s, side) for side in self.tlwh.T])
@@ -55,6 +72,29 @@ class Moving:
     def flow_motion(self) -> float:
         """Mean speed of its pixels beside the camera's, in box sizes a second; NaN: not measured."""
         return self.flow_way / self.flow_s if self.flow_s else np.nan
+
+
+class CameraPath:
+    """Where the camera was in the frames of a clip, which are added in their order."""
+
+    def __init__(self) -> None:
+        self._times_s: list[float] = []
+        self._places: list[Float64] = []
+
+    def add(self, time_s: float, motion: Float64) -> None:
+        """A frame, and how the picture moved since the one before: (2, 3), as `camera.CameraMotion` has it."""
+        before = self._places[-1] if self._places else np.eye(3)
+        self._times_s.append(time_s)
+        self._places.append(np.vstack([motion, [0, 0, 1]]) @ before)
+
+    def motion_of(self, track: Track) -> float:
+        """The camera motion of a track of these frames, as `Moving` has it."""
+        moving = Moving(track.times_s, xyxy_to_tlwh(track.xyxy.astype(np.float64)))
+        first = bisect.bisect_left(self._times_s, moving.times_s[0] - EPSILON_S)
+        last = bisect.bisect_right(self._times_s, moving.times_s[-1] + EPSILON_S)
+        for number in range(first, last):
+            moving.step(self._times_s[number], self._places[number])
+        return moving.camera_motion
 
 
 class MotionMeter:
@@ -82,20 +122,8 @@ class MotionMeter:
                     track.flow_way += _own_way(flow, camera, track.box_at(before_s))
                     track.flow_s += time_s - before_s
         for track in here:
-            self._step(track, time_s)
+            track.step(time_s, self._camera)
         self._last = time_s, grey
-
-    def _step(self, track: Moving, time_s: float) -> None:
-        """Add the way since the last tick, once half a second is over, or the track is and nothing is measured yet."""
-        if track.anchor is not None:
-            since_s, before, camera = track.anchor
-            is_over = time_s + TICK_S / 8 > track.times_s[-1] and not track.camera_s and time_s > since_s
-            if time_s - since_s < TICK_S - EPSILON_S and not is_over:
-                return
-            box = track.box_at(time_s)
-            track.camera_way += _way(before, box, self._camera @ np.linalg.inv(camera))
-            track.camera_s += time_s - since_s
-        track.anchor = time_s, track.box_at(time_s), self._camera
 
 
 def _camera(flow: Float32, boxes: Sequence[Float64]) -> Float64:

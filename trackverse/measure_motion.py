@@ -3,8 +3,9 @@
     python -m trackverse.measure_motion --tracks_dir ${TRACKVERSE_DB}/tracks_meta/coco \\
         --videos_dir ${TRACKVERSE_DB}/videos_blurred
 
-Of every track: the speed of its box beside the camera's motion, and likewise the mean speed of the pixels in it, by
-optical flow; both in box sizes a second. Afterwards `curate_db.py --motion camera` and `--motion flow` choose by them.
+Of every track: the speed of its box beside the camera's motion (which parse_tracks.py --camera_motion stores already),
+and likewise the mean speed of the pixels in it, by optical flow; both in box sizes a second. Afterwards `curate_db.py
+--motion camera` and `--motion flow` choose by them.
 
 Reads   the track files and <videos_dir>/<id[:2]>/<id>.mp4, --frame_rate frames a second where there are tracks.
 Writes  <id>-motion.npy beside each track file, whole or not at all. Files that are there and newer are left alone, so
@@ -21,13 +22,14 @@ from itertools import groupby
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from trackverse import cli, workers
-from trackverse.errors import ItemError
+from trackverse.errors import ItemError, RecordError
 from trackverse.flow import MotionMeter, Moving
 from trackverse.layout import TracksLayout, motion_beside, progress_beside, shard
 from trackverse.records import TrackRecord
-from trackverse.store import read_records, write_motion
+from trackverse.store import load_motion, read_records, write_motion
 from trackverse.video import probe, read_frames
 from trackverse.worklist import Tally
 
@@ -35,10 +37,16 @@ log = logging.getLogger("trackverse.measure_motion")
 
 
 def is_measured(meta_path: Path) -> bool:
-    """Whether the motion was measured after the tracks were last written."""
+    """Whether the motion was measured after the tracks were last written, and not that beside the camera's alone."""
     path = motion_beside(meta_path)
     written = [each.stat().st_mtime_ns for each in (meta_path, progress_beside(meta_path)) if each.exists()]
-    return path.exists() and path.stat().st_mtime_ns >= max(written)
+    if not path.exists() or path.stat().st_mtime_ns < max(written):
+        return False
+    try:
+        _, camera, flow = load_motion(path).T
+    except RecordError:
+        return False
+    return not (np.isfinite(camera) & np.isnan(flow)).any()
 
 
 def measure_file(meta_path: Path, videos_dir: Path, *, frame_rate: float, long_side: int) -> tuple[int, str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +62,38 @@ class TrackStore:
         """Whether the clip's tracks are committed."""
         return self.progress(clip.video_id).has(clip.start_s, clip.end_s)
 
-    def commit(self, clip: Clip, tracks: Iterable[Track], video_hw: tuple[int, int], labels: Sequence[str]) -> None:
+    def commit(
+        self,
+        clip: Clip,
+        tracks: Iterable[Track],
+        video_hw: tuple[int, int],
+        labels: Sequence[str],
+        *,
+        camera_motion: Callable[[Track], float] | None = None,
+    ) -> None:
         """Add a clip's tracks and mark it as complete, in one step that a kill can't split.
 
         Of `tracks`, one at a time is held in memory, and nothing is written before the last one.
-        `video_hw`: the source video's size in px; `labels`: the names of the columns of the tracks' logits.
+        `video_hw`: the source video's size in px; `labels`: the names of the columns of the tracks' logits;
+        `camera_motion`: of each track when it comes, if the camera's motion is known.
         """
         progress = self.progress(clip.video_id)
         origin = origin_of(clip, video_hw, self._settings)
-        members, embeddings = [], []
+        members, embeddings, motions = [], [], []
         for number, track in enumerate(tracks, start=progress.num_tracks):
             members.append(record_member(to_line(describe(track, number, origin, labels)).encode()))
             embeddings.append(track.embedding)
+            if camera_motion:
+                motions.append((number, float(track.times_s[0]), camera_motion(track), np.nan))
         progress_path = self._layout.progress_path(clip.video_id)
         if not progress_path.exists():  # first of all: without it a reader would take every line as committed
             progress_file.save(progress_path, progress)
         self._append(self._layout.meta_path(clip.video_id), progress.meta_bytes, b"".join(members))
         self._append_embeddings(clip.video_id, progress.num_tracks, embeddings)
+        if motions:
+            path = motion_beside(self._layout.meta_path(clip.video_id))
+            committed = load_motion(path)[: progress.num_tracks].tolist()
+            write_motion(path, [*((number, *row) for number, row in enumerate(committed)), *motions])
         progress_file.save(
             progress_path,
             progress.plus(clip.start_s, clip.end_s, num_tracks=len(members), num_bytes=sum(map(len, members))),

@@ -19,6 +19,7 @@ from trackverse.detectors import Choice, DetectorConfig
 from trackverse.detectors.protocol import Detector
 from trackverse.errors import VideoError
 from trackverse.filters import FilterConfig, why_drop
+from trackverse.flow import CameraPath
 from trackverse.prefetch import prefetch
 from trackverse.refine import RefineConfig, refined
 from trackverse.types import Clip, Detections, FrameBatch, Track
@@ -57,10 +58,12 @@ def track_clip(
     *,
     dropped: Counter[str],
     num_threads: int = 0,
+    camera_path: CameraPath | None = None,
 ) -> Iterator[Track]:
     """The tracks of a clip of the video at `path` that are worth keeping, one at a time: their class scores take much
     memory, and lie in temporary files meanwhile. They come as they end, or with `settings.refine` after the last frame;
-    boxes and looks are held till then. The others are counted in `dropped`, once all is done.
+    boxes and looks are held till then. The others are counted in `dropped`, once all is done. With
+    `settings.camera_motion`, `camera_path` learns how the camera moved, up to the end of each track that comes.
 
     Raises VideoError (reason "clip after the video's end", or as `read_frames` says).
     """
@@ -86,6 +89,7 @@ def track_clip(
             video_hw=video_hw,
             refused=refused,
             camera=CameraMotion() if settings.camera_motion else None,
+            camera_path=camera_path,
         )
         if settings.refine is not None:
             held = on_disk(tracks, spool)
@@ -139,11 +143,12 @@ def track_frames(
     video_hw: tuple[int, int],
     refused: Counter[str],
     camera: CameraMotion | None = None,
+    camera_path: CameraPath | None = None,
 ) -> Iterator[Track]:
     """The tracks of a clip as they end, boxes in px of the source video, whose size is `video_hw`.
 
     Detections that no tracker could use are left out and counted in `refused` by reason. With `camera`, tracks are
-    looked for where the camera's motion has moved them to.
+    looked for where the camera's motion has moved them to, and `camera_path`, if given, learns of it.
     """
     for batch in batches:
         image_hw = batch.images.shape[1:3]
@@ -152,6 +157,8 @@ def track_frames(
             in_video = Detections(found.xyxy * scale, found.scores, found.logits, found.embeddings)
             seen = usable(in_video, video_hw, refused)
             motion = None if camera is None else scaled(camera(image, seen.xyxy / scale), scale[:2].astype(np.float64))
+            if camera_path is not None and motion is not None:
+                camera_path.add(float(time_s), motion)
             yield from tracker.update(float(time_s), seen, motion)
     yield from tracker.drain()
 
