@@ -158,6 +158,7 @@ def drawn_plates(pictures: ModuleType) -> ModuleType:
 
 @pytest.fixture
 def train_scorer(drawn_plates: ModuleType) -> ModuleType:
+    pytest.importorskip("torch", reason="make detic installs it")
     import train_plate_scorer
 
     return train_plate_scorer
