@@ -26,7 +26,7 @@ from trackverse.detectors import (
     load_detector,
 )
 from trackverse.detectors.batching import FittingBatches
-from trackverse.detectors.nanodet import NanoDet, _vote
+from trackverse.detectors.nanodet import NanoDet, _suppress, _vote
 from trackverse.detectors.protocol import Detector
 from trackverse.detectors.vocabulary import load_labels
 from trackverse.errors import SetupError
@@ -518,6 +518,14 @@ def embedder(name: str) -> Embedder:
         assert isinstance(detector, NanoDet) and detector._embedder is not None
         _EMBEDDERS[name] = detector._embedder
     return _EMBEDDERS[name]
+
+
+@pytest.mark.parametrize("shift, num", [(12, 1), (14, 1), (18, 2), (30, 2)])
+def test_a_second_box_on_a_person_goes_and_a_person_half_behind_another_stays(shift: int, num: int) -> None:
+    """IoU 0.54 and 0.48; 0.38 and 0.14."""
+    xyxy = np.array([[0, 0, 40, 80], [shift, 0, 40 + shift, 80]], np.float32)
+    logits = np.array([[0.9, 0], [0.6, 0]], np.float32)
+    assert len(_suppress(xyxy, logits, CONFIG.nms)) == num
 
 
 def test_boxes_of_neighbouring_cells_are_averaged_by_overlap_and_score() -> None:
