@@ -18,7 +18,7 @@ CPU time is measured, the best of interleaved rounds.
 The goal: 3, 5 and 7 times faster than `trackers` at 10, 50 and 200 objects with a 64-d appearance, no slower than
 `pyxtrackers` at 200, and 512-d at most 1.5 times the cost of 64-d.
 
-Measured on two busy AVX2 cores: 1.6, 5 and 12 times faster than `trackers`; `pyxtrackers` takes 0.92 to 0.98 of our
+Measured on two busy cores: 1.6, 5 and 12 times faster than `trackers`; `pyxtrackers` takes 0.92 to 0.98 of our
 time at 200; 512-d costs 1.0, 1.25 and 1.65 times 64-d. With 10 objects the many calls of numpy are what takes the time.
 """
 

@@ -9,6 +9,7 @@ named twice counts twice. What ours was trained on stands in NOTICE.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,17 +32,28 @@ PLATE_WEIGHT = 3.0  # of a cell of plate against one of none: to miss one is wor
 
 
 def read_photos(paths: list[Path]) -> list[np.ndarray]:
-    """(H, W, 3) pictures that a patch fits into, and a frame a second of videos. See-through ones are none."""
-    found = []
+    """(H, W, 3) pictures that a patch fits into, and a frame a second of videos. Others are left out, and counted."""
+    found: list[np.ndarray] = []
+    left_out = Counter[str]()
     for path in (file for given in paths for file in (sorted(given.rglob("*")) if given.is_dir() else [given])):
         if path.suffix.lower() in VIDEOS:
             found += [batch.images[0] for batch in read_frames(path, fps=1.0)]
         elif path.suffix.lower() in PHOTOS:
-            image = Image.open(path).convert("RGBA")
+            try:
+                image = Image.open(path).convert("RGBA")
+            except OSError:  # Pillow's errors for what is no picture, too
+                left_out["no picture that opens"] += 1
+                continue
             image.thumbnail((LONG_SIDE, LONG_SIDE))
-            if (np.asarray(image)[..., 3] < 250).mean() < 0.01:
-                found.append(np.asarray(image.convert("RGB")))
-    return [photo for photo in found if min(photo.shape[:2]) >= PATCH]
+            pixels = np.asarray(image)
+            if (pixels[..., 3] < 250).mean() >= 0.01:
+                left_out["see-through"] += 1
+            elif min(pixels.shape[:2]) < PATCH:
+                left_out["too small"] += 1
+            else:
+                found.append(pixels[..., :3])
+    print(f"{len(found)} pictures; left out: {dict(left_out) or 'none'}")
+    return found
 
 
 def make_net() -> nn.Sequential:
@@ -112,7 +124,6 @@ def main() -> None:
     cv2.setNumThreads(1)
     net = make_net()
     photos = read_photos(args.pictures)
-    print(f"{len(photos)} pictures")
     train(net, photos, args.num_steps, np.random.default_rng(args.seed))
     onnx.save(as_onnx(net.eval()), args.output)
 
