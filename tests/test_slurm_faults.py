@@ -15,12 +15,14 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 from slurm_cluster import Cluster, running_cluster, wait_for
 
 from trackverse import files
+from trackverse import progress as progress_file
 from trackverse.layout import ASSETS_DIR, REPO_DIR, Layout, TracksLayout, failed_path, lock_path
 from trackverse.store import load_embeddings, read_lines
 from trackverse.video import cut_clips
@@ -109,6 +111,12 @@ def tracks(output_dir: Path) -> dict[str, object]:
     return found
 
 
+def is_committed(progress_path: Path) -> bool:
+    """Whether any segment is. The file is there before: it says then that nothing counts yet."""
+    progress = progress_file.load(progress_path)
+    return bool(progress and progress.segments_complete)
+
+
 def litter(output_dir: Path) -> list[Path]:
     return [path for path in output_dir.rglob(".*") if path.is_file()]
 
@@ -140,7 +148,8 @@ class Campaign:
                 assert claims.enter_context(files.claim(lock_path(layout.meta_path(second(part)))))
             self.submit()
             for part in PARTS[:5]:
-                self.wait_until(layout.progress_path(first(part)).exists, "each has done its first video")
+                path = layout.progress_path(first(part))
+                self.wait_until(partial(is_committed, path), "each has done its first video")
             self.signal_during_imports()
             self.preempt_one()
             self.disturb_the_others()
