@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_tracks import LABELS, SETTINGS, VIDEO_HW, clip, fill_store, make_track
 
-from trackverse import constraints, curate, jsonl, spread
+from trackverse import constraints, curate, jsonl, overlaps, spread
 from trackverse.columns import DTYPES
 from trackverse.constraints import Limits
 from trackverse.curate import Quota, SpreadConfig, TrackTable
@@ -364,18 +365,63 @@ def test_temperature_draws_in_proportion_to_the_exponential_of_the_score() -> No
     assert sorted(curate.by_score(np.arange(3), np.array([np.nan, 0.5, 0.9]), np.inf, rng).tolist()) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("max_pairs", [0, constraints.MAX_PAIRS], ids=["crowds", "pairs"])
 @given(track_lists(), st.sampled_from([0.0, 0.1, 0.4]), st.sampled_from([0.5, 2.0]))
-def test_overlaps_are_those_of_the_definition(tracks: Tracks, least: float, half_life_s: float) -> None:
+def test_overlaps_are_those_of_the_definition(max_pairs: int, tracks: Tracks, least: float, half_life_s: float) -> None:
     table, ordered = table_of(tracks), sorted(tracks, key=name_of)
-    pairs = constraints.overlapping(table, np.arange(len(tracks)), least, half_life_s).tolist()
-    found = {tuple(pair) for pair in pairs}
+    apart = constraints.Apart(table, Limits(max_overlap=least, half_life_s=half_life_s), None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constraints, "MAX_PAIRS", max_pairs)
+        apart.prepare(np.arange(len(tracks)))
+    pairs = [(row, other) for row in range(len(tracks)) for other in apart.blocked_by(row).tolist()]
     expected = {
         (a, b)
-        for a, b in itertools.combinations(range(len(tracks)), 2)
+        for a, b in itertools.permutations(range(len(tracks)), 2)
         if overlap_of(ordered[a], ordered[b], half_life_s) > least
     }
-    assert {tuple(sorted(pair)) for pair in found} == expected
+    assert set(pairs) == expected
     assert len(pairs) == len(expected)
+
+
+@each_criterion
+@given(tracks=track_lists(), limits=LIMITS, per_group=st.integers(1, 6), cap=CAPS, relax=st.booleans())
+def test_in_crowds_the_same_tracks_are_chosen(
+    criterion: str, tracks: Tracks, limits: Limits, per_group: int, cap: int | None, relax: bool
+) -> None:
+    plan = Plan(criterion, per_group, cap, limits, relax)
+    chosen, choice = made(tracks, plan)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constraints, "MAX_PAIRS", 0)
+        in_crowds, other = made(tracks, plan)
+    assert in_crowds == chosen
+    assert (other.codes.tolist(), other.reasons, other.relaxed) == (
+        choice.codes.tolist(),
+        choice.reasons,
+        choice.relaxed,
+    )
+
+
+def test_of_a_thousand_tracks_in_each_place_few_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are two million pairs, of which each would have its boxes compared, and be held."""
+    places = [(100 * n, 0, 100 * n + 50, 50) for n in range(4)]
+    tracks = [Summary("a", number, number % 7, boxes=(places[number % 4],) * 3) for number in range(4000)]
+    table, intersection, num_compared = table_of(tracks), overlaps._intersection, 0
+
+    def counted(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        nonlocal num_compared
+        num_compared += len(a)
+        return intersection(a, b)
+
+    monkeypatch.setattr(overlaps, "_intersection", counted)
+    tracemalloc.start()
+    try:
+        choice = choose(table, Plan("random", 4000, None, Limits(max_overlap=0.5)), np.random.default_rng(0))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sorted(row % 4 for row in choice.rows.tolist()) == [0, 1, 2, 3]
+    assert num_compared <= 10 * 3 * len(tracks)
+    assert peak < 2000 * len(tracks)
 
 
 # ---- far apart

@@ -36,7 +36,8 @@ ROWS = (
     ("detectors", "blur", "pacing", "segments"),
     ("tracking", "index", "report", "plates", "learnt_scores"),
     ("stage", "doctor", "forget", "associate", "evaluate", "tracking_flags", "filter_flags", "curate"),
-    ("constraints", "embeddings", "split", "subset", "stats", "measure_motion"),
+    ("overlaps", "embeddings", "split", "subset", "stats", "measure_motion"),
+    ("constraints",),
     ("selection",),
     ("curation_flags",),
 )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from trackverse.curate import GATHER_BYTES, Boxes, Embeddings, TrackTable
-from trackverse.ticks import TICK_S
-from trackverse.types import Bool, Float32, Float64, Int64, UInt8
+from trackverse.curate import GATHER_BYTES, Embeddings, TrackTable
+from trackverse.overlaps import Overlaps
+from trackverse.types import Bool, Float32, Int64, UInt8
 
-MAX_EXPANDED = 1 << 21  # boxes of pairs that are compared at once: a hundred MB
+MAX_PAIRS = 1 << 18  # of tracks near in time that are compared before any is chosen, for each video
 LOOSER = (1.0, 0.5, 0.0)  # how much of a limit is left at each step of relaxing
 
 
@@ -22,7 +22,7 @@ class Limits:
     """None, or an empty list, asks for nothing.
 
     `min_length` s from first to last frame, `min_area` mean box as a share of the frame, `min_motion` in box sizes a
-    second. Of two tracks of a video `max_overlap`, see `overlaps`; of two of a class `min_distance`, Euclidean, of
+    second. Of two tracks of a video `max_overlap`, see `Overlaps`; of two of a class `min_distance`, Euclidean, of
     their embeddings of length 1. `among`: of each video the ids of the only tracks that may be chosen.
     """
 
@@ -115,7 +115,9 @@ class Apart:
         self._table, self._limits = table, limits
         self._rows = np.zeros(0, np.int64)  # prepared
         self._near = _Pairs(np.zeros((0, 2), np.int64))
-        self._taken: set[int] = set()
+        self._crowds: dict[int, Overlaps] = {}  # by video
+        self._taken: list[int] = []
+        self._blocked: set[int] = set()
         self._alike = None
         if limits.min_distance is not None:
             assert embeddings is not None
@@ -127,16 +129,29 @@ class Apart:
             return
         self._rows = np.concatenate([self._rows, rows])
         if self._limits.max_overlap is not None:
-            self._near = _Pairs(
-                overlapping(self._table, self._rows, self._limits.max_overlap, self._limits.half_life_s)
-            )
+            self._find_overlaps(self._limits.max_overlap)
+            for row in self._taken:
+                self._blocked.update(self.blocked_by(row).tolist())
         if self._alike is not None:
             self._alike.prepare(rows)
+
+    def _find_overlaps(self, max_overlap: float) -> None:
+        """The pairs of most videos are few, and found together, fastest. Where tracks crowd, pairs are as many as the
+        square of their number: there, each track is compared with the others only once it is taken."""
+        pairs = [np.zeros((0, 2), np.int64)]
+        for boxes in self._table.boxes_of(self._rows):
+            if len(boxes.rows) > 1:
+                overlaps = Overlaps(boxes, max_overlap, self._limits.half_life_s)
+                if overlaps.num_near > MAX_PAIRS:
+                    self._crowds[int(self._table.videos[boxes.rows[0]])] = overlaps
+                else:
+                    pairs.append(overlaps.pairs())
+        self._near = _Pairs(np.concatenate(pairs))
 
     def why_not(self, row: int) -> str | None:
         """Why the row can't be taken any more; None if it can. The reason is noted in `refused`."""
         reason = None
-        if not self._taken.isdisjoint(self._near.of(row).tolist()):
+        if row in self._blocked:
             reason = f"overlaps a chosen track by more than {self._limits.max_overlap:g}"
         elif self._alike is not None:
             reason = self._alike.why_not(row)
@@ -146,13 +161,15 @@ class Apart:
 
     def took(self, row: int) -> None:
         """The row is chosen now."""
-        self._taken.add(row)
+        self._taken.append(row)
+        self._blocked.update(self.blocked_by(row).tolist())
         if self._alike is not None:
             self._alike.took(row)
 
     def blocked_by(self, row: int) -> Int64:
         """The rows that overlap this one too much."""
-        return self._near.of(row)
+        crowd = self._crowds.get(int(self._table.videos[row]))
+        return self._near.of(row) if crowd is None else crowd.of(row)
 
 
 class Lookalikes:
@@ -210,111 +227,3 @@ class _Pairs:
         """All rows that are in a pair with this one."""
         start, end = np.searchsorted(self._from, [row, row + 1])
         return self._to[start:end]
-
-
-def overlapping(table: TrackTable, rows: Int64, max_overlap: float, half_life_s: float) -> Int64:
-    """(P, 2) the pairs of the given rows, of one video each, whose overlap is above `max_overlap`."""
-    found = [np.zeros((0, 2), np.int64)]
-    for boxes in table.boxes_of(rows):
-        if len(boxes.rows) > 1:
-            one, other, overlap = overlaps(boxes, max_overlap, half_life_s)
-            is_too_much = overlap > max_overlap
-            found.append(np.stack([boxes.rows[one[is_too_much]], boxes.rows[other[is_too_much]]], axis=1))
-    return np.concatenate(found)
-
-
-def overlaps(boxes: Boxes, least: float, half_life_s: float) -> tuple[Int64, Int64, Float64]:
-    """Pairs of tracks of one video, as two row numbers and their overlap, all that may exceed `least` among them.
-
-    Two tracks that share ticks: the volume of the intersection of their boxes over that of the union, through all ticks
-    that either has. Two that don't: the IoU of the earlier one's last box and the later one's first, halved for every
-    `half_life_s` of the gap between these.
-    """
-    last = boxes.first + np.diff(boxes.starts) - 1
-    order = np.argsort(boxes.first, kind="stable")
-    reach, may = _reach(least, half_life_s), _Bounds(boxes, last, least)
-    ends = np.searchsorted(boxes.first[order], last[order] + reach, side="right")
-    numbers = np.arange(len(order))
-    counts = np.maximum(ends - numbers - 1, 0)
-    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    for part in _portions(counts * np.maximum(last - boxes.first + 1, 1)[order]):
-        one = np.repeat(numbers[part], counts[part])
-        other = one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(counts[part]) - counts[part], counts[part])
-        one, other = order[one], order[other]
-        may_exceed = may(one, other)
-        one, other = one[may_exceed], other[may_exceed]
-        shares_ticks = boxes.first[other] <= last[one]
-        overlap = np.zeros(len(one))
-        overlap[shares_ticks] = _volumes(boxes, last, one[shares_ticks], other[shares_ticks])
-        apart = ~shares_ticks
-        gap_s = (boxes.first[other] - last[one])[apart] * TICK_S
-        before, after = boxes.xyxy[boxes.starts[one[apart] + 1] - 1], boxes.xyxy[boxes.starts[other[apart]]]
-        intersection = _intersection(before, after)
-        union = _area(before) + _area(after) - intersection
-        iou = np.divide(intersection, union, out=np.zeros(len(union)), where=union > 0)
-        overlap[apart] = iou * 0.5 ** (gap_s / half_life_s)
-        found.append((one, other, overlap))
-    ones, others, values = zip(*found, strict=True)
-    return np.concatenate(ones), np.concatenate(others), np.concatenate(values)
-
-
-class _Bounds:
-    """What can be told of the overlap of two tracks from each as a whole, which is much cheaper than by their boxes."""
-
-    def __init__(self, boxes: Boxes, last: Int64, least: float) -> None:
-        self._first, self._last, self._least = boxes.first, last, least
-        self._volume = np.add.reduceat(_area(boxes.xyxy), boxes.starts[:-1])
-        self._left_top = np.minimum.reduceat(boxes.xyxy[:, :2], boxes.starts[:-1])
-        self._right_bottom = np.maximum.reduceat(boxes.xyxy[:, 2:], boxes.starts[:-1])
-
-    def __call__(self, one: Int64, other: Int64) -> Bool:
-        """(P,) whether the overlap of pairs may be above `least`: they meet somewhere, and neither is much larger."""
-        meets = (self._left_top[one] < self._right_bottom[other]) & (self._left_top[other] < self._right_bottom[one])
-        volume_one, volume_other = self._volume[one], self._volume[other]
-        # The intersection is in the smaller one, the union holds the larger one.
-        is_like = np.minimum(volume_one, volume_other) >= np.maximum(volume_one, volume_other) * (self._least - 1e-9)
-        shares_ticks = self._first[other] <= self._last[one]
-        may: Bool = meets.all(axis=1) & (is_like | ~shares_ticks)
-        return may
-
-
-def _reach(least: float, half_life_s: float) -> int:
-    """Across how many ticks a gap may be so that even equal boxes overlap by more than `least`."""
-    if least >= 1:
-        return 0
-    ticks = np.log2(1 / least) * half_life_s / TICK_S if least > 0 else np.inf
-    return int(min(ticks, 1 << 40)) + 1
-
-
-def _portions(sizes: Int64) -> Iterator[slice]:
-    """Slices of a list of jobs, each of jobs of MAX_EXPANDED in all, or of a single larger one."""
-    start, total = 0, np.cumsum(sizes)
-    while start < len(sizes):
-        before = int(total[start - 1]) if start else 0
-        end = max(start + 1, int(np.searchsorted(total, before + MAX_EXPANDED, side="right")))
-        yield slice(start, end)
-        start = end
-
-
-def _volumes(boxes: Boxes, last: Int64, one: Int64, other: Int64) -> Float64:
-    """Volume overlap of pairs that share ticks; the first of each pair begins first."""
-    begin, end = boxes.first[other], np.minimum(last[one], last[other]) + 1
-    counts = end - begin
-    pair = np.repeat(np.arange(len(one)), counts)
-    within = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
-    in_one = (boxes.starts[one] + begin - boxes.first[one])[pair] + within
-    in_other = boxes.starts[other][pair] + within
-    shared = np.bincount(pair, _intersection(boxes.xyxy[in_one], boxes.xyxy[in_other]), minlength=len(one))
-    volume = np.add.reduceat(_area(boxes.xyxy), boxes.starts[:-1]) if len(boxes.rows) else np.zeros(0)
-    union = volume[one] + volume[other] - shared
-    return np.divide(shared, union, out=np.zeros(len(one)), where=union > 0)
-
-
-def _intersection(a: Float32, b: Float32) -> Float64:
-    size = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0).astype(np.float64)
-    area: Float64 = size[:, 0] * size[:, 1]
-    return area
-
-
-def _area(xyxy: Float32) -> Float64:
-    return _intersection(xyxy, xyxy)
