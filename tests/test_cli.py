@@ -296,6 +296,22 @@ def test_slurm_settings() -> None:
         cli.slurm_settings(small_parser().parse_args(["--slurm_extra", "constraint"]))
 
 
+CPUS = {
+    "neither is given": ([], 4),
+    "a worker": (["--num_workers", "1"], 1),
+    "two workers": (["--num-workers=2"], 2),
+    "sixteen workers, by another name": (["--n_workers", "16"], 16),
+    "CPUs": (["--cpus", "3"], 3),
+    "CPUs before workers": (["--cpus", "3", "--num_workers", "2"], 3),
+    "CPUs after workers": (["--num_workers", "8", "--cpus", "3"], 3),
+}
+
+
+@pytest.mark.parametrize("argv, cpus", CPUS.values(), ids=CPUS)
+def test_a_job_asks_for_a_cpu_for_each_worker(argv: list[str], cpus: int) -> None:
+    assert cli.slurm_settings(small_parser().parse_args(argv))["cpus"] == cpus
+
+
 # ---- progress
 
 

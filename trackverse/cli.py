@@ -27,6 +27,7 @@ Item = TypeVar("Item")
 ALIASES = {"--n_workers": "--num_workers", "--jobs": "--num_workers"}
 WORKDIR_VARIABLE = "TRACKVERSE_DB"
 SECONDS_BETWEEN_LOG_LINES = 60
+CPUS = 4  # of a job whose number of workers is not given: the one it has decodes and detects in threads
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,6 +84,13 @@ def _spell(word: str) -> str:
     return ALIASES.get(name, name) + equals + value
 
 
+class _NumWorkers(argparse.Action):
+    """Notes that the number was given: then a job has as many CPUs."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:  # type: ignore[no-untyped-def]
+        namespace.num_workers = namespace.given_workers = values
+
+
 def stage_parser(docstring: str | None, *, itemwise: bool = True) -> Parser:
     """The parser of a stage script, with the flags that every stage takes. The docstring becomes the description.
 
@@ -92,7 +100,9 @@ def stage_parser(docstring: str | None, *, itemwise: bool = True) -> Parser:
     common = parser.add_argument_group("on every stage")
     common.add_argument("--dry_run", action="store_true", help="say what would be done, write nothing")
     common.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N items of the list")
-    common.add_argument("--num_workers", type=at_least_one, default=1, metavar="N", help="processes side by side")
+    common.add_argument(
+        "--num_workers", action=_NumWorkers, type=at_least_one, default=1, metavar="N", help="processes side by side"
+    )
     if itemwise:
         common.add_argument(
             "--retry_failed",
@@ -131,7 +141,12 @@ def add_slurm(parser: Parser) -> None:
     group.add_argument("--account", metavar="NAME", help="account to charge (default: yours)")
     group.add_argument("--qos", metavar="NAME", help="quality of service (default: the site's)")
     group.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs for each element")
-    group.add_argument("--cpus", type=at_least_one, default=4, metavar="N", help="CPUs for each element")
+    group.add_argument(
+        "--cpus",
+        type=at_least_one,
+        metavar="N",
+        help=f"CPUs for each element (default: as many as --num_workers, {CPUS} where that is not given)",
+    )
     group.add_argument("--mem", default="8G", metavar="SIZE", help="memory for each element")
     group.add_argument(
         "--time", type=at_least_one, default=720, metavar="MINUTES", help="time limit of a run; requeued after it"
@@ -155,7 +170,8 @@ def slurm_settings(args: argparse.Namespace) -> dict[str, Any]:
         if not pair.partition("=")[1]:
             raise SetupError(f"--slurm_extra {pair}: not KEY=VALUE")
     extra = {key: value for key, _, value in (pair.partition("=") for pair in args.slurm_extra)}
-    return {name: getattr(args, name) for name in SLURM_FLAGS if name != "slurm_extra"} | {"extra": extra}
+    settings = {name: getattr(args, name) for name in SLURM_FLAGS if name != "slurm_extra"}
+    return settings | {"cpus": args.cpus or getattr(args, "given_workers", CPUS), "extra": extra}
 
 
 def to_argv(parser: Parser, args: argparse.Namespace, *, without: Sequence[str] = ()) -> list[str]:
