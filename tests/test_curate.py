@@ -233,6 +233,13 @@ def test_numbers(criterion: str, tracks: Tracks, per_group: int, cap: int | None
     assert sum(choice.unfilled[name][0] for name in choice.unfilled) <= len(chosen)
 
 
+@pytest.mark.parametrize("limit", [0.1, 0.2, 0.3, 0.35, 0.7])
+def test_limits_that_are_not_relaxed_are_those_given_to_the_last_bit(limit: float) -> None:
+    """An overlap of exactly the limit is allowed."""
+    given_ones = Limits(max_overlap=limit, min_distance=limit, min_motion=limit)
+    assert given_ones.relaxed(0) == given_ones
+
+
 @each_criterion
 @given(tracks=track_lists(), limits=LIMITS, per_group=st.integers(1, 6), cap=CAPS)
 def test_limits_hold_and_nothing_more_would_have_fitted(

@@ -43,7 +43,9 @@ class Limits:
         def lower(value: float | None) -> float | None:
             return None if value is None or not share else value * share
 
-        overlap = None if self.max_overlap is None or not share else 1 - (1 - self.max_overlap) * share
+        overlap = None
+        if self.max_overlap is not None and share:
+            overlap = self.max_overlap + (1 - self.max_overlap) * (1 - share)  # to the last bit the same for share 1
         return replace(
             self,
             min_motion=lower(self.min_motion),

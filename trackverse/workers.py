@@ -75,6 +75,8 @@ def _answer(
             sender.send((function(*arguments), None, None))
         except Exception as error:  # noqa: BLE001  goes on in the process that waits
             sender.send((None, error, traceback.format_exc()))
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends anyway; told to, it would complain
 
 
 def _end_with_parent() -> None:
