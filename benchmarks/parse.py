@@ -6,8 +6,8 @@
 ahead       as parse_tracks.py does it: frames are decoded in a thread while the detector computes.
 in turn     decode a batch, detect in it, associate, decode the next one.
 
-The second pass over the tracks is part of both, but not with --detic: made-up weights give 1,300 tracks in five seconds,
-over which it takes a seventh of all time.
+The second pass over the tracks is part of both, but not with --detic: made-up weights give 1,300 tracks in five
+seconds, over which it takes a seventh of all time.
 
 Both track the demo's street and commit the tracks to a store. The goal is 90 % of the wall time inside the detector.
 """
