@@ -210,6 +210,9 @@ class _Pieces:
         for track, end in zip(tracks, np.cumsum(num_looks), strict=True):  # no list beside: they may take a gigabyte
             own = slice(end - len(track.looks), end)
             look_sums[own], nums[own] = cutting.looks_of(track)
+        class_sums = np.empty((len(tracks), tracks[0].logits.shape[1]))
+        for number, track in enumerate(tracks):
+            class_sums[number] = _class_sum(track)
         margin = SIDE_SHARE * (xyxy[:, 2] - xyxy[:, 0])
         at_side = (xyxy[:, 0] <= margin) | (xyxy[:, 2] >= frame_width - margin)
         at_side &= bool(np.isfinite(frame_width))
@@ -222,7 +225,7 @@ class _Pieces:
             look_sums,
             nums,
             np.repeat(np.arange(len(tracks)), num_looks),
-            np.stack([_class_sum(track) for track in tracks]),
+            class_sums,
             at_side[first],
             at_side[first + lengths - 1],
             goes_on,
@@ -265,11 +268,12 @@ def _candidates(
     chain_of = np.empty(len(pieces.start_s), np.int64)
     chain_of[[n for chain in chains for n in chain]] = np.repeat(np.arange(len(chains)), [len(c) for c in chains])
     nums = np.bincount(chain_of[pieces.track_of_look], pieces.look_nums, minlength=len(chains)).astype(np.float64)
-    sums = looks.totals(pieces.look_sums, chain_of[pieces.track_of_look], len(chains))
-    means = sums / np.maximum(nums, 1e-12)[:, None]
-    length2 = (means**2).sum(axis=1)
+    # In place, and squared without a copy: looks and class scores may take half a gigabyte each.
+    means = looks.totals(pieces.look_sums, chain_of[pieces.track_of_look], len(chains))
+    means /= np.maximum(nums, 1e-12)[:, None]
+    length2 = np.einsum("nd,nd->n", means, means)
     classes = looks.totals(pieces.class_sums, chain_of, len(chains))
-    classes /= np.maximum(np.linalg.norm(classes, axis=1), 1e-12)[:, None]
+    classes /= np.maximum(np.sqrt(np.einsum("nc,nc->n", classes, classes)), 1e-12)[:, None]
     has_class = classes.sum(axis=1) > 0
 
     found = []
