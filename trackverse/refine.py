@@ -32,6 +32,7 @@ from trackverse.vectors import let_go, unit
 
 # Pairs of tracks are gone through this many at a time, so that memory doesn't grow with their square.
 BLOCK_PAIRS = 1 << 20
+BLOCK_SAMPLES = 1 << 13  # likewise, of boxes that are compared with all others of their frame
 # Only what was seen for this many looks (a second at 16 frames/s) is known again after long: slips of the detector that
 # happen to look alike would make long tracks of a few frames.
 MIN_LONG_LOOKS = 2
@@ -152,11 +153,14 @@ def _is_duplicate(tracks: Sequence[Track], config: RefineConfig) -> Bool:
     rank = np.lexsort((np.array([track.scores.mean() for track in tracks]), lengths)).argsort()
     _, frame_of = np.unique(np.concatenate([track.times_s for track in tracks]), return_inverse=True)
     samples = np.unique((np.cumsum(lengths) - lengths)[:, None] + lengths[:, None] * np.array([1, 2, 3]) // 4)
-    rows, beside = _same_frame(frame_of, samples)
-    longer = rank[track_of[beside]] > rank[track_of[rows]]
-    rows, beside = rows[longer], beside[longer]
-    on = boxes.iou_of_pairs(xyxy[rows], xyxy[beside]) >= config.min_duplicate_iou
-    pairs = np.unique(np.stack([track_of[rows[on]], track_of[beside[on]]], axis=-1), axis=0)
+    found = []
+    for part in np.split(samples, np.arange(BLOCK_SAMPLES, len(samples), BLOCK_SAMPLES)):
+        rows, beside = _same_frame(frame_of, part)
+        longer = rank[track_of[beside]] > rank[track_of[rows]]
+        rows, beside = rows[longer], beside[longer]
+        on = boxes.iou_of_pairs(xyxy[rows], xyxy[beside]) >= config.min_duplicate_iou
+        found.append(np.stack([track_of[rows[on]], track_of[beside[on]]], axis=-1))
+    pairs = np.unique(np.concatenate(found), axis=0)
 
     dropped = np.zeros(len(tracks), bool)
     for shorter, other in pairs[np.argsort(rank[pairs[:, 0]], kind="stable")]:
