@@ -32,7 +32,7 @@ from trackverse.vectors import let_go, unit
 
 # Pairs of tracks are gone through this many at a time, so that memory doesn't grow with their square.
 BLOCK_PAIRS = 1 << 20
-BLOCK_SAMPLES = 1 << 13  # likewise, of boxes that are compared with all others of their frame
+BLOCK_ROWS = 1 << 13  # likewise, of boxes that are compared with all others of their frame
 # Only what was seen for this many looks (a second at 16 frames/s) is known again after long: slips of the detector that
 # happen to look alike would make long tracks of a few frames.
 MIN_LONG_LOOKS = 2
@@ -154,8 +154,7 @@ def _is_duplicate(tracks: Sequence[Track], config: RefineConfig) -> Bool:
     _, frame_of = np.unique(np.concatenate([track.times_s for track in tracks]), return_inverse=True)
     samples = np.unique((np.cumsum(lengths) - lengths)[:, None] + lengths[:, None] * np.array([1, 2, 3]) // 4)
     found = []
-    for part in np.split(samples, np.arange(BLOCK_SAMPLES, len(samples), BLOCK_SAMPLES)):
-        rows, beside = _same_frame(frame_of, part)
+    for rows, beside in _same_frame(frame_of, samples):
         longer = rank[track_of[beside]] > rank[track_of[rows]]
         rows, beside = rows[longer], beside[longer]
         on = boxes.iou_of_pairs(xyxy[rows], xyxy[beside]) >= config.min_duplicate_iou
@@ -171,14 +170,18 @@ def _is_duplicate(tracks: Sequence[Track], config: RefineConfig) -> Bool:
     return dropped
 
 
-def _same_frame(frame_of: Int64, rows: Int64) -> tuple[Int64, Int64]:
-    """All pairs (P,), (P,) of one of the `rows` (K,) and any row of the same frame, itself too; `frame_of` (T,)."""
+def _same_frame(frame_of: Int64, rows: Int64) -> Iterator[tuple[Int64, Int64]]:
+    """All pairs of one of the `rows` (K,) and any row of the same frame, itself too, as (P,), (P,), some thousand of
+    the rows at a time; `frame_of` (T,).
+    """
     by_frame = np.argsort(frame_of, kind="stable")
     first = np.searchsorted(frame_of[by_frame], np.arange(frame_of.max() + 2))
-    num_beside = np.diff(first)[frame_of[rows]]
-    turn = np.arange(num_beside.sum()) - np.repeat(np.cumsum(num_beside) - num_beside, num_beside)
-    repeated = np.repeat(rows, num_beside)
-    return repeated, by_frame[first[frame_of[repeated]] + turn]
+    for start in range(0, len(rows), BLOCK_ROWS):
+        part = rows[start : start + BLOCK_ROWS]
+        num_beside = np.diff(first)[frame_of[part]]
+        turn = np.arange(num_beside.sum()) - np.repeat(np.cumsum(num_beside) - num_beside, num_beside)
+        repeated = np.repeat(part, num_beside)
+        yield repeated, by_frame[first[frame_of[repeated]] + turn]
 
 
 # ---- joining
@@ -347,18 +350,16 @@ def _boxes(
 
 def _may_be_filled(times_s: Float64, xyxy: Float64, new: Bool, config: RefineConfig) -> Bool:
     """(T,): interpolated boxes of a gap that is short, or in which the object is hidden."""
-    seen, gap_of = (
-        np.flatnonzero(~new),
-        np.cumsum(~new, dtype=np.int64),
-    )  # gap n lies between the n-th detection and the one before
+    # gap n lies between the n-th detection and the one before
+    seen, gap_of = np.flatnonzero(~new), np.cumsum(~new, dtype=np.int64)
     gap_s = times_s[seen[np.minimum(gap_of, len(seen) - 1)]] - times_s[seen[gap_of - 1]]
     long = np.flatnonzero(new & (gap_s > config.max_blink_s + ROUNDING_S))
     _, frame_of = np.unique(times_s, return_inverse=True)
-    rows, beside = _same_frame(frame_of, long)
-    rows, beside = rows[~new[beside]], beside[~new[beside]]
-    low, high = np.maximum(xyxy[rows, :2], xyxy[beside, :2]), np.minimum(xyxy[rows, 2:], xyxy[beside, 2:])
     hidden = np.zeros(len(new))
-    np.maximum.at(hidden, rows, boxes.area(np.concatenate([low, high], axis=-1)) / boxes.area(xyxy[rows]))
+    for rows, beside in _same_frame(frame_of, long):
+        rows, beside = rows[~new[beside]], beside[~new[beside]]
+        low, high = np.maximum(xyxy[rows, :2], xyxy[beside, :2]), np.minimum(xyxy[rows, 2:], xyxy[beside, 2:])
+        np.maximum.at(hidden, rows, boxes.area(np.concatenate([low, high], axis=-1)) / boxes.area(xyxy[rows]))
     sums = looks.totals(np.stack([hidden[long], np.ones(len(long))], axis=-1), gap_of[long], len(seen) + 1)
     shares = sums[:, 0] / np.maximum(sums[:, 1], 1)
     may: Bool = new & (gap_s <= config.max_blink_s + ROUNDING_S)
