@@ -274,7 +274,7 @@ def cut_torn_line(path: Path) -> bool:
     if not path.exists():
         return False
     with open_to_change(path, "r+b") as file:
-        end = file.seek(0, os.SEEK_END)
+        size = end = file.seek(0, os.SEEK_END)
         while end:  # from the back, in blocks: the log may be long
             start = max(0, end - 65536)
             file.seek(start)
@@ -283,7 +283,6 @@ def cut_torn_line(path: Path) -> bool:
                 end = start + at + 1
                 break
             end = start
-        size = file.seek(0, os.SEEK_END)
         if end < size:
             file.truncate(end)
     return end < size
