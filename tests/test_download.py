@@ -367,6 +367,7 @@ def test_what_may_pass_is_tried_again_by_the_next_run(
     metafile = write_metafile(layout, {"video": server.url("whole.mp4")})
     assert run(metafile)[0] == 1
     assert failures(layout) == {"video": (reason, True)}
+    assert noted(layout)[0]["message"].count(str(layout.workdir)) == 0, "what came is not there any more"
     assert not layout.video_path("video").exists() and not layout.provenance_path("video").exists()
     server.behaviours.clear()
     assert run(metafile)[0] == 0
@@ -639,6 +640,12 @@ def test_a_redirect_to_a_private_address_is_not_followed(
 def test_only_the_web_is_asked(layout: Layout, run: Run, url: str) -> None:
     run(write_metafile(layout, {"video": url}))
     assert failures(layout) == {"video": ("bad URL", False)}
+    assert repr(url) in noted(layout)[0]["message"]
+
+
+def test_no_url_is_told(layout: Layout, run: Run) -> None:
+    said = run(write_metafile(layout, {}, '{"video_id": "a video of no known site"}'))[1]
+    assert "a video of no known site: the metafile gives no URL" in said
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -858,6 +865,11 @@ def with_audio(format: dict[str, Any], **changes: str) -> dict[str, Any]:
     return format | {"acodec": "mp4a.40.2"} | changes
 
 
+def upscaled(format: dict[str, Any]) -> dict[str, Any]:
+    """As yt-dlp describes YouTube's super resolution."""
+    return format | {"format_id": f"{format['format_id']}-sr", "format_note": "720p, AI-upscaled"}
+
+
 AUDIO = {"format_id": "audio", "vcodec": "none", "acodec": "mp4a.40.2", "ext": "m4a", "url": "https://host/a"}
 
 
@@ -874,6 +886,11 @@ AUDIO = {"format_id": "audio", "vcodec": "none", "acodec": "mp4a.40.2", "ext": "
         pytest.param([with_audio(video_only(h), protocol="m3u8_native") for h in (360, 720, 1080)],
                      "720p30-avc1", id="only HLS"),
         pytest.param([video_only(1080), video_only(2160)], "1080p30-avc1", id="only above 720p: the smallest"),
+        pytest.param([video_only(480), upscaled(video_only(720)), upscaled(video_only(1080))],
+                     "480p30-avc1", id="720p that YouTube made of 480p"),
+        pytest.param([with_audio(video_only(360), format_note="360p"), upscaled(with_audio(video_only(720)))],
+                     "360p30-avc1", id="720p that YouTube made of 360p, progressive"),
+        pytest.param([upscaled(video_only(720))], "720p30-avc1-sr", id="nothing but what YouTube made"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("audio", [False, True])

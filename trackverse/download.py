@@ -49,6 +49,8 @@ FILE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES,
 }
 DURATION_TOLERANCE_S, DURATION_TOLERANCE_FRAC = 1.0, 0.02
 NEVER_WHOLE = ("no video stream", "not a video", "frame too large")  # however often it is fetched
+# Not what YouTube enlarged to 720p from less ("AI-upscaled" in yt-dlp's notes): its details were never filmed.
+REAL = "[format_note!*=?AI-upscaled]"
 FFMPEG_TOLD_TO_END = 255  # its status when it handles a signal itself
 # What a downloaded file may be: playlists (hls, concat, dash) would make ffmpeg open other files.
 FFMPEG_LIMITS = ["-protocol_whitelist", "file", "-format_whitelist", "mov,matroska,mpegts,mpeg,flv,avi,asf,ogg,aac,mp3"]
@@ -106,7 +108,10 @@ def fetch(source: SourceVideo, video_path: Path, provenance_path: Path, config: 
         except VideoError as error:
             _remove(partial_dir)
             kind = PERMANENT if error.reason in NEVER_WHOLE else TRANSIENT
-            raise refusals.failure(f"{error}", error.reason, kind) from error
+            # The file is gone by now: its URL says more, and the next run gets it again.
+            said = str(error).removesuffix(video.GET_AGAIN)
+            said = re.sub(rf"^{re.escape(str(partial_dir))}/[^/:]+: ", "", said)
+            raise refusals.failure(f"{url}: {said}", error.reason, kind) from error
         except ItemError as error:
             # Only after a broken connection is what came worth keeping.
             if error.reason not in (refusals.BROKEN_CONNECTION, refusals.SERVER_ERROR):
@@ -185,7 +190,8 @@ def _check_url(source: SourceVideo) -> str:
     except ValueError:
         is_web = False
     if not source.url or not is_web:
-        raise refusals.failure(f"{(source.url or 'no URL')[:200]!r} is not an http(s) URL", "bad URL", PERMANENT)
+        told = f"{source.url[:200]!r} is not an http(s) URL" if source.url else "the metafile gives no URL"
+        raise refusals.failure(told, "bad URL", PERMANENT)
     return source.url
 
 
@@ -213,7 +219,7 @@ def options(config: DownloadConfig) -> dict[str, Any]:
         "quiet": True,
         "noprogress": True,
         "color": "no_color",
-        "format": "bv*+ba/b" if config.audio else "bv/b",
+        "format": f"bv*{REAL}+ba/b{REAL}/bv*+ba/b" if config.audio else f"bv{REAL}/b{REAL}/bv/b",
         # `res` is the smaller side. `fps` before `vcodec` keeps the frame rate; plain `res` would prefer AV1.
         "format_sort": [f"res:{config.resolution}", "fps", "vcodec:h264"],
         "merge_output_format": "mp4",

@@ -5,6 +5,7 @@ Everybody else speaks seconds on the video's own clock: its first shown frame is
 A frame belongs to the stretch [start, end) that it begins in.
 """
 
+from trackverse.video.container import GET_AGAIN
 from trackverse.video.cutting import cut_clip, cut_clips
 from trackverse.video.reading import (
     CloseLook,
@@ -19,6 +20,7 @@ from trackverse.video.source import VideoInfo
 from trackverse.video.writing import VideoWriter
 
 __all__ = [
+    "GET_AGAIN",
     "CloseLook",
     "Glance",
     "VideoInfo",

@@ -23,6 +23,7 @@ MAX_PIXELS = 8192 * 4320  # 8K; a decoder holds up to 17 frames of H.264, here 1
 MAX_ALLOCATION = 256 << 20
 # Containers of video. Playlists, picture sequences and text are left out: they make libav open other files and hosts.
 CONTAINERS = "mov,matroska,avi,flv,mpegts,mpeg,asf,ogg,ivf,h264,hevc,m4v"
+GET_AGAIN = "; remove it and get it again"  # how messages about a damaged file end
 StreamT = TypeVar("StreamT", bound=Stream)
 
 
@@ -95,7 +96,7 @@ def _check_file(path: Path) -> None:
     except OSError as error:
         raise VideoError(f"{path}: {error.strerror}", reason="unreadable file", retry=True) from error
     if size == 0:
-        raise VideoError(f"{path}: empty file; remove it and get it again", reason="empty file")
+        raise VideoError(f"{path}: empty file{GET_AGAIN}", reason="empty file")
 
 
 def _open_error(path: Path, error: av.FFmpegError) -> VideoError:
@@ -107,5 +108,5 @@ def _open_error(path: Path, error: av.FFmpegError) -> VideoError:
     with open(path, "rb") as file:
         head = file.read(8)
     if head[4:] == b"ftyp" or head[:4] == b"\x1aE\xdf\xa3":  # what MP4 and Matroska begin with
-        return VideoError(f"{path}: cut off or damaged; remove it and get it again", reason="truncated video")
+        return VideoError(f"{path}: cut off or damaged{GET_AGAIN}", reason="truncated video")
     return VideoError(f"{path}: not a video file ({error.strerror})", reason="not a video")

@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from trackverse.errors import VideoError
-from trackverse.video.container import demux, open_container
+from trackverse.video.container import GET_AGAIN, demux, open_container
 
 MAX_FRAMES = 24 * 3600 * 60  # a day at 60 a second: what is remembered of each frame must fit into memory
 # Clips are written in whole milliseconds: a frame that begins this little before a bound is the frame at that bound.
@@ -222,7 +222,7 @@ class OpenVideo:
         is_short = declared_s is not None and until_s < declared_s - MAX_MISSING_S
         if self._end_is_torn or is_short:
             of_declared = "" if declared_s is None else f" of {declared_s:.1f}"
-            message = f"{self.path}: ends after {until_s:.1f}{of_declared} s; remove it and get it again"
+            message = f"{self.path}: ends after {until_s:.1f}{of_declared} s{GET_AGAIN}"
             raise VideoError(message, reason="truncated video")
 
     def packets_from(self, start_s: float) -> Iterator[Packet[VideoStream]]:
