@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from trackverse import cli, stage
+from trackverse import cli, curation_flags, stage
 from trackverse.errors import RecordError, SetupError, StopWorkError, TrackverseError
 from trackverse.worklist import Tally
 
@@ -114,10 +114,10 @@ def test_folders_as_a_user_types_them(text: str, path: Path) -> None:
 
 BAD_VALUES = {
     "an empty path": (["--output-file", ""], "is a shell variable unset?"),
-    "no worker": (["--num-workers", "0"], "0 is not 1 or more"),
-    "half a worker": (["--num-workers", "1.5"], "invalid at_least_one value: '1.5'"),
-    "a share over 1": (["--track-thresh", "1.5"], "1.5 is not between 0 and 1"),
-    "a share that is no number": (["--track-thresh", "nan"], "nan is not between 0 and 1"),
+    "no worker": (["--num-workers", "0"], "'0' is not a whole number from 1 on"),
+    "half a worker": (["--num-workers", "1.5"], "'1.5' is not a whole number from 1 on"),
+    "a share over 1": (["--track-thresh", "1.5"], "'1.5' is not a number from 0 to 1"),
+    "a share that is no number": (["--track-thresh", "nan"], "'nan' is not a number from 0 to 1"),
 }
 
 
@@ -131,6 +131,9 @@ def test_a_value_out_of_bounds_is_refused(argv: list[str], said: str, capsys: py
 
 NUMBERS: dict[str, tuple[Any, list[str], list[str]]] = {
     "positive": (cli.positive, ["0.1", "30"], ["0", "-1", "inf", "nan", "x"]),
+    "at_least_zero": (cli.at_least_zero, ["0", "7"], ["-1", "1.5", "x", ""]),
+    "finite": (cli.finite, ["-2.5", "0"], ["inf", "nan", "x"]),
+    "temperature": (curation_flags.temperature, ["0", "0.5", "inf"], ["-1", "nan", "x"]),
     "not_negative": (cli.not_negative, ["0", "2.5"], ["-0.1", "inf", "nan", ""]),
     "fraction": (cli.fraction, ["0", "1", "0.5"], ["-0.1", "1.01", "nan"]),
     "at_least_one": (cli.at_least_one, ["1", "99"], ["0", "-3", "x"]),
@@ -143,7 +146,7 @@ def test_bounds(kind: Any, good: list[str], bad: list[str]) -> None:
     for text in good:
         assert str(kind(text)) in (text, f"{text}.0")
     for text in bad:
-        with pytest.raises((argparse.ArgumentTypeError, ValueError)):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not"):
             kind(text)
 
 
@@ -215,7 +218,10 @@ def test_a_bug_keeps_its_traceback() -> None:
 SETUP_ERRORS = {
     "an unknown flag": ("download_videos.py --metafile {file} --no-such-flag", "--no_such_flag"),
     "a flag that is missing": ("download_videos.py", "--metafile"),
-    "a value out of bounds": ("download_videos.py --metafile {file} --num-workers 0", "0 is not 1 or more"),
+    "a value out of bounds": (
+        "download_videos.py --metafile {file} --num-workers 0",
+        "'0' is not a whole number from 1 on",
+    ),
     "no work folder": ("download_videos.py --metafile {file}", "give --workdir DIR, or export TRACKVERSE_DB=DIR"),
     "no such metafile": ("download_videos.py --workdir {dir} --metafile {dir}/none", "none: no such metafile"),
     "a chunk that is not there": (

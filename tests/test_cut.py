@@ -677,6 +677,8 @@ def test_a_killed_run_leaves_nothing_that_counts(workdir: Path, tmp_path: Path) 
 def test_wrong_usage_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not a plain file name" in cut(tmp_path, tmp_path / "none.jsonl", "--vocab", "../lvis", status=2)
     assert "no such metafile" in cut(tmp_path, tmp_path / "none.jsonl", status=2)
+    lengths = ("--min_scene_len", "10", "--max_scene_len", "5")
+    assert "10 is more than --max_scene_len 5" in cut(tmp_path, tmp_path / "none.jsonl", *lengths, status=2)
     assert "no such file" in cut(tmp_path, tmp_path / "none.jsonl", "--cartoon_model", "none.pth", status=2)
     monkeypatch.delenv("TRACKVERSE_DB", raising=False)
     done = subprocess.run(

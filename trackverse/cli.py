@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import math
 import multiprocessing
 import multiprocessing.util
 import os
@@ -24,6 +26,7 @@ from trackverse.layout import check_name
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
+Number = TypeVar("Number", int, float)
 ALIASES = {"--n_workers": "--num_workers", "--jobs": "--num_workers"}
 WORKDIR_VARIABLE = "TRACKVERSE_DB"
 SECONDS_BETWEEN_LOG_LINES = 60
@@ -208,10 +211,12 @@ def file_name(text: str) -> str:
 
 def at_least_one(text: str) -> int:
     """A whole number from 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
+    return _number(int, text, lambda number: number >= 1, "a whole number from 1 on")
+
+
+def at_least_zero(text: str) -> int:
+    """A whole number from 0."""
+    return _number(int, text, lambda number: number >= 0, "a whole number from 0 on")
 
 
 def number_or_auto(text: str) -> int | None:
@@ -221,26 +226,30 @@ def number_or_auto(text: str) -> int | None:
 
 def fraction(text: str) -> float:
     """A number from 0 to 1."""
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return number
+    return _number(float, text, lambda number: 0 <= number <= 1, "a number from 0 to 1")
 
 
 def positive(text: str) -> float:
     """A finite number above 0."""
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
+    return _number(float, text, lambda number: 0 < number < math.inf, "a number above 0")
 
 
 def not_negative(text: str) -> float:
     """A finite number from 0."""
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not 0 or above")
-    return number
+    return _number(float, text, lambda number: 0 <= number < math.inf, "a number from 0 on")
+
+
+def finite(text: str) -> float:
+    """A finite number."""
+    return _number(float, text, math.isfinite, "a finite number")
+
+
+def _number(kind: Callable[[str], Number], text: str, is_good: Callable[[Number], bool], what: str) -> Number:
+    with contextlib.suppress(ValueError):
+        number = kind(text)
+        if is_good(number):
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
 
 
 def set_up_logging(verbose: bool) -> None:

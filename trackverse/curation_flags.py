@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import unicodedata
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -42,11 +42,11 @@ def add(parser: cli.Parser) -> None:
     group("--num_samples_per_class", type=cli.at_least_one, default=500, metavar="N", help="for the two by class")
     group("--temperature", type=temperature, default=0.0, metavar="T", help="class_balanced: 0 best first, inf any")
     swaps = "min_redundancy, diverse: batches of candidates that are measured to better the first choice"
-    group("--max_swaps", type=int, default=2000, metavar="N", help=swaps)
+    group("--max_swaps", type=cli.at_least_zero, default=2000, metavar="N", help=swaps)
     group("--batch_size", type=cli.at_least_one, default=20, metavar="N", help="candidates of a batch")
     text = "of a class (diverse: in all) with more tracks, so many by chance are compared"
     group("--pool", type=cli.at_least_one, default=SpreadConfig.pool, metavar="N", help=text)
-    group("--seed", type=int, default=0, metavar="N", help="of everything random")
+    group("--seed", type=cli.at_least_zero, default=0, metavar="N", help="of everything random")
     group = parser.add_argument_group("limits, for every criterion").add_argument
     group("--min_length", type=cli.not_negative, metavar="S", help="seconds from first to last frame")
     group("--min_area", type=cli.fraction, metavar="X", help="mean box as a share of the frame")
@@ -71,10 +71,7 @@ def add(parser: cli.Parser) -> None:
 
 def temperature(text: str) -> float:
     """A number from 0 to infinity, both included."""
-    number = float(text)
-    if not number >= 0:
-        raise ArgumentTypeError(f"{text} is not 0 or above, or inf")
-    return number
+    return np.inf if text == "inf" else cli.not_negative(text)
 
 
 def check(args: Namespace) -> None:

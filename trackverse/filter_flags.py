@@ -43,7 +43,7 @@ def add(parser: cli.Parser) -> None:
     help_text = "longest segment to keep"
     add("--max_scene_len", type=cli.not_negative, default=DEFAULTS.max_scene_len_s, metavar="SECONDS", help=help_text)
     help_text = "largest logit of a segment that is no cartoon"
-    add("--max_cartoon", type=float, default=DEFAULTS.max_cartoon, metavar="LOGIT", help=help_text)
+    add("--max_cartoon", type=cli.finite, default=DEFAULTS.max_cartoon, metavar="LOGIT", help=help_text)
     help_text = "least aesthetic score, or technical quality, of 10"
     add("--min_aesthetics", type=cli.not_negative, default=DEFAULTS.min_aesthetics, metavar="SCORE", help=help_text)
     help_text = f"auto: the published ResNet-18 if {CARTOON_WEIGHTS} is here; built_in: flat drawings; or its file"
@@ -76,7 +76,9 @@ def settings(args: Namespace) -> dict[str, Any]:
 
 
 def check(args: Namespace) -> None:
-    """Say what will judge. Raises SetupError if it can't."""
+    """Say what will judge. Raises SetupError if it can't, or if no length would do."""
+    if args.min_scene_len > args.max_scene_len:
+        raise SetupError(f"--min_scene_len {args.min_scene_len:g} is more than --max_scene_len {args.max_scene_len:g}")
     found = settings(args)
     for name in SCORERS:
         log.info("%s: %s", name, f"{found[name]} by {found[f'{name}_model']}" if found[name] != "off" else "off")

@@ -120,7 +120,7 @@ def make_parser() -> cli.Parser:
     add("--shares", type=cli.not_negative, nargs=3, default=[0.8, 0.1, 0.1], metavar="X",
         help="of the tracks, for train, val and test")  # fmt: skip
     add("--min_share", type=cli.fraction, default=0.5, metavar="X", help="twins that make two videos near-duplicates")
-    add("--seed", type=int, default=0, metavar="N", help="of who goes where")
+    add("--seed", type=cli.at_least_zero, default=0, metavar="N", help="of who goes where")
     add("--num_workers", type=cli.at_least_one, default=1, metavar="N", help="processes that read new track files")
     add("--index_file", type=cli.folder, metavar="FILE", help="where the index is kept (default: in --tracks_dir)")
     add("--dry_run", action="store_true", help="say what would be done, write nothing")
