@@ -136,6 +136,7 @@ def tell(by_class: dict[str, dict[str, int]], num_chosen: int, num_tracks: int) 
 
 
 def check(args: Namespace) -> None:
+    subset.check_path(args.output_file)
     TracksLayout(args.tracks_dir).some_meta_paths()
     curation_flags.check(args)
 

@@ -876,10 +876,25 @@ def test_more_than_there_are(tracks_dir: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text())["unfilled"] == {"all": [number, 100000]}
 
 
+def test_a_subset_of_nothing_is_a_gzip_file_that_can_be_chosen_from(tracks_dir: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl.gzip"
+    ended = curate_db(tracks_dir, empty, *RANDOM, "--min_length", "1e9")
+    assert ended.returncode == 0 and "fewer than asked for: all 0 of 10" in ended.stderr
+    assert subprocess.run(["gzip", "-dc"], input=empty.read_bytes(), capture_output=True, check=True).stdout == b""
+    ended = curate_db(tracks_dir, tmp_path / "other.jsonl.gzip", *RANDOM, "--exclude_videos", str(empty))
+    assert ended.returncode == 0 and "10 of" in ended.stderr
+
+
+def test_a_folder_is_no_subset(tracks_dir: Path, tmp_path: Path) -> None:
+    ended = curate_db(tracks_dir, tmp_path, *RANDOM)
+    assert ended.returncode == 2 and ended.stderr.startswith(f"error: {tmp_path}: a folder; a subset is a file in it")
+
+
 WRONG_USAGE = {
     "random without a number": (("--criterion", "random"), "--criterion random needs --num_samples N"),
     "no such criterion": (("--criterion", "best"), "invalid choice: 'best'"),
-    "none at all": (("--criterion", "random", "--num_samples", "0"), "0 is not 1 or more"),
+    "none at all": (("--criterion", "random", "--num_samples", "0"), "'0' is not a whole number from 1 on"),
+    "a seed below 0": ((*RANDOM, "--seed", "-4"), "'-4' is not a whole number from 0 on"),
 }
 
 

@@ -104,7 +104,7 @@ def test_every_stage_runs_as_a_job_with_the_settings_of_the_site(
     for script in STAGES:
         assert contents(tmp_path / script) == contents(after[script]), logs_of[script].read_text()
         status = run(script, tmp_path / script, "--status")
-        assert (status.returncode, status.stdout.splitlines()[-1]) == (0, "1 parts: 1 done"), status.stderr
+        assert (status.returncode, status.stdout.splitlines()[-1]) == (0, "1 part: 1 done"), status.stderr
     shutil.rmtree(tmp_path / "cut_videos" / "mined_segments")  # as if killed before it wrote them
     said = run("cut_videos", tmp_path / "cut_videos", "--status").stdout.splitlines()
-    assert said[-2] == "1 parts: 1 done" and said[-1].startswith("not yet written: ")
+    assert said[-2] == "1 part: 1 done" and said[-1].startswith("not yet written: ")

@@ -61,7 +61,9 @@ def table(
         f"{label:<{width}}  {state:<13} {done:>8} {todo:>8} {failed:>8}  {about}".rstrip()
         for label, state, done, todo, failed, about in rows
     ]
-    lines.append(f"{len(parts)} parts: {', '.join(f'{n} {state}' for state, n in states.most_common())}")
+    lines.append(
+        f"{len(parts)} part{'s' * (len(parts) != 1)}: {', '.join(f'{n} {state}' for state, n in states.most_common())}"
+    )
     if unknown := (listed or {}).keys() - noted.values():
         lines.append(f"also in the queue, but not noted on what: {describe(unknown, listed or {})}")
     return lines, bool(states[FAILED])

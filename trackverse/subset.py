@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +22,12 @@ from trackverse.store import place_lines, read_columns
 from trackverse.types import Int64
 
 
+def check_path(path: Path) -> None:
+    """Raises SetupError if no subset can be there."""
+    if path.is_dir():
+        raise SetupError(f"{path}: a folder; a subset is a file in it, NAME.jsonl.gzip")
+
+
 def write(path: Path, sidecar: dict[str, Any], index: Index, meta_paths: Sequence[Path], index_rows: Int64) -> None:
     """Write the records of rows of the index, in their order, and the sidecar beside them.
 
@@ -28,6 +36,10 @@ def write(path: Path, sidecar: dict[str, Any], index: Index, meta_paths: Sequenc
     sidecar_path = sidecar_beside(path)
     with files.atomic_write(path) as file:
         file.writelines(_members(index, meta_paths, index_rows))
+        if not len(index_rows):
+            file.write(gzip.compress(b"", mtime=0))  # gzip takes a file without any member for a torn one
+        file.flush()
+        os.fsync(file.fileno())  # now: once the old sidecar is gone, the old subset is not to wait for a slow disk
         # Without a sidecar a subset does not count as made: a kill between the two replacements loses nothing.
         sidecar_path.unlink(missing_ok=True)
     with files.atomic_write(sidecar_path) as file:
