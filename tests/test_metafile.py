@@ -6,7 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -450,6 +450,75 @@ def test_a_chunk_parses_its_own_lines_and_all_chunks_have_all(tmp_path: Path, nu
     assert found == [(f"video-{n:05}", 1 + n % 2) for n in range(8)]
     assert sorted(str(error).split(":")[1] for error in errors) == ["15", "4", "9"]  # each told once, by its chunk
     assert max(map(len, chunks)) - min(map(len, chunks)) <= 2  # bad lines take up places
+
+
+SPAN = ["00:00:01.000", "00:00:02.000"]
+LINES = {
+    "a video": lambda v: jsonl.dump({"video_id": v, "clip": [{"clip_id": f"{v}.1", "span": SPAN}]}),
+    "many clips": lambda v: jsonl.dump(
+        {"video_id": v, "clip": [{"clip_id": f"{v}.{n}", "span": SPAN} for n in "1234"]}
+    ),
+    "mined": lambda v: jsonl.dump({"clip_id": f"{v}.7", "duration": [3, 4]}),
+    "an id": lambda v: v,
+    "a bad line of a video": lambda v: f'{{"video_id": "{v}", "clip": 5}}',
+    "nobody's bad line": lambda v: "{torn",
+    "an empty line": lambda v: "",
+}
+
+
+@given(
+    kinds=st.lists(st.tuples(st.sampled_from(list(LINES)), st.sampled_from(["video-00001", "video-00002", "x"]))),
+    num_chunks=st.integers(2, 9),
+    newline=st.sampled_from(["\n", "\r\n"]),
+    is_ended=st.booleans(),
+)
+def test_stretches_of_a_large_file_are_the_whole_file(
+    tmp_path_factory: pytest.TempPathFactory,
+    kinds: list[tuple[str, str]],
+    num_chunks: int,
+    newline: str,
+    is_ended: bool,
+) -> None:
+    """However the borders fall: each video in one stretch, each bad line told once with its number, videos in order."""
+    path = tmp_path_factory.mktemp("stretches") / "large.jsonl"
+    path.write_bytes(newline.join([*(LINES[kind](video_id) for kind, video_id in kinds), *[""] * is_ended]).encode())
+    whole, told = read(path)
+    errors: list[RecordError] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metafile, "MIN_STRETCH_BYTES", 0)
+        stretches = [
+            list(metafile.read_metafiles([path], errors.append, chunk_id=k, num_chunks=num_chunks))
+            for k in range(num_chunks)
+        ]
+    assert sorted(str(error) for error in errors) == sorted(told)
+    videos = list(chain.from_iterable(stretches))
+    if not any(kind == "a bad line of a video" for kind, _ in kinds):  # it may part a video, as it does in any chunks
+        assert videos == whole
+    assert [clip for video in videos for clip in video.clips or ()] == [c for video in whole for c in video.clips or ()]
+
+
+def test_large_files_are_read_once_by_all_chunks_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [f"video-{n:05}" for n in range(1000)]
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for path, part in zip(paths, (ids[:300], ids[300:]), strict=True):
+        path.write_text("\n".join(part))
+    num_read = 0
+
+    def counted(path: Path, start: int, real: Any = jsonl.read_lines_from) -> Iterator[tuple[int, bytes]]:
+        nonlocal num_read
+        for found in real(path, start):
+            num_read += 1
+            yield found
+
+    monkeypatch.setattr(jsonl, "read_lines_from", counted)
+    monkeypatch.setattr(metafile, "MIN_STRETCH_BYTES", 100)
+    chunks = [listed(paths, chunk_id=k, num_chunks=8) for k in range(8)]
+    assert sorted(chain.from_iterable(chunks)) == ids
+    assert max(map(len, chunks)) - min(map(len, chunks)) <= 3 * len(paths)  # a line more or less at either end
+    assert num_read <= len(ids) + 2 * len(paths) * len(chunks)  # the two lines on either side of each border
+    (tmp_path / "b.txt").write_bytes(gzip.compress("\n".join(ids[300:]).encode()))
+    chunks = [listed(paths, chunk_id=k, num_chunks=8) for k in range(8)]
+    assert sorted(chain.from_iterable(chunks)) == ids, "where one is packed, every eighth"
 
 
 def test_limit_counts_the_videos_of_a_chunk(tmp_path: Path) -> None:

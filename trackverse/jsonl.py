@@ -58,6 +58,25 @@ def read_lines(path: Path, *, max_compressed_bytes: int | None = None) -> Iterat
         raise RecordError(f"{path}: torn gzip after line {number} ({error})", reason="torn gzip") from error
 
 
+def read_lines_from(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
+    """(place of its first byte, line) of each line of a plain text file that begins at byte `start` or later.
+
+    As `read_lines`, which see; of what lies before, one line at most is read.
+    """
+    with open_regular(path) as file:
+        if start:
+            file.seek(start - 1)
+            while (part := file.readline(MAX_LINE_BYTES)) and not part.endswith(b"\n"):
+                pass
+        place = file.tell()
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            if len(line) > MAX_LINE_BYTES:
+                raise _too_long(f"{path}: line from byte {place} on")
+            if line.strip():
+                yield place, line.rstrip(b"\r\n")
+            place += len(line)
+
+
 def _too_long(what: str) -> RecordError:
     return RecordError(f"{what} over {MAX_LINE_BYTES >> 20} MB; the rest is not read", reason="line too long")
 
@@ -216,7 +235,7 @@ _STRICT = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=un
 _LENIENT = json.JSONDecoder(parse_int=str)
 
 
-def parse(line: bytes | str, where: str) -> Any:
+def parse(line: bytes | str, where: object) -> Any:
     """The value of a JSON text. NaN, Infinity and a key that is there twice are refused.
 
     Raises RecordError (reason "bad JSON") naming `where`.

@@ -13,7 +13,8 @@ import hashlib
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
@@ -22,11 +23,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from trackverse import jsonl
 from trackverse.errors import RecordError, SetupError
+from trackverse.files import open_regular
 from trackverse.layout import MINED_DIR, check_name
 from trackverse.types import Clip, SourceVideo
 
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 YOUTUBE_HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "youtu.be")
+
+MIN_STRETCH_BYTES = 1 << 20  # of a chunk; of less, all chunks may read all
 
 # HD-VILA's lines begin with their id, which can be had without parsing them.
 LEADING_ID = re.compile(rb'\{\s*"video_id"\s*:\s*"([A-Za-z0-9_-]{11})"')
@@ -47,16 +51,105 @@ def read_metafile(path: Path, on_bad_line: OnBadLine) -> Iterator[SourceVideo]:
 def read_metafiles(
     paths: Iterable[Path], on_bad_line: OnBadLine, *, chunk_id: int = 0, num_chunks: int = 1, limit: int | None = None
 ) -> Iterator[SourceVideo]:
-    """The videos of several metafiles, as of one: every `num_chunks`-th from `chunk_id`, at most `limit`.
+    """The videos of several metafiles, as of one: of `num_chunks` equal chunks that of `chunk_id`, at most `limit`.
 
-    Lines of other chunks are only looked into for the id where that is enough to tell videos apart: of HD-VILA's
-    3.3 million lines, of up to a hundred clips each, a chunk parses its own. A line that turns out to be bad takes up
-    a place in its chunk.
+    Large plain files of lines are cut into stretches of bytes: a chunk reads its own, and all chunks together read the
+    files once. Of other files, a chunk is every `num_chunks`-th video, and lines of other chunks are only looked into
+    for the id where that is enough to tell videos apart; a line that turns out to be bad takes up a place in its chunk.
+    In either case, a bad line is told by one chunk.
     """
-    entries = chain.from_iterable(_read_entries(path, on_bad_line) for path in paths)
+    paths = list(paths)
+    if num_chunks > 1 and _are_large(paths, num_chunks * MIN_STRETCH_BYTES):
+        stretches = (_stretch(path, on_bad_line, chunk_id, num_chunks) for path in paths)
+        return islice(_joined(_parsed(chain.from_iterable(stretches), on_bad_line)), limit)
+    # Whose a line without an id is, cannot be told: it is the first chunk's.
+    tell = on_bad_line if chunk_id == 0 else lambda error: None
+    entries = chain.from_iterable(_read_entries(path, tell) for path in paths)
     groups = (group for _, group in groupby(entries, key=lambda entry: entry[0]))
     chosen = chain.from_iterable(islice(groups, chunk_id, None, num_chunks))
     return islice(_joined(_parsed(chosen, on_bad_line)), limit)
+
+
+def _are_large(paths: Sequence[Path], least_bytes: int) -> bool:
+    """Whether the files are plain ones of lines, and of so many bytes together."""
+    if not all(path.is_file() for path in paths) or sum(path.stat().st_size for path in paths) < least_bytes:
+        return False
+    heads = []
+    for path in paths:
+        with open_regular(path) as file:
+            heads.append(file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip())
+    return not any(head.startswith((b"[", b"\x1f\x8b")) or b"\0" in head for head in heads)
+
+
+def _stretch(path: Path, on_bad_line: OnBadLine, chunk_id: int, num_chunks: int) -> Iterator[Entry]:
+    """The entries of one of `num_chunks` stretches of a plain file of lines.
+
+    Neighbouring lines of one video are not parted: the first video that begins behind the end of a stretch, all its
+    lines, still belongs to it, and not to the next one.
+    """
+    size = path.stat().st_size
+    start, end = (size * number // num_chunks for number in (chunk_id, chunk_id + 1))
+    theirs = None if start else ""  # the video that belongs to the stretch before; no id is empty
+    last = None  # the video that begins behind the end
+    line_number = _LineNumbers(path)
+    lines = jsonl.read_lines_from(path, start)
+    while True:
+        try:
+            place, line = next(lines)
+        except StopIteration:
+            return
+        except RecordError as error:
+            on_bad_line(error)
+            return
+        try:
+            entry = _entry(line, _Place(line_number, place))
+        except RecordError as error:
+            if place < end:
+                on_bad_line(error)
+            continue
+        video_id, _ = entry
+        if last is None and place >= end:
+            last = video_id
+        if last not in (None, video_id):
+            return
+        if theirs is None:
+            theirs = video_id
+        if video_id != theirs:
+            theirs = ""
+            yield entry
+
+
+class _LineNumbers:
+    """Which line of a file begins at a byte. Only for a message is so much of the file read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._place, self._number = 0, 1
+
+    def at(self, place: int) -> int:
+        """The number from 1 of the line that begins there; quick for places that rise from call to call."""
+        if place < self._place:
+            self._place, self._number = 0, 1
+        with open_regular(self.path) as file:
+            file.seek(self._place)
+            while self._place < place:
+                block = file.read(min(1 << 20, place - self._place))
+                if not block:
+                    break
+                self._place += len(block)
+                self._number += block.count(b"\n")
+        return self._number
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a line is, as text: file and line number."""
+
+    lines: _LineNumbers
+    place: int
+
+    def __str__(self) -> str:
+        return f"{self.lines.path}:{self.lines.at(self.place)}"
 
 
 def _parsed(entries: Iterable[Entry], on_bad_line: OnBadLine) -> Iterator[SourceVideo]:
@@ -149,12 +242,7 @@ class _LineEntries(Iterator[Entry]):
 
     def __next__(self) -> Entry:
         number, line = next(self._lines)
-        where = f"{self._path}:{number}"
-        line = line.removeprefix(codecs.BOM_UTF8).strip()
-        if found := LEADING_ID.match(line):
-            return found[1].decode(), partial(_parse_line, line, where)
-        video = _parse_line(line, where)
-        return video.video_id, lambda: video
+        return _entry(line, f"{self._path}:{number}")
 
 
 class _ArrayEntries(Iterator[Entry]):
@@ -170,12 +258,21 @@ class _ArrayEntries(Iterator[Entry]):
         return video.video_id, lambda: video
 
 
-def _parse_line(line: bytes, where: str) -> SourceVideo:
+def _entry(line: bytes, where: object) -> Entry:
+    """The entry of a line. Raises RecordError at once if its id can't be told without parsing the rest."""
+    line = line.removeprefix(codecs.BOM_UTF8).strip()
+    if found := LEADING_ID.match(line):
+        return found[1].decode(), partial(_parse_line, line, where)
+    video = _parse_line(line, where)
+    return video.video_id, lambda: video
+
+
+def _parse_line(line: bytes, where: object) -> SourceVideo:
     """Each line by itself: a torn first line must not turn all others into something else."""
     return _parse_entry(jsonl.parse(line, where), where) if line.startswith(b"{") else parse_text(line, where)
 
 
-def _parse_entry(entry: Any, where: str) -> SourceVideo:
+def _parse_entry(entry: Any, where: object) -> SourceVideo:
     try:
         if "duration" in entry and "video_id" not in entry:
             clip_id = _text(entry["clip_id"])
@@ -208,7 +305,7 @@ def _clip(video_id: str, clip_id: str, span: Any) -> Clip:
     return Clip(video_id, check_name(clip_id if clip_id.endswith(".mp4") else f"{clip_id}.mp4"), start_s, end_s)
 
 
-def parse_text(line: bytes, where: str) -> SourceVideo:
+def parse_text(line: bytes, where: object) -> SourceVideo:
     """A line of a plain list: a YouTube id or an http(s) URL (a YouTube one, or any: then the id is made from it)."""
     text = line.decode(errors="replace")
     if YOUTUBE_ID.fullmatch(text):

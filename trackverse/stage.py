@@ -160,10 +160,13 @@ def videos(args: Namespace, metafiles: Sequence[Path], rank: int, tally: Tally) 
     """This worker's videos of the metafiles: of this command's chunk, up to `--limit`. Bad lines are counted once."""
 
     def on_bad_line(error: RecordError) -> None:
-        if rank == 0:
-            tally.failed[error.reason] += 1
-            log.warning("%s", error)
+        tally.failed[error.reason] += 1
+        log.warning("%s", error)
 
     chunk_id, num_chunks = _chunk(args)
-    listed = metafile.read_metafiles(metafiles, on_bad_line, chunk_id=chunk_id, num_chunks=num_chunks, limit=args.limit)
+    if args.limit is None:  # each worker reads a chunk of the chunk
+        chunk_id, num_chunks = chunk_id + rank * num_chunks, num_chunks * args.num_workers
+        return metafile.read_metafiles(metafiles, on_bad_line, chunk_id=chunk_id, num_chunks=num_chunks)
+    tell = on_bad_line if rank == 0 else lambda error: None
+    listed = metafile.read_metafiles(metafiles, tell, chunk_id=chunk_id, num_chunks=num_chunks, limit=args.limit)
     return _of_worker(listed, args, rank)
