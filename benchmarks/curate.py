@@ -33,78 +33,14 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, zip_longest
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from made_store import DIM, TRACKS_A_VIDEO, take_off_heads, write_index, write_points, write_store
 
-TRACKS_A_VIDEO = 500
-NUM_CLASSES = 1000
-NUM_FRAMES = 170
 PER_CLASS = 50
-DIM = 2048
-
-
-def write_store(folder: Path, num_tracks: int) -> None:
-    """Track files of the project's layout, each record a gzip member; the frames repeat from video to video."""
-    from trackverse.member_heads import record_member
-
-    rng = np.random.default_rng(0)
-    times = np.round(np.arange(NUM_FRAMES) / 16, 4).tolist()
-    bodies = []
-    for _ in range(TRACKS_A_VIDEO):
-        boxes = np.cumsum(rng.normal(size=(NUM_FRAMES, 4)), axis=0) + np.array([300, 200, 200, 250])
-        scores, classes = rng.uniform(0.3, 1, (2, NUM_FRAMES))
-        bodies.append(
-            {
-                "track_ts": [times[0], times[-1]],
-                "frame_ts": times,
-                "frame_bboxes": np.round(np.maximum(boxes, 1), 2).tolist(),
-                "frame_obj": np.round(scores, 4).tolist(),
-                "frame_lbl": rng.integers(0, 3, NUM_FRAMES).tolist(),
-                "frame_desc": [("person", "dog", "car")[n] for n in rng.integers(0, 3, NUM_FRAMES)],
-                "frame_cls": np.round(classes, 4).tolist(),
-                "frame_wcls": np.round(scores * classes, 4).tolist(),
-            }
-        )
-    labels = np.minimum(rng.zipf(1.3, num_tracks) - 1, NUM_CLASSES - 1)
-    for first in range(0, num_tracks, TRACKS_A_VIDEO):
-        video_id = f"{first // TRACKS_A_VIDEO:04x}video"
-        path = folder / video_id[:2] / f"{video_id}-meta.jsonl.gzip"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file:
-            for number, body in enumerate(bodies[: num_tracks - first]):
-                label = int(labels[first + number])
-                means = np.sort(rng.uniform(size=10))[::-1].round(4).tolist()
-                record = {
-                    "yid": video_id,
-                    "track_id": number,
-                    "clip_id": f"{video_id}.0.mp4",
-                    "video_size": [720, 1280],
-                }
-                record |= body | {
-                    "top10_lbl": [label, *range(9)],
-                    "top10_desc": [f"class {label}"] * 10,
-                    "top10_cls": [means, [0.1] * 10],
-                    "top10_wcls": [means, [0.1] * 10],
-                    "mp4_filename": f"{video_id[:2]}/{video_id}-{number}.mp4",
-                    "schema": "trackverse/1",
-                }
-                file.write(record_member(json.dumps(record, separators=(",", ":")).encode()))
-
-
-def take_off_heads(folder: Path) -> None:
-    """The same members without what parse_tracks.py puts in front of them for the index; and no index."""
-    from trackverse.member_heads import FIELD_AT, FRAME
-
-    for path in folder.glob("*/*-meta.jsonl.gzip"):
-        data, at, bare = path.read_bytes(), 0, []
-        while at < len(data):
-            _, _, _, length, _, size = FRAME.unpack_from(data, at)
-            bare += [b"\x1f\x8b\x08\0\0\0\0\0\0\xff", data[at + FIELD_AT + length : at + size]]
-            at += size
-        path.write_bytes(b"".join(bare))
-    (folder / "index.parquet").unlink()
 
 
 def published_select(folder: Path) -> int:
@@ -124,7 +60,9 @@ def published_select(folder: Path) -> int:
 
 def published_write(folder: Path, output: Path) -> Callable[[], None]:
     names = (
-        (path.name.partition("-meta")[0], n) for path in sorted(folder.glob("*/*-meta.jsonl.gzip")) for n in range(500)
+        (path.name.partition("-meta")[0], n)
+        for path in sorted(folder.glob("*/*-meta.jsonl.gzip"))
+        for n in range(TRACKS_A_VIDEO)
     )
     chosen = set(islice(names, 0, None, 10))
 
@@ -198,69 +136,6 @@ def ours_write(folder: Path, output: Path) -> Callable[[], None]:
     return lambda: subset.write(output, {}, index, meta_paths, np.arange(0, len(index), 10))
 
 
-def write_index(folder: Path, num_rows: int, dim: int = 0) -> None:
-    """An index of generated rows beside hollow track files, as large and as old as it says, and embeddings."""
-    import pyarrow as pa
-
-    from trackverse import index as index_module
-    from trackverse.index import SCHEMA, FileEntry, _Writer, stamp_of
-    from trackverse.layout import TracksLayout
-
-    rng = np.random.default_rng(0)
-    layout = TracksLayout(folder)
-    with open(layout.index_path, "wb") as file, _Writer(file) as writer:
-        writer.labels = {n: f"class {n}" for n in range(NUM_CLASSES)}
-        for number in range(num_rows // TRACKS_A_VIDEO):
-            video_id = f"{number:06x}video"
-            path = layout.meta_path(video_id)
-            path.parent.mkdir(exist_ok=True)
-            path.touch()
-            os.truncate(path, TRACKS_A_VIDEO * 4000)  # a hole, which takes no room
-            columns, boxes, starts = made_rows(rng, TRACKS_A_VIDEO)
-            packed = pa.Array.from_buffers(
-                pa.binary(), TRACKS_A_VIDEO, [None, pa.py_buffer(starts.astype(np.int32)), pa.py_buffer(boxes)]
-            )
-            rows = pa.table([*(pa.array(column) for column in columns.values()), packed], schema=SCHEMA)
-            name = index_module._name(path)
-            writer.keep(FileEntry(name, stamp_of(path), [[video_id, TRACKS_A_VIDEO]], number, True, {}, []), rows)
-            if dim:
-                looks = rng.normal(size=(TRACKS_A_VIDEO, dim)).astype(np.float32)
-                looks /= np.linalg.norm(looks, axis=1, keepdims=True)
-                np.save(layout.embeddings_path(video_id), looks.astype(np.float16))
-
-
-def made_rows(rng: np.random.Generator, number: int) -> tuple[dict[str, np.ndarray], bytes, np.ndarray]:
-    """The index's columns of a video of so many tracks, some 15 at a time, and their boxes, which drift."""
-    from trackverse.columns import DTYPES
-    from trackverse.ticks import TICK_S
-
-    columns = {name: np.zeros(number, dtype) for name, dtype in DTYPES.items()}
-    num_ticks = np.minimum(6 + rng.geometric(0.15, number), 60)
-    first = rng.integers(0, number, number)
-    columns["track_id"] = np.arange(number)
-    columns["line"] = np.arange(number) + 1
-    columns["label_id"] = np.minimum(rng.zipf(1.3, number) - 1, NUM_CLASSES - 1)
-    columns["score"] = rng.uniform(size=number).round(4)
-    columns["class_score"] = columns["score"].astype(np.float32)
-    columns["start_s"] = (first - rng.uniform(0.1, 0.9, number)) * TICK_S
-    columns["end_s"] = columns["start_s"] + num_ticks * TICK_S
-    columns["num_frames"] = (num_ticks * 8).astype(np.int32)
-    columns["box_motion"] = rng.gamma(1.0, 0.2, number).astype(np.float32)
-    columns["first_tick"] = first.astype(np.int32)
-    columns["offset"] = np.arange(number) * 4000 + rng.integers(0, 999, number)
-    columns["num_bytes"] = rng.integers(3000, 5000, number).astype(np.int32)
-    columns["crc"] = rng.integers(0, 1 << 32, number).astype(np.uint32)
-    starts = np.concatenate([[0], np.cumsum(num_ticks)])
-    size = np.exp(rng.normal(5, 0.5, (number, 2)))
-    columns["area"] = (size.prod(axis=1) / (720 * 1280)).astype(np.float32)
-    centre = rng.uniform((0, 0), (1280, 720), (number, 2))
-    track = np.repeat(np.arange(number), num_ticks)
-    way = (np.arange(starts[-1]) - starts[track])[:, None] * rng.normal(0, 8, (number, 2))[track]
-    corners = np.concatenate([(centre - size / 2)[track] + way, (centre + size / 2)[track] + way], axis=1)
-    boxes = np.rint(np.clip(corners, 0, [1280, 720, 1280, 720])).astype("<u2").tobytes()
-    return {name: columns[name].astype(dtype) for name, dtype in DTYPES.items()}, boxes, starts * 8
-
-
 def is_identical(folder: Path, subset: Path) -> bool:
     """Whether a subset's lines are every tenth of the store's."""
 
@@ -280,18 +155,6 @@ def distances(points: np.ndarray) -> tuple[float, float]:
     np.fill_diagonal(apart, np.inf)
     nearest = np.sqrt(np.maximum(apart.min(axis=1), 0))
     return float(nearest.min()), float(nearest.mean())
-
-
-def make_points(number: int) -> np.ndarray:
-    """Features as of a network: bunches of lookalikes whose spread differs."""
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(200, DIM)).astype(np.float32) * 0.15
-    owner = rng.integers(0, 200, number)
-    points = centres[owner]
-    points += (
-        rng.normal(size=(number, DIM)).astype(np.float32) * rng.uniform(0.1, 0.3, (200, 1)).astype(np.float32)[owner]
-    )
-    return points
 
 
 def published_swaps(points: np.ndarray, number: int, at_its_best: bool) -> np.ndarray:
@@ -374,10 +237,6 @@ def swaps(path: Path, num_points: int, number: int, at_its_best: bool) -> np.nda
     return published_swaps(points, number, at_its_best)
 
 
-def write_points(path: Path, number: int) -> None:
-    make_points(number).astype(np.float16).tofile(path)
-
-
 def spread_of(path: Path, num_points: int, rows: np.ndarray) -> tuple[float, float]:
     return distances(np.memmap(path, np.float16, "r", shape=(num_points, DIM))[np.sort(rows)].astype(np.float32))
 
@@ -385,15 +244,20 @@ def spread_of(path: Path, num_points: int, rows: np.ndarray) -> tuple[float, flo
 def measured(function: Callable[..., Any], *args: Any, prepare: bool = False) -> tuple[float, float, Any]:
     """CPU seconds and peak MB of a call in a process of its own, and what it gave. `prepare`: of what it returns."""
     context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    process = context.Process(target=_measure, args=(queue, function, args, prepare))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(sender, function, args, prepare))
     process.start()
-    result = queue.get()
+    sender.close()  # so that the process's is the only one, and its death ends what can be received
+    try:
+        result: tuple[float, float, Any] = receiver.recv()
+    except EOFError:
+        process.join()
+        sys.exit(f"{function.__name__}: its process ended with status {process.exitcode}")
     process.join()
     return result
 
 
-def _measure(queue: Any, function: Callable[..., Any], args: tuple[Any, ...], prepare: bool) -> None:
+def _measure(sender: Connection, function: Callable[..., Any], args: tuple[Any, ...], prepare: bool) -> None:
     import trackverse.selection  # noqa: F401  what is loaded once is not what is measured
 
     if prepare:
@@ -405,7 +269,7 @@ def _measure(queue: Any, function: Callable[..., Any], args: tuple[Any, ...], pr
     assert not children.ru_utime, "all is done in this process"
     # ru_maxrss would count what the process was before it became this program.
     peak = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
-    queue.put((seconds, int(peak.split()[1]) * 1024 / 1e6, found))
+    sender.send((seconds, int(peak.split()[1]) * 1024 / 1e6, found))
 
 
 def line(what: str, found: tuple[float, float, Any], base: float | None = None) -> None:
