@@ -36,7 +36,7 @@ class Cluster:
 
     def ask(self, *command: str) -> str:
         return subprocess.run(
-            command, env=self.env, stdout=subprocess.PIPE, text=True, timeout=20, check=True
+            command, env=self.env, stdout=subprocess.PIPE, text=True, timeout=300, check=True
         ).stdout.strip()
 
     def jobs(self, *, over: bool = False) -> dict[str, str]:
@@ -67,7 +67,7 @@ class Cluster:
         tasks = [row for row in rows if row[2].isdigit()]  # not those of the batch script, which waits for srun
         return [int(row[0]) for row in sorted(tasks, key=lambda row: row[3] == "-")]
 
-    def wait_until_empty(self, timeout_s: float = 180) -> None:
+    def wait_until_empty(self, timeout_s: float = 600) -> None:
         wait_for(lambda: not self.jobs(), lambda: f"jobs end, but: {self.jobs()}", timeout_s)
 
     def cancel_all(self) -> None:
@@ -101,11 +101,11 @@ class Cluster:
     def start(self) -> None:
         """Start what doesn't run of the cluster."""
         command = [SCRIPTS_DIR / "start-slurm"]
-        started = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=120)
+        started = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=300)
         assert started.returncode == 0, started.stderr
 
 
-def wait_for(condition: Callable[[], object], what: Callable[[], str], timeout_s: float = 60) -> None:
+def wait_for(condition: Callable[[], object], what: Callable[[], str], timeout_s: float = 300) -> None:
     """Poll until the condition holds; fail saying what it is that didn't happen."""
     end = time.monotonic() + timeout_s
     while not condition():
@@ -139,7 +139,7 @@ def running_cluster(proctrack: str = "auto") -> Iterator[Cluster]:
         yield cluster
     finally:
         stop = [SCRIPTS_DIR / "stop-slurm", "--purge"]
-        subprocess.run(stop, env=cluster.env, capture_output=True, timeout=60, check=True)
+        subprocess.run(stop, env=cluster.env, capture_output=True, timeout=300, check=True)
 
 
 @pytest.fixture(scope="session")

@@ -568,7 +568,7 @@ def tracks_dir(pristine: Path, tmp_path: Path) -> Path:
 
 def curate_db(tracks_dir: Path, output_file: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, REPO_DIR / "curate_db.py", "--tracks_dir", tracks_dir, "--output_file", output_file]
-    ended = subprocess.run([*command, *argv], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([*command, *argv], capture_output=True, text=True, timeout=300)
     assert "Traceback" not in ended.stderr
     return ended
 

@@ -35,7 +35,7 @@ class Child:
 
     def answer(self) -> str:
         """What it prints until it ends by itself."""
-        out, _ = self.process.communicate(timeout=20)
+        out, _ = self.process.communicate(timeout=300)
         assert self.process.returncode == 0
         return out
 

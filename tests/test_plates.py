@@ -190,7 +190,7 @@ def write_street(path: Path) -> Path:
 
 def run(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(REPO_DIR / "gdpr_blur_faces.py"), *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 def first_image(path: Path) -> np.ndarray:

@@ -95,7 +95,7 @@ def cluster(slurm_cluster: Cluster) -> Iterator[Cluster]:
 def run_stage(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     """The stage as a user runs it, from its folder, with relative paths."""
     command = [sys.executable, "tiny_stage.py", "--output_dir", "out", *argv]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 def submit_stage(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -139,7 +139,7 @@ def test_what_is_queued_is_not_submitted_again(folder: Path, cluster: Cluster) -
         subprocess.Popen([*command, "--metafile", "a.jsonl", "b.jsonl"], cwd=folder, stdout=-1, stderr=-1, text=True)
         for _ in range(2)
     ]
-    answers = sorted((*process.communicate(timeout=60), process.returncode)[::-1] for process in both)
+    answers = sorted((*process.communicate(timeout=300), process.returncode)[::-1] for process in both)
     assert [status for status, *_ in answers] == [0, 2], "two at once: one of them submits"
     held = set(cluster.jobs())
     (job_id,) = {job.partition("_")[0] for job in held}
@@ -201,7 +201,7 @@ def test_a_single_part_is_a_plain_job_whose_settings_reach_slurm(folder: Path, c
     done = run_stage(folder, "--slurm", *settings, "--metafile", "a.jsonl", "--slurm_extra", "hold=")
     assert done.returncode == 0, done.stderr
     (job_id,) = cluster.jobs()
-    shown = subprocess.check_output(["scontrol", "show", "job", job_id], text=True, timeout=20)
+    shown = subprocess.check_output(["scontrol", "show", "job", job_id], text=True, timeout=300)
     for wanted in ("TimeLimit=00:07:00", "CPUs/Task=2", "mem=150M", "Partition=high", "Comment=mine", "Requeue=1"):
         assert wanted in shown
     assert "JobName=trackverse-tiny_stage-" in shown
@@ -382,7 +382,7 @@ def test_only_wrong_setups_and_bugs_fail_a_job(line: str, status: int, printed: 
         f"import os, sys, sibling\nassert sys.argv == [{str(script)!r}, '--a', 'b c'], sys.argv\n{line}\n"
     )
     code = f"from trackverse.slurm_job import StageJob; print('returned', StageJob({str(script)!r}, ('--a', 'b c'))())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPO_DIR, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO_DIR, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout.strip()) == (status, printed), done.stderr
 
 
@@ -436,7 +436,7 @@ def test_children_survive_the_warning_and_end_when_they_are_told(tmp_path: Path)
     os.killpg(parent.pid, signal.SIGUSR2)
     wait_for((tmp_path / "handled").exists, lambda: "the parent handles the signal")
     (tmp_path / "signalled").touch()
-    printed, _ = parent.communicate(timeout=60)
+    printed, _ = parent.communicate(timeout=300)
     assert printed.splitlines() == ["alive True True True ended by -15 -15", "returned 0"]
 
 

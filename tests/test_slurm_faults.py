@@ -84,7 +84,7 @@ def parse_tracks(
         env=(env or dict(os.environ)) | {"TRACKVERSE_DB": str(street.workdir)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 

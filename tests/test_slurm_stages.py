@@ -44,7 +44,7 @@ def command(script: str) -> list[str]:
 def run(script: str, workdir: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"TRACKVERSE_DB": str(workdir), "no_proxy": "*"}
     words = [*command(script), *STAGES[script], *flags]
-    return subprocess.run(words, cwd=workdir, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(words, cwd=workdir, env=env, capture_output=True, text=True, timeout=300)
 
 
 def contents(workdir: Path) -> dict[str, bytes | dict[str, object]]:

@@ -148,7 +148,7 @@ def test_when_the_process_that_waits_is_killed_its_workers_end_and_give_back_wha
     claims = [tmp_path / f"{number}.lock" for number in range(2)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (REPO_DIR, Path(__file__).parent)))}
     waiting = subprocess.Popen([sys.executable, code, tmp_path], env=environment)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not all(path.is_symlink() for path in claims) and time.monotonic() < end:
         time.sleep(0.01)
     pids = [int(str(path.readlink()).split(":")[1]) for path in claims]

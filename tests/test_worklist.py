@@ -382,7 +382,7 @@ def go(worker: subprocess.Popen[str]) -> None:
 
 def counts(worker: subprocess.Popen[str]) -> tuple[int, int, int]:
     """(done, elsewhere, failed) of a worker, once it is through."""
-    out, _ = worker.communicate(timeout=30)
+    out, _ = worker.communicate(timeout=300)
     done, elsewhere, failed = map(int, out.split())
     return done, elsewhere, failed
 

@@ -227,7 +227,7 @@ def _play(request: dict[str, Any], connection: socket.socket) -> int:
         sys.stderr.flush()
 
 
-def wait_until(is_so: Callable[[], bool], timeout_s: float = 30) -> None:
+def wait_until(is_so: Callable[[], bool], timeout_s: float = 300) -> None:
     """Look every few milliseconds. Raises TimeoutError."""
     end = time.monotonic() + timeout_s
     while not is_so():
