@@ -299,6 +299,10 @@ def test_what_is_gone_is_asked_for_again_only_on_request(
     asked = server.requests.total()
     code, said = run(metafile)
     assert code == 1 and f"1 failed before (1 {reason})" in said
+    assert (
+        f"--retry_failed {reason[:-1]}: there is none, but {reason}, permanent"
+        in run(metafile, "--retry_failed", reason[:-1])[1]
+    )
     assert server.requests.total() == asked
     assert run(metafile, "--retry_failed", reason)[0] == 0
     assert layout.video_path("video").exists()

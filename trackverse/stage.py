@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 from trackverse import cli, layout, metafile, slurm, slurm_queue, slurm_status, workers
 from trackverse.errors import RecordError, SetupError, WorkerDiedError
 from trackverse.types import SourceVideo
-from trackverse.worklist import Tally
+from trackverse.worklist import Tally, load_failures
 
 package_log = logging.getLogger("trackverse")
 log = package_log.getChild("stage")
@@ -73,6 +73,7 @@ def start(
             }
             print(slurm.submit(script, elements, output_dir(args), settings, dry_run=args.dry_run))
             return 0
+        _check_retry(args, output_dir)
         tally = _run_workers(work, args) if spread else work(args, 0)
         if finish and not args.dry_run:
             finish(args)
@@ -128,6 +129,18 @@ def _show_status(
     lines, any_failed = slurm_status.table(parts, noted, listed, stage_dir)
     print("\n".join(lines))
     return 1 if any_failed else 0
+
+
+def _check_retry(args: Namespace, output_dir: Callable[[Namespace], Path]) -> None:
+    """Say what there is if no failure is of the class or reason that is to be tried again: it may be misspelt."""
+    wanted = getattr(args, "retry_failed", None)
+    if wanted not in (None, "all"):
+        failures = load_failures(layout.failed_path(output_dir(args))).values()
+        there = {failure.reason for failure in failures} | {failure.kind for failure in failures if failure.kind}
+        if wanted not in there:
+            log.warning(
+                "--retry_failed %s: there is none, but %s", wanted, ", ".join(sorted(there)) or "no failure at all"
+            )
 
 
 def _run_workers(work: Work, args: Namespace) -> Tally:
