@@ -36,7 +36,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trackverse import cli, curate, curation_flags, files, selection, stage, subset
+from trackverse import cli, curation_flags, files, selection, stage, subset, track_table
 from trackverse.embeddings import StoredEmbeddings
 from trackverse.index import Index, is_current, open_index, ready_index
 from trackverse.layout import TracksLayout, lock_path, stats_beside
@@ -94,7 +94,7 @@ def choose_and_write(args: Namespace, index: Index, meta_paths: Sequence[Path]) 
     if args.criterion and subset.is_made(args.output_file, made_with, overwrite=args.overwrite):
         return Tally(already=1)
     layout = TracksLayout(args.tracks_dir)
-    table = curate.make_table(index, dropped=tally.dropped, is_forgotten=layout.is_forgotten)
+    table = track_table.make_table(index, dropped=tally.dropped, is_forgotten=layout.is_forgotten)
     plan = curation_flags.plan(args, table)
     told = {f"all of {args.tracks_dir.name}": stats_of(table, motion=plan.motion)} if args.stats else {}
     rows = np.zeros(0, np.int64)

@@ -79,7 +79,7 @@ def published_write(folder: Path, output: Path) -> Callable[[], None]:
 
 
 def ours_select(folder: Path, name: str = "class_balanced") -> int:
-    from trackverse import curate, selection
+    from trackverse import selection, track_table
     from trackverse.embeddings import StoredEmbeddings
     from trackverse.index import ready_index
     from trackverse.layout import TracksLayout
@@ -89,7 +89,7 @@ def ours_select(folder: Path, name: str = "class_balanced") -> int:
     with ready_index(
         layout.index_path, meta_paths, num_workers=1, keep=True, rebuild=False, watch=lambda items, _: iter(items)
     ) as index:
-        table = curate.make_table(index, dropped=Counter())
+        table = track_table.make_table(index, dropped=Counter())
         choice = selection.choose(
             table,
             plan_of(name),

@@ -25,10 +25,11 @@ from made_tracks import LABELS, SETTINGS, VIDEO_HW, clip, fill_store, make_track
 from trackverse import constraints, curate, jsonl, overlaps, spread
 from trackverse.columns import DTYPES
 from trackverse.constraints import Limits
-from trackverse.curate import Quota, SpreadConfig, TrackTable
+from trackverse.curate import Quota, SpreadConfig
 from trackverse.layout import TracksLayout
 from trackverse.selection import Plan, choose
 from trackverse.store import TrackStore
+from trackverse.track_table import TrackTable
 from trackverse.vectors import unit
 
 REPO_DIR = Path(__file__).resolve().parent.parent

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from made_tracks import LABELS, SETTINGS, VIDEO_HW, clip, fill_store, make_track
 
-from trackverse import curate, index, subset, ticks
+from trackverse import index, subset, ticks, track_table
 from trackverse.errors import RecordError, SetupError
 from trackverse.index import Index, ready_index
 from trackverse.layout import TracksLayout, motion_beside
@@ -217,7 +217,7 @@ def test_a_video_in_two_files_counts_once(layout: TracksLayout) -> None:
     shutil.copy(layout.meta_path("video3"), copy)
     found, _ = read(layout)
     dropped = Counter[str]()
-    table = curate.make_table(found, dropped=dropped)
+    table = track_table.make_table(found, dropped=dropped)
     assert (len(found), len(table), dropped) == (25, 21, Counter({"track listed twice": 4}))
     numbers = [(table.video_ids[video], track) for video, track in zip(table.videos, table["track_id"], strict=True)]
     assert numbers == sorted(set(numbers))
@@ -230,7 +230,7 @@ def test_boxes_are_those_of_the_records_at_the_ticks(layout: TracksLayout) -> No
     store.commit(
         clip("long", 0), [make_track(n, num_frames=20 + 9 * n, start_s=0.3 * n) for n in range(5)], VIDEO_HW, LABELS
     )
-    table = curate.make_table(read(layout)[0], dropped=Counter())
+    table = track_table.make_table(read(layout)[0], dropped=Counter())
     rows = np.flatnonzero(table.videos == table.video_ids.index("long"))
     (boxes,) = table.boxes_of(rows)
     for number, record in enumerate(read_records(layout.meta_path("long"))):

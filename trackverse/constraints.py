@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trackverse.curate import GATHER_BYTES, Embeddings, TrackTable
+from trackverse.curate import GATHER_BYTES, Embeddings
 from trackverse.overlaps import Overlaps
+from trackverse.track_table import TrackTable
 from trackverse.types import Bool, Float32, Int64, UInt8
 
 MAX_PAIRS = 1 << 18  # of tracks near in time that are compared before any is chosen, for each video

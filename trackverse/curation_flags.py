@@ -14,10 +14,11 @@ import numpy as np
 
 from trackverse import __version__, cli, subset
 from trackverse.constraints import Limits
-from trackverse.curate import SpreadConfig, TrackTable
+from trackverse.curate import SpreadConfig
 from trackverse.errors import SetupError
 from trackverse.index import Index
 from trackverse.selection import Plan
+from trackverse.track_table import TrackTable
 
 SWAPPING = ("max_swaps", "batch_size", "pool")
 USED_BY: dict[str, tuple[str, ...]] = {

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from trackverse.curate import TrackTable, runs
 from trackverse.errors import RecordError, SetupError
 from trackverse.index import Index
 from trackverse.layout import embeddings_beside
 from trackverse.store import load_embeddings
+from trackverse.track_table import TrackTable, runs
 from trackverse.types import Float16, Int64
 
 log = logging.getLogger(__name__)

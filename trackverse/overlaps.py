@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trackverse.curate import Boxes
 from trackverse.ticks import TICK_S
+from trackverse.track_table import Boxes
 from trackverse.types import Bool, Float32, Float64, Int64
 
 MAX_EXPANDED = 1 << 21  # boxes of pairs that are compared at once: a hundred MB

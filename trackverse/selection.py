@@ -12,7 +12,8 @@ import numpy as np
 
 from trackverse import constraints, curate, letters
 from trackverse.constraints import LOOSER, Apart, Limits
-from trackverse.curate import Embeddings, Quota, SpreadConfig, TrackTable
+from trackverse.curate import Embeddings, Quota, SpreadConfig
+from trackverse.track_table import TrackTable
 from trackverse.types import Int64, UInt8
 
 RELAXABLE = ("min_motion", "max_overlap", "min_distance", "min_length", "min_area")

@@ -27,13 +27,13 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from trackverse import __version__, cli, curate, files
-from trackverse.curate import TrackTable
+from trackverse import __version__, cli, files, track_table
 from trackverse.errors import SetupError
 from trackverse.index import ready_index
 from trackverse.layout import SPLIT_NAME as TOLD_NAME
 from trackverse.layout import SPLIT_PARTS as NAMES
 from trackverse.layout import TracksLayout, lock_path
+from trackverse.track_table import TrackTable
 from trackverse.types import Int64
 
 log = logging.getLogger("trackverse.split")
@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rebuild=False,
             watch=lambda items, total: cli.progress(items, what="track files", total=total),
         ) as index:
-            table = curate.make_table(index, dropped=Counter(), is_forgotten=layout.is_forgotten)
+            table = track_table.make_table(index, dropped=Counter(), is_forgotten=layout.is_forgotten)
             groups = near_duplicates(table, args.min_share)
             sizes = np.bincount(table.videos, minlength=len(table.video_ids))
             splits = assign(groups, sizes, args.shares, np.random.default_rng(args.seed))

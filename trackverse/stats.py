@@ -10,8 +10,8 @@ from string import Template
 import numpy as np
 
 from trackverse import charts
-from trackverse.curate import TrackTable
 from trackverse.layout import ASSETS_DIR
+from trackverse.track_table import TrackTable
 from trackverse.types import Float64, Int64
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
