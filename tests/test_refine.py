@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trackverse import both_ways, boxes, cutting, looks, motion
+from trackverse import both_ways, boxes, cutting, motion
 from trackverse.filters import FilterConfig, why_drop
-from trackverse.refine import BLOCK_PAIRS, RefineConfig, _Pieces, refine
+from trackverse.refine import BLOCK_PAIRS, RefineConfig, _look_model, refine
 from trackverse.smoothing import smooth_tracks
 from trackverse.tracking import on_disk
 from trackverse.types import LOOK_FRAMES, Track
@@ -229,14 +229,18 @@ def encounter(look: np.ndarray | None = None, back_look: np.ndarray | None = Non
     return [followed(before, other[1]), other[0], after]
 
 
+def doubts(tracks: Sequence[Track]) -> list[list[int]]:
+    return [both_ways.doubts(labels) for labels in both_ways.backward(tracks, 0.6)]
+
+
 def test_where_one_hides_another_both_are_found_again() -> None:
     assert sorted(spans(again(encounter()))) == [([1], 0, 159), ([2], 0, 159)]
 
 
 def test_only_what_both_directions_of_time_agree_upon_is_not_doubted() -> None:
     alone = [seen(range(100), x=walk, y=600.0), seen(range(100), x=back, y=640.0)]
-    assert both_ways.doubts([*alone, *encounter()], 0.6) == [[], [], [72], [], []]
-    assert both_ways.doubts([], 0.6) == []
+    assert doubts([*alone, *encounter()]) == [[], [], [72], [], []]
+    assert doubts([]) == []
 
 
 def test_a_single_box_of_another_object_is_not_doubted() -> None:
@@ -244,33 +248,60 @@ def test_a_single_box_of_another_object_is_not_doubted() -> None:
     track = seen(range(100), x=walk)
     track.xyxy[50] += 500
     other = seen([*range(45, 50), *range(51, 56)], x=float(walk(CLIP_S[50])) + 500, owner=2)
-    assert both_ways.doubts([track, other], 0.6) == [[], []]
+    assert doubts([track, other]) == [[], []]
 
 
 def test_doubtful_boxes_go_with_the_track_around_them() -> None:
     """After a gap, only a confident one is taken by the backward pass."""
     track = seen([*range(30), *range(32, 100)], x=walk)
     track.scores[20:40] = 0.3
-    assert both_ways.doubts([track, seen(range(100), y=600.0)], 0.6) == [[], []]
+    assert doubts([track, seen(range(100), y=600.0)]) == [[], []]
 
 
 def test_what_is_doubted_stays_one_where_little_speaks_against_it() -> None:
     """The online pass made one track of it: that counts, but not for more than a step aside."""
-    first, second, third = seen(range(40)), seen(range(60, 100), x=155.0), seen(range(60, 100), x=200.0)
+    first, second, third = seen(range(40)), seen(range(60, 100), x=160.0), seen(range(60, 100), x=200.0)
     assert len(again([first, second])) == 2
     assert len(again([followed(first, second)])) == 1
     assert len(again([followed(first, third)])) == 2
 
 
+def test_what_the_backward_pass_makes_one_track_of_counts_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The online pass lost it for a while, and it is half as large again afterwards."""
+    tracks = [seen(range(40)), seen(range(54, 100), size=(59, 118))]
+    assert len(again(tracks)) == 1
+    monkeypatch.setattr(both_ways, "backward", lambda tracks, _: [np.full(len(track), -1) for track in tracks])
+    assert len(again(tracks)) == 2
+
+
+def test_a_track_of_two_frames_is_as_fast_as_the_one_that_it_was_joined_to() -> None:
+    """Someone in a hurry is seen for a moment only between two pillars: alone, that has no speed."""
+    parts = [
+        seen(frames, x=lambda t: 100 + 120 * t, noise=1.0, seed=n)
+        for n, frames in enumerate((range(32), range(34, 36), range(60, 100)))
+    ]
+    assert len(again(parts)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fps", "num_missed", "num_new"),
+    [(16.0, 3, 3), (16.0, 4, 0), (2.0, 2, 2), (2.0, 3, 0)],
+    ids=["0.3 s", "longer", "rare frames: two", "three"],
+)
+def test_what_a_detector_misses_now_and_then_is_filled_in(fps: float, num_missed: int, num_new: int) -> None:
+    clip_s = np.arange(40) / fps
+    track = seen([*range(20), *range(20 + num_missed, 40)], clip_s=clip_s)
+    (found,) = refine([track], replace(CONFIG, max_fill_gap_s=2.5), frame_times_s=clip_s)
+    assert found.interpolated.sum() == num_new
+
+
 @pytest.mark.parametrize("looks_alike", [True, False])
 def test_a_doubted_track_is_whole_if_its_looks_before_and_after_agree(looks_alike: bool) -> None:
     tracks = [*encounter(RED, RED if looks_alike else GREEN), *OTHERS]
-    frame_width, whole = np.inf, np.zeros(len(tracks), bool)
-    pieces = _Pieces.of(tracks, frame_width, whole)
-    model = looks.fit(pieces.look_sums, pieces.look_nums, pieces.track_of_look, pieces.start_s, pieces.end_s)
-    parts, goes_on = cutting.cut(tracks, model, sure_score=0.6, min_cut_evidence=1e9, min_join_evidence=2.0)
+    limits = {"min_cut_evidence": 1e9, "min_join_evidence": 2.0}
+    parts, links = cutting.cut(tracks, _look_model(tracks), sure_score=0.6, **limits)
     assert len(parts) == len(tracks) + (not looks_alike)
-    assert goes_on.tolist() == ([False] if looks_alike else [True, False]) + [False] * (len(tracks) - 1)
+    assert links.goes_on.tolist() == ([False] if looks_alike else [True, False]) + [False] * (len(tracks) - 1)
 
 
 # ---- gaps

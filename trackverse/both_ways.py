@@ -25,19 +25,20 @@ MIN_RUN = 2
 ROUNDING_S = 1e-6
 
 
-def doubts(tracks: Sequence[Track], sure_score: float) -> list[list[int]]:
-    """For each track the rows, rising, before which it may have gone over to another object. `sure_score`: from this
-    score on, a detection is confident.
+def backward(tracks: Sequence[Track], sure_score: float) -> list[Int64]:
+    """For each track, the numbers (T,) of the backward tracks that its detections are in; -1 for none. `sure_score`:
+    from this score on, a detection is confident.
     """
     if not tracks:
         return []
-    labels = _backward(tracks, sure_score)
     ends = np.cumsum([len(track) for track in tracks])
-    return [_breaks(own) for own in np.split(labels, ends[:-1])]
+    return np.split(_backward(tracks, sure_score), ends[:-1])
 
 
-def _breaks(labels: Int64) -> list[int]:
-    """The rows at which a track's backward `labels` (T,) change; those of no track (-1) go with the one before."""
+def doubts(labels: Int64) -> list[int]:
+    """The rows, rising, before which a track may have gone over to another object: its backward `labels` (T,) change
+    there. Those of no track (-1) go with the one before.
+    """
     known = np.flatnonzero(labels >= 0)
     if not len(known):
         return []

@@ -7,6 +7,7 @@ online pass (see `both_ways.py`), it is cut unless its looks before and after ag
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +17,27 @@ from trackverse.types import LOOK_FRAMES, Bool, Float64, Int64, Track
 from trackverse.vectors import unit
 
 
+@dataclass(frozen=True)
+class Links:
+    """What the two directions of time made of N parts in turn. `goes_on` (N,): forward, one track with the next part;
+    `first`, `last` (N,): the backward tracks of its first and its last detection, -1 for none.
+    """
+
+    goes_on: Bool
+    first: Int64
+    last: Int64
+
+    def forward(self, i: Int64, j: Int64) -> Bool:
+        """(P,): whether the parts `i` (P,) went on with the parts `j` (P,)."""
+        linked: Bool = self.goes_on[i] & (i + 1 == j)
+        return linked
+
+    def backward(self, i: Int64, j: Int64) -> Bool:
+        """(P,): whether the parts `j` (P,), backward in time, went on with the parts `i` (P,)."""
+        linked: Bool = (self.last[i] >= 0) & (self.last[i] == self.first[j])
+        return linked
+
+
 def cut(
     tracks: Sequence[Track],
     model: LookModel | None,
@@ -23,15 +45,17 @@ def cut(
     sure_score: float,
     min_cut_evidence: float,
     min_join_evidence: float,
-) -> tuple[list[Track], Bool]:
-    """The parts (N) of all tracks in turn, and whether (N,) the next one may be the same object.
+) -> tuple[list[Track], Links]:
+    """The parts (N) of all tracks in turn, and what links them.
 
     `min_cut_evidence`: against a track's being one object, for a cut by looks alone. `min_join_evidence`: for its being
     one, against a cut where it is doubted.
     """
     parts: list[Track] = []
     goes_on: list[bool] = []
-    for track, doubted in zip(tracks, both_ways.doubts(tracks, sure_score), strict=True):
+    ends: list[tuple[int, int]] = []
+    for track, labels in zip(tracks, both_ways.backward(tracks, sure_score), strict=True):
+        doubted = both_ways.doubts(labels)
         sums, nums = looks_of(track)
         slips: list[int] = []
         if not _in_turn(track):
@@ -43,7 +67,15 @@ def cut(
         rows = sorted([*slips, *doubted])
         parts += _parts(track, rows)
         goes_on += [row in doubted for row in rows] + [False]
-    return parts, np.array(goes_on, bool)
+        ends += [_ends(own) for own in np.split(labels, rows)]
+    first, last = np.array(ends, np.int64).reshape(-1, 2).T
+    return parts, Links(np.array(goes_on, bool), first, last)
+
+
+def _ends(labels: Int64) -> tuple[int, int]:
+    """The first and the last of a part's backward `labels` (T,) that is one; -1 if none is."""
+    known = labels[labels >= 0]
+    return (int(known[0]), int(known[-1])) if len(known) else (-1, -1)
 
 
 def seen(track: Track) -> Track:

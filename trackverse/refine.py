@@ -5,9 +5,10 @@
 1. A track that lies on another one nearly all the time is a duplicate, and goes.
 2. Where a track's look changes for good, it has slipped to another object, and is cut there. So is a track where going
    through its detections backward in time contradicts it, unless its looks say that it is one object.
-3. Tracks that are one object are joined: by motion, size, look, class and the time between them. The evidence is summed
-   up as log likelihood ratios, the best set of successors is found for all tracks at once (an assignment with the least
-   cost), and what was joined is looked at anew, with all its looks together, until nothing changes.
+3. Tracks that are one object are joined: by motion, size, look, class, the time between them and what either direction
+   of time made of them. The evidence is summed up as log likelihood ratios, the best set of successors is found for all
+   tracks at once (an assignment with the least cost), and what was joined is looked at anew, with all its boxes and
+   looks together, until nothing changes.
 4. What was seen for a few frames only, or doubted nearly all the time, goes.
 5. Short gaps are filled, and boxes smoothed, as much as the clip's boxes jitter.
 
@@ -25,6 +26,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from trackverse import boxes, cutting, looks, motion, smoothing
+from trackverse.cutting import Links
 from trackverse.looks import LookModel
 from trackverse.motion import Ends, Scene
 from trackverse.types import Bool, Float32, Float64, Int64, Track
@@ -37,14 +39,16 @@ BLOCK_ROWS = 1 << 13  # likewise, of boxes that are compared with all others of 
 # happen to look alike would make long tracks of a few frames.
 MIN_LONG_LOOKS = 2
 ROUNDING_S = 1e-6
-# Nats for the link that the online pass made where the other direction of time contradicts it. By boxes alone, it was
-# right in a quarter to two thirds of the cases, by looks in three quarters; 0.5 to 1.5 do equally well.
-ONLINE_EVIDENCE = 1.0
+# Nats for a link that one direction of time made where the other one didn't. By boxes alone, the online pass was right
+# in a quarter to two thirds of the cases, by looks in three quarters; 0.5 to 1.5 do equally well, of both directions.
+# Backward, no looks are used: where there are, they know better.
+ONE_WAY_EVIDENCE = 1.0
 # Of a box's width; nearer than that to a side of the frame, its object is leaving or coming in.
 SIDE_SHARE = 0.1
 # What was seen for less than this is a slip of the detector: five frames at most, and two where frames come rarely, as
 # for ByteTrack, which confirms in a second one.
 MIN_SEEN_S, MIN_SEEN, ENOUGH_SEEN = 0.5, 2, 5
+MAX_BLINK = 2  # frames that a detector misses now and then, however rarely they come
 
 
 @dataclass(frozen=True)
@@ -52,20 +56,21 @@ class RefineConfig:
     """Limits of the second pass. Kept when `>=`.
 
     `min_join_evidence`: from this log likelihood ratio on, two tracks are one object. Where one ends and one begins,
-    an object may have left and another one come: 2 stands for prior odds of 1 : 7, and they fall further with the
+    an object may have left and another one come: 1.5 stands for prior odds of 2 : 9, and they fall further with the
     number of tracks that begin in a second.
     `min_cut_evidence`: a track is cut where the evidence against its being one object is this large.
     `max_join_gap_s`: longest time out of sight; where looks are few there is only motion, which says little after
     `max_blind_gap_s`.
-    `max_blink_s`: gaps up to this long are filled; longer ones, up to `max_fill_gap_s`, where other objects would hide
-    this one, by `min_hidden_share` of it in the mean: what isn't detected in full view is not where a line has it.
+    `max_blink_s`: gaps up to this long are filled, and those of `MAX_BLINK` frames; longer ones, up to
+    `max_fill_gap_s`, where other objects would hide this one, by `min_hidden_share` of it in the mean: what isn't
+    detected in full view is not where a line has it.
     `min_duplicate_iou`, `min_duplicate_share`: a duplicate overlaps that much in that share of its frames.
     `min_sure_share`: of the detections of a track, this many are confident; a lamp post that a detector takes for a
     person is doubted nearly all the time, an occluded person a half of it.
     `min_class_cosine`: classes whose scores over the tracks are further apart contradict each other.
     """
 
-    min_join_evidence: float = 2.0
+    min_join_evidence: float = 1.5
     min_cut_evidence: float = 6.0
     max_join_gap_s: float = 30.0
     max_blind_gap_s: float = 3.0
@@ -108,17 +113,15 @@ def refined(
     if not tracks:
         return
     tracks = [tracks[n] for n in np.flatnonzero(~_is_duplicate(tracks, config))]
-    pieces = _Pieces.of(tracks, frame_width, np.zeros(len(tracks), bool))
-    model = looks.fit(pieces.look_sums, pieces.look_nums, pieces.track_of_look, pieces.start_s, pieces.end_s)
-    del pieces
-    tracks, goes_on = cutting.cut(
+    model = _look_model(tracks)
+    tracks, links = cutting.cut(
         tracks,
         model,
         sure_score=sure_score,
         min_cut_evidence=config.min_cut_evidence,
         min_join_evidence=config.min_join_evidence,
     )
-    pieces = _Pieces.of(tracks, frame_width, goes_on)
+    pieces = _Pieces.of(tracks, frame_width, links)
     seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
     frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
     min_seen = fewest_seen(frame_times_s)
@@ -137,8 +140,12 @@ def refined(
 
 def fewest_seen(frame_times_s: Float64) -> int:
     """In how many frames an object must be seen, in a shot with frames at these times (F,)."""
-    step_s = float(np.median(np.diff(frame_times_s))) if len(frame_times_s) > 1 else MIN_SEEN_S
-    return int(np.clip((MIN_SEEN_S + ROUNDING_S) / step_s, MIN_SEEN, ENOUGH_SEEN))
+    return int(np.clip((MIN_SEEN_S + ROUNDING_S) / _step_s(frame_times_s), MIN_SEEN, ENOUGH_SEEN))
+
+
+def _step_s(frame_times_s: Float64) -> float:
+    """From one frame (F,) to the next, in the middle."""
+    return float(np.median(np.diff(frame_times_s))) if len(frame_times_s) > 1 else MIN_SEEN_S
 
 
 # ---- duplicates
@@ -189,14 +196,15 @@ def _same_frame(frame_of: Int64, rows: Int64) -> Iterator[tuple[Int64, Int64]]:
 
 @dataclass(frozen=True)
 class _Pieces:
-    """What joining needs to know of N tracks; of looks as in `looks.fit`. `class_sums` (N, C). `comes_in`, `goes_out`
-    (N,): begins or ends at a side of the frame. `goes_on` (N,): the online pass went on with the next one.
+    """What joining needs to know of N tracks: their boxes, `times_s` (T,) and `xyxy` (T, 4), the n-th's from row
+    `first[n]` to before `stop[n]`; of looks as in `looks.fit`; `class_sums` (N, C). `comes_in`, `goes_out` (N,): begins
+    or ends at a side of the frame.
     """
 
-    start_s: Float64
-    end_s: Float64
-    heads: Ends
-    tails: Ends
+    times_s: Float64
+    xyxy: Float64
+    first: Int64
+    stop: Int64
     scene: Scene
     look_sums: Float64
     look_nums: Float64
@@ -204,19 +212,14 @@ class _Pieces:
     class_sums: Float64
     comes_in: Bool
     goes_out: Bool
-    goes_on: Bool
+    links: Links
 
     @staticmethod
-    def of(tracks: Sequence[Track], frame_width: float, goes_on: Bool) -> _Pieces:
+    def of(tracks: Sequence[Track], frame_width: float, links: Links) -> _Pieces:
         times_s = np.concatenate([track.times_s for track in tracks])
         xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
-        lengths = np.array([len(track) for track in tracks])
-        first = np.cumsum(lengths) - lengths
-        num_looks = [len(track.looks) for track in tracks]
-        look_sums, nums = np.empty((sum(num_looks), tracks[0].looks.shape[1])), np.empty(sum(num_looks))
-        for track, end in zip(tracks, np.cumsum(num_looks), strict=True):  # no list beside: they may take a gigabyte
-            own = slice(end - len(track.looks), end)
-            look_sums[own], nums[own] = cutting.looks_of(track)
+        stop = np.cumsum([len(track) for track in tracks])
+        first = np.append(0, stop[:-1])
         class_sums = np.empty((len(tracks), tracks[0].logits.shape[1]))
         for number, track in enumerate(tracks):
             class_sums[number] = _class_sum(track)
@@ -224,19 +227,51 @@ class _Pieces:
         at_side = (xyxy[:, 0] <= margin) | (xyxy[:, 2] >= frame_width - margin)
         at_side &= bool(np.isfinite(frame_width))
         return _Pieces(
-            times_s[first],
-            times_s[first + lengths - 1],
-            motion.fit_ends(times_s, xyxy, first, head=True),
-            motion.fit_ends(times_s, xyxy, first, head=False),
+            times_s,
+            xyxy,
+            first,
+            stop,
             Scene.of(xyxy),
-            look_sums,
-            nums,
-            np.repeat(np.arange(len(tracks)), num_looks),
+            *_looks(tracks),
             class_sums,
             at_side[first],
-            at_side[first + lengths - 1],
-            goes_on,
+            at_side[stop - 1],
+            links,
         )
+
+    @property
+    def start_s(self) -> Float64:
+        """(N,)."""
+        return self.times_s[self.first]
+
+    @property
+    def end_s(self) -> Float64:
+        """(N,)."""
+        return self.times_s[self.stop - 1]
+
+    def ends(self, chains: Sequence[Sequence[int]]) -> tuple[Ends, Ends]:
+        """The heads and the tails of chains of tracks: a track of a few frames alone has no speed."""
+        rows = np.concatenate([np.arange(self.first[n], self.stop[n]) for chain in chains for n in chain])
+        lengths = self.stop - self.first
+        num_rows = np.array([lengths[chain].sum() for chain in chains])
+        where = (self.times_s[rows], self.xyxy[rows], np.cumsum(num_rows) - num_rows)
+        return motion.fit_ends(*where, head=True), motion.fit_ends(*where, head=False)
+
+
+def _looks(tracks: Sequence[Track]) -> tuple[Float64, Float64, Int64]:
+    """Sums (S, D) and numbers (S,) of the looks of all tracks in turn, and the track (S,) of each."""
+    num_looks = [len(track.looks) for track in tracks]
+    sums, nums = np.empty((sum(num_looks), tracks[0].looks.shape[1])), np.empty(sum(num_looks))
+    for track, end in zip(tracks, np.cumsum(num_looks), strict=True):  # no list beside: they may take a gigabyte
+        own = slice(end - len(track.looks), end)
+        sums[own], nums[own] = cutting.looks_of(track)
+    return sums, nums, np.repeat(np.arange(len(tracks)), num_looks)
+
+
+def _look_model(tracks: Sequence[Track]) -> LookModel | None:
+    """How much the looks of these tracks tell, if anything."""
+    start_s, end_s = (np.array([track.times_s[n] for track in tracks]) for n in (0, -1))
+    return looks.fit(*_looks(tracks), start_s, end_s)
 
 
 def _class_sum(track: Track) -> Float64:
@@ -271,6 +306,7 @@ def _candidates(
 ) -> tuple[Int64, Int64, Float64]:
     """Pairs of chains (P,), (P,) that may be one object, the second after the first, and the evidence (P,) for it."""
     heads, tails = np.array([chain[0] for chain in chains]), np.array([chain[-1] for chain in chains])
+    head_ends, tail_ends = pieces.ends(chains)
     start_s, end_s = pieces.start_s[heads], pieces.end_s[tails]
     chain_of = np.empty(len(pieces.start_s), np.int64)
     chain_of[[n for chain in chains for n in chain]] = np.repeat(np.arange(len(chains)), [len(c) for c in chains])
@@ -293,13 +329,14 @@ def _candidates(
         max_gap_s = np.where(well_known, config.max_join_gap_s, config.max_blind_gap_s)
         row, j = np.nonzero((gap_s > 0) & (gap_s <= max_gap_s + ROUNDING_S))
         i = block[row]
-        evidence = motion.evidence(pieces.tails, pieces.heads, tails[i], heads[j], gap_s[row, j], pieces.scene)
+        evidence = motion.evidence(tail_ends, head_ends, i, j, gap_s[row, j], pieces.scene)
+        known = sure[row, j]
         if model is not None:
-            known = sure[row, j]
             a, b = i[known], j[known]
             distance2 = np.maximum(length2[a] + length2[b] - 2 * (means[block] @ means.T)[row[known], b], 0)
             evidence[known] += model.evidence(distance2, nums[a], nums[b])
-        evidence += ONLINE_EVIDENCE * (pieces.goes_on[tails[i]] & (tails[i] + 1 == heads[j]))
+        evidence += ONE_WAY_EVIDENCE * pieces.links.forward(tails[i], heads[j])
+        evidence += ONE_WAY_EVIDENCE * (pieces.links.backward(tails[i], heads[j]) & ~known)
         kept = np.flatnonzero(evidence >= limit)
         cosine = np.einsum("pc,pc->p", classes[i[kept]], classes[j[kept]])
         agree = (cosine >= config.min_class_cosine) | ~(has_class[i[kept]] & has_class[j[kept]])
@@ -341,19 +378,20 @@ def _boxes(
     times_s, xyxy = (np.concatenate([track[n] for track in filled]) for n in (0, 1))
     new = np.concatenate([track[2] for track in filled])
     track_of = np.repeat(np.arange(len(filled)), lengths)
-    kept = ~new | _may_be_filled(times_s, xyxy, new, config)
+    max_blink_s = max(config.max_blink_s, (MAX_BLINK + 1) * _step_s(frame_times_s)) + ROUNDING_S
+    kept = ~new | _may_be_filled(times_s, xyxy, new, max_blink_s, config.min_hidden_share)
     times_s, xyxy, new, track_of = times_s[kept], xyxy[kept], new[kept], track_of[kept]
     smooth32 = smoothing.smoothed_boxes(times_s, xyxy, track_of, new)
     ends = np.searchsorted(track_of, np.arange(1, len(filled)))
     return list(zip(np.split(times_s, ends), np.split(smooth32, ends), np.split(new, ends), strict=True))
 
 
-def _may_be_filled(times_s: Float64, xyxy: Float64, new: Bool, config: RefineConfig) -> Bool:
+def _may_be_filled(times_s: Float64, xyxy: Float64, new: Bool, max_blink_s: float, min_hidden_share: float) -> Bool:
     """(T,): interpolated boxes of a gap that is short, or in which the object is hidden."""
     # gap n lies between the n-th detection and the one before
     seen, gap_of = np.flatnonzero(~new), np.cumsum(~new, dtype=np.int64)
     gap_s = times_s[seen[np.minimum(gap_of, len(seen) - 1)]] - times_s[seen[gap_of - 1]]
-    long = np.flatnonzero(new & (gap_s > config.max_blink_s + ROUNDING_S))
+    long = np.flatnonzero(new & (gap_s > max_blink_s))
     _, frame_of = np.unique(times_s, return_inverse=True)
     hidden = np.zeros(len(new))
     for rows, beside in _same_frame(frame_of, long):
@@ -362,8 +400,8 @@ def _may_be_filled(times_s: Float64, xyxy: Float64, new: Bool, config: RefineCon
         np.maximum.at(hidden, rows, boxes.area(np.concatenate([low, high], axis=-1)) / boxes.area(xyxy[rows]))
     sums = looks.totals(np.stack([hidden[long], np.ones(len(long))], axis=-1), gap_of[long], len(seen) + 1)
     shares = sums[:, 0] / np.maximum(sums[:, 1], 1)
-    may: Bool = new & (gap_s <= config.max_blink_s + ROUNDING_S)
-    may[long] = shares[gap_of[long]] >= config.min_hidden_share
+    may: Bool = new & (gap_s <= max_blink_s)
+    may[long] = shares[gap_of[long]] >= min_hidden_share
     return may
 
 
