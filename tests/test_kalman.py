@@ -172,7 +172,7 @@ def learnt(path: np.ndarray, jitter: float) -> float:
             state = KalmanState.start(xyxy)
             continue
         state.predict(1 / 16, agility.value)
-        agility.learn(state.update(np.arange(5), xyxy))
+        agility.learn(*state.update(np.arange(5), xyxy))
     return agility.value
 
 
@@ -186,16 +186,16 @@ def test_dancers_are_told_from_walkers_and_from_jitter() -> None:
 
 def test_agility_has_limits_and_learns_nothing_from_nothing() -> None:
     agility = Agility()
-    agility.learn(np.zeros(0))
+    agility.learn(0.0, 0)
     assert agility.value == 1
     for _ in range(100):
-        agility.learn(np.full(50, 4.0))
+        agility.learn(200.0, 50)
     assert agility.value == Agility.MAX
 
 
 def test_only_boxes_that_were_measured_in_the_frame_before_say_something() -> None:
     boxes = random_boxes(np.random.default_rng(RNG_SEED), 3)
     state = KalmanState.start(boxes)
-    assert len(state.update(np.array([0, 1]), boxes[:2] + 5)) == 0
-    assert len(state.update(np.array([1, 2]), boxes[1:] + 9)) == 1
-    assert len(state.update(np.array([0, 1, 2]), boxes + 9)) == 2
+    assert state.update(np.array([0, 1]), boxes[:2] + 5) == (0, 0)
+    assert state.update(np.array([1, 2]), boxes[1:] + 9)[1] == 1
+    assert state.update(np.array([0, 1, 2]), boxes + 9)[1] == 2

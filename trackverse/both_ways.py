@@ -84,7 +84,7 @@ class _Live:
         rows, columns = self._pairs(xyxy, is_sure)
         self._time_s = time_s
         if len(rows):
-            self._agility.learn(self._kalman.update(rows, xyxy[columns]))
+            self._agility.learn(*self._kalman.update(rows, xyxy[columns]))
             self._last_seen_s[rows] = time_s
             self._is_new[rows] = False
             numbers[columns] = self._numbers[rows]

@@ -234,7 +234,7 @@ class ByteTracker:
     def _extend(self, rows: Int64, xyxy: Float32) -> None:
         """The tracks of `rows` (K,) are seen at `xyxy` (K, 4)."""
         live = self._live
-        self._agility.learn(live.kalman.update(rows, xyxy))
+        self._agility.learn(*live.kalman.update(rows, xyxy))
         live.last_seen_s[rows] = self._time_s
         live.num_seen[rows] += 1
 

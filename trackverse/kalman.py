@@ -24,9 +24,17 @@ POSITION_STD = 1 / 20  # of the height: the motion's in one frame, and a measure
 VELOCITY_STD = 30 / 160  # of the height a second: the change in one frame; ByteTrack's, whose frames are 1/30 s
 MIN_SIZE_PX = 1.0  # a box that is predicted to shrink stays this wide and high
 
-XYXY, VELOCITY, COVARIANCE, SURPRISE = slice(0, 4), slice(4, 8), slice(8, 11), slice(11, 15)
-VAR, CROSS, VAR_VELOCITY = 8, 9, 10
-MAX_SURPRISE = 2.0  # standard deviations: more is another object or half of one, and says nothing about motion
+# Rows of a state: what is measured (edges) and its variance, their velocities and the covariance of the two, the
+# variance of the velocities, the height squared, and what the last measurement was off by if it was of this frame.
+XYXY, VELOCITY, SURPRISE = slice(0, 4), slice(5, 9), slice(12, 16)
+VAR, CROSS, VAR_VELOCITY, HEIGHT_SQUARED, IS_MEASURED, NUM_ROWS = 4, 9, 10, 11, 16, 17
+MOVING = slice(0, 11)  # what changes as time goes on
+BLOCK = 5  # four coordinates and one of covariance, twice: of the positions, of the velocities
+_STILL, _FLOW = np.eye(11, 12), np.zeros((11, 12))  # no time passes; what changes at once when it does
+_STILL[VAR, HEIGHT_SQUARED] = POSITION_STD**2
+_FLOW[XYXY, VELOCITY] = np.eye(4)
+_FLOW[VAR, CROSS], _FLOW[CROSS, VAR_VELOCITY] = 2, 1
+MAX_SURPRISE = np.array(2.0)  # standard deviations: more is another object or half of one, and says nothing of motion
 
 
 class Agility:
@@ -45,15 +53,15 @@ class Agility:
         self.value = 1.0
         self._num_pairs = 0
 
-    def learn(self, agreement: Float64) -> None:
-        """Take in products (K,) of two surprises in turn (see `KalmanState.update`)."""
-        self._num_pairs += len(agreement)
-        step = self.RATE * float(agreement.sum()) / (self.PRIOR + self._num_pairs)
+    def learn(self, agreement: float, num_pairs: int) -> None:
+        """Take in the sum of so many products of two surprises in turn (see `KalmanState.update`)."""
+        self._num_pairs += num_pairs
+        step = self.RATE * agreement / (self.PRIOR + self._num_pairs)
         self.value = min(max(self.value * math.exp(step), self.MIN), self.MAX)
 
 
 class KalmanState:
-    """N boxes, a column of fifteen numbers each: numpy is slow at rows of four, however many there are."""
+    """N boxes, a column of numbers each: numpy is slow at rows of four, however many there are."""
 
     def __init__(self, columns: Float64) -> None:
         self._columns = columns
@@ -61,16 +69,16 @@ class KalmanState:
     @staticmethod
     def start(xyxy: npt.NDArray[np.floating]) -> KalmanState:
         """Boxes (N, 4) seen for the first time: standing still, position known to 10 % of the height."""
-        columns = np.zeros((SURPRISE.stop, len(xyxy)))
+        columns = np.zeros((NUM_ROWS, len(xyxy)))
         columns[XYXY] = xyxy.T
-        height_squared = (columns[3] - columns[1]) ** 2
-        columns[VAR] = (2 * POSITION_STD) ** 2 * height_squared
-        columns[VAR_VELOCITY] = (10 * VELOCITY_STD) ** 2 * height_squared
+        _measure_height(columns)
+        columns[VAR] = (2 * POSITION_STD) ** 2 * columns[HEIGHT_SQUARED]
+        columns[VAR_VELOCITY] = (10 * VELOCITY_STD) ** 2 * columns[HEIGHT_SQUARED]
         return KalmanState(columns)
 
     @property
     def xyxy(self) -> Float64:
-        """(N, 4) px; a view, as the others are."""
+        """(N, 4) px; a view, as velocity is."""
         return self._columns[XYXY].T
 
     @property
@@ -81,7 +89,7 @@ class KalmanState:
     @property
     def covariance(self) -> Float64:
         """(N, 3): the variance of each of the four coordinates, its covariance with the velocity, the velocity's."""
-        return self._columns[COVARIANCE].T
+        return self._columns[[VAR, CROSS, VAR_VELOCITY]].T
 
     def select(self, rows: Int64 | Bool) -> KalmanState:
         return KalmanState(self._columns[:, rows])
@@ -93,14 +101,9 @@ class KalmanState:
     def predict(self, dt_s: float, agility: float = 1.0) -> None:
         """Move all boxes on by `dt_s` seconds; their velocities change by `agility` times the usual."""
         state = self._columns
-        height_squared = (state[3] - state[1]) ** 2
-        variance, cross, variance_velocity = state[COVARIANCE]
-        # What a step of constant velocity makes of the covariance, and the noise that it adds.
-        variance += dt_s * (2 * cross + dt_s * variance_velocity) + POSITION_STD**2 * height_squared
-        cross += dt_s * variance_velocity
-        variance_velocity += (agility * VELOCITY_STD) ** 2 * height_squared
-        state[XYXY] += dt_s * state[VELOCITY]
+        state[MOVING] = _transition(dt_s, agility).dot(state[: HEIGHT_SQUARED + 1])
         np.maximum(state[2:4], state[:2] + MIN_SIZE_PX, out=state[2:4])
+        _measure_height(state)
 
     def move(self, camera: Float64) -> None:
         """Move all boxes as the camera's motion `camera` (2, 3) moves the picture: x' = A x + b, in px.
@@ -114,28 +117,33 @@ class KalmanState:
             half = scale * (corners[:, 2:] - corners[:, :2]) / 2
             moved = centre @ turn.T + offset
             corners[:, :2], corners[:, 2:] = moved - half, moved + half
+        _measure_height(self._columns)
 
-    def update(self, rows: Int64, xyxy: npt.NDArray[np.floating]) -> Float64:
+    def update(self, rows: Int64, xyxy: npt.NDArray[np.floating]) -> tuple[float, int]:
         """Correct the boxes of `rows` (K,) by measurements (K, 4), the only ones of this frame.
 
-        Returns, for the boxes that were measured in the frame before too (L,), the products of the two surprises: the
-        mean over the coordinates, in standard deviations of what was to be expected.
+        Returns, of the boxes that were measured in the frame before too, the sum of the products of the two surprises,
+        and how many they are. A surprise is the mean over the coordinates, in standard deviations of what was to be
+        expected.
         """
         state = self._columns.take(rows, axis=1)
-        innovation = xyxy.T - state[XYXY]
+        innovation = np.zeros((BLOCK, len(rows)))  # a measured edge's, and 0 − variance: it is known what it is
+        innovation[XYXY] = xyxy.T
+        innovation -= state[:BLOCK]
         variance = _var_of_innovation(state)
-        surprise = innovation / np.sqrt(variance)
+        surprise = innovation[XYXY] / np.sqrt(variance)
         np.minimum(np.maximum(surprise, -MAX_SURPRISE, out=surprise), MAX_SURPRISE, out=surprise)
-        before = state[SURPRISE]
-        agreement: Float64 = np.einsum("ck,ck->k", surprise, before)[before.any(axis=0)] / 4
-        gain = state[VAR : CROSS + 1] / variance  # (2, K): of position, of velocity
-        state[: VELOCITY.stop].reshape(2, 4, -1)[:] += gain[:, None] * innovation
+        agreement = float(np.vdot(surprise, state[SURPRISE])) / 4
+        num_pairs = int(np.count_nonzero(state[IS_MEASURED]))
+        gain = state[VAR : CROSS + 1 : BLOCK] / variance  # (2, K): of position, of velocity
         state[VAR_VELOCITY] -= gain[1] * state[CROSS]
-        state[VAR : CROSS + 1] *= 1 - gain[0]
+        state[: 2 * BLOCK].reshape(2, BLOCK, -1)[:] += gain[:, None] * innovation
+        _measure_height(state)
         state[SURPRISE] = surprise
-        self._columns[SURPRISE] = 0
+        state[IS_MEASURED] = 1
+        self._columns[SURPRISE.start :] = 0
         self._columns[:, rows] = state
-        return agreement
+        return agreement, num_pairs
 
     def distance(self, rows: Int64, xyxy: npt.NDArray[np.floating]) -> Float64:
         """Squared Mahalanobis distance (K,) of the predicted centres of `rows` (K,) to those of measurements (K, 4)."""
@@ -150,14 +158,27 @@ class KalmanState:
         """
         low, high = self._columns[:2], self._columns[2:4]
         centre, radius = (low + high) / 2, np.sqrt(max_distance * _var_of_innovation(self._columns))
-        reached: Float64 = np.concatenate([np.minimum(low, centre - radius), np.maximum(high, centre + radius)]).T
-        return reached
+        reached = np.empty((4, len(radius)))
+        np.minimum(low, centre - radius, out=reached[:2])
+        np.maximum(high, centre + radius, out=reached[2:])
+        return reached.T
+
+
+def _transition(dt_s: float, agility: float) -> Float64:
+    """(11, 12): what `dt_s` seconds of constant velocity make of a state, and of its height squared: the noise."""
+    step = _STILL + dt_s * _FLOW
+    step[VAR, VAR_VELOCITY] = dt_s * dt_s
+    step[VAR_VELOCITY, HEIGHT_SQUARED] = (agility * VELOCITY_STD) ** 2
+    return step
+
+
+def _measure_height(state: Float64) -> None:
+    height = np.subtract(state[3], state[1], out=state[HEIGHT_SQUARED])
+    np.square(height, out=height)
 
 
 def _var_of_innovation(state: Float64) -> Float64:
     """(N,): how far a measured coordinate strays from the predicted one."""
-    height: Float64 = state[3] - state[1]
-    height *= height
-    height *= POSITION_STD**2
-    height += state[VAR]
-    return height
+    variance: Float64 = POSITION_STD**2 * state[HEIGHT_SQUARED]
+    variance += state[VAR]
+    return variance
