@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trackverse.association import assign
+from trackverse.association import assign, assign_lazily
 
 # Eighths, so that sums are exact, ties are many, and costs are often exactly at the limit.
 EIGHTHS = st.integers(0, 10).map(lambda number: number / 8)
@@ -51,6 +51,34 @@ def test_no_other_choice_of_pairs_is_better(cost: np.ndarray, max_cost: float) -
     chosen = cost[rows, columns]
     assert (chosen <= max_cost).all()
     assert (float((max_cost - chosen).sum()), len(rows)) == best_by_trying_all(cost, max_cost)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(cost_matrices(), EIGHTHS, st.data())
+def test_what_pairs_gain_at_most_leads_to_a_choice_as_good(
+    cost: np.ndarray, max_cost: float, data: st.DataObject
+) -> None:
+    slack = np.array(data.draw(st.lists(EIGHTHS, min_size=cost.size, max_size=cost.size)))
+    rows, columns = np.indices(cost.shape).reshape(2, -1)
+    gain = (max_cost - cost).ravel()
+    chosen = assign_lazily(rows, columns, gain + slack, lambda numbers: gain[numbers])
+    assert len(chosen) == len(set(rows[chosen])) == len(set(columns[chosen]))
+    assert (gain[chosen] >= 0).all()
+    assert (float(gain[chosen].sum()), len(chosen)) == best_by_trying_all(cost, max_cost)
+
+
+def test_only_pairs_that_may_decide_are_looked_at() -> None:
+    """A clear pair for every row and column, among others that could gain a little at most."""
+    rows, columns = np.indices((20, 20)).reshape(2, -1)
+    is_clear = rows == columns
+    asked: list[int] = []
+
+    def gain(numbers: np.ndarray) -> np.ndarray:
+        asked.extend(numbers.tolist())
+        return np.where(is_clear[numbers], 0.5, 0.0)
+
+    chosen = assign_lazily(rows, columns, np.where(is_clear, 0.6, 0.2), gain)
+    assert sorted(chosen.tolist()) == sorted(asked) == np.flatnonzero(is_clear).tolist()
 
 
 INF = np.inf

@@ -98,7 +98,10 @@ def test_upright_iou(other: tuple[float, ...], score: float) -> None:
 
 
 def hidden_share(xyxy: np.ndarray) -> np.ndarray:
-    return boxes.hidden_share(xyxy, *boxes.near_pairs(xyxy, xyxy))
+    columns = boxes.measured(xyxy.T)
+    i, j = boxes.near_pairs(xyxy, xyxy)
+    _, common_area = boxes.upright_iou(columns.take(i, axis=1), columns.take(j, axis=1))
+    return boxes.hidden_share(columns, i, common_area * (xyxy[i, 3] < xyxy[j, 3]))
 
 
 def test_what_stands_nearer_hides_what_is_behind() -> None:

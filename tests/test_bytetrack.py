@@ -401,7 +401,7 @@ def test_class_scores_of_live_tracks_may_lie_in_a_file() -> None:
     late = [standing_objects(12, 50, rng) for _ in range(100)]
     outcomes = []
     with tempfile.TemporaryFile() as file:
-        for tracker in (ByteTracker(PUBLISHED), ByteTracker(PUBLISHED, scores_file=file)):
+        for tracker in (ByteTracker(PUBLISHED), ByteTracker(PUBLISHED, spool_file=file)):
             ended = [track for k, found in enumerate(frames + late) for track in tracker.update(k / 16, found)]
             outcomes.append(sorted([*ended, *tracker.drain()], key=lambda track: track.xyxy[0, 0]))
         num_bytes = file.seek(0, 2)
@@ -417,7 +417,7 @@ def test_memory_of_long_tracks_does_not_grow_with_their_class_scores() -> None:
     rng = np.random.default_rng(3)
     some = standing_objects(40, 1203, rng)
     with tempfile.TemporaryFile() as file:
-        tracker = ByteTracker(PUBLISHED, scores_file=file)
+        tracker = ByteTracker(PUBLISHED, spool_file=file)
         tracker.update(0.0, some)
         tracemalloc.start()
         try:
@@ -429,6 +429,25 @@ def test_memory_of_long_tracks_does_not_grow_with_their_class_scores() -> None:
             tracemalloc.stop()
     assert lengths == [(960, 1203)] * 40
     assert peak < 40e6
+
+
+def test_memory_stays_the_same_however_long_tracks_are() -> None:
+    """An object with looks for two minutes."""
+    found = detections([Box("A", 100, look=np.arange(1, 65))])
+    with tempfile.TemporaryFile() as file:
+        tracker = ByteTracker(PUBLISHED, spool_file=file)
+        sizes = []
+        tracemalloc.start()
+        try:
+            for k in range(1920):
+                tracker.update(k / 16, found)
+                if k in (479, 1919):
+                    sizes.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+        assert [len(one) for one in tracker.finish()] == [1920]
+    # The numbers of pieces in the file, and nothing of what is in them: a byte or two a box.
+    assert sizes[1] - sizes[0] < 4 * 1440
 
 
 @pytest.mark.parametrize("num_labels", [0, 1, 4])

@@ -9,7 +9,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-PIXEL_LIMIT = 32000  # in 16 bits; what lies beyond is as near as that, which errs on the safe side
+# All pairs of many boxes are compared three times as fast in whole pixels of 16 bits. What lies beyond the limit is as
+# near as that, which errs on the safe side.
+MANY_PAIRS, PIXEL_LIMIT = 1000, 32000
 
 Boxes = TypeVar("Boxes", npt.NDArray[np.float32], npt.NDArray[np.float64])
 
@@ -57,19 +59,22 @@ def near_pairs(a: Boxes, b: Boxes) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     """The pairs of (N, 4) and (M, 4) xyxy boxes that overlap, and a few that miss each other by a pixel or two: row
     numbers (P,) of `a`, rising, and (P,) of `b`.
     """
-    # In whole pixels of 16 bits, all pairs are compared three times as fast.
-    left, top, right, bottom = np.minimum(np.maximum(a.T, -PIXEL_LIMIT), PIXEL_LIMIT).astype(np.int16)
-    other_left, other_top, other_right, other_bottom = np.minimum(np.maximum(b.T, -PIXEL_LIMIT), PIXEL_LIMIT).astype(
-        np.int16
-    )
-    near = left[:, None] <= other_right
-    near &= other_left <= right[:, None]
-    near &= top[:, None] <= other_bottom
-    near &= other_top <= bottom[:, None]
+    is_many = len(a) * len(b) > MANY_PAIRS
+    left, top, right, bottom = (_whole(a.T) if is_many else a.T)[:, :, None]
+    other_left, other_top, other_right, other_bottom = _whole(b.T) if is_many else b.T
+    near = left <= other_right
+    also = np.less_equal(other_left, right)
+    near &= also
+    near &= np.less_equal(top, other_bottom, out=also)
+    near &= np.less_equal(other_top, bottom, out=also)
     # `nonzero` of a matrix takes twenty times as long, and `divmod` ten times.
     number = near.ravel().nonzero()[0]
     i = number // max(len(b), 1)
     return i, number - i * len(b)
+
+
+def _whole(edges: Boxes) -> npt.NDArray[np.int16]:
+    return np.minimum(np.maximum(edges, -PIXEL_LIMIT), PIXEL_LIMIT).astype(np.int16)
 
 
 def iou_of_pairs(a: Boxes, b: Boxes) -> Boxes:
@@ -82,20 +87,41 @@ def iou_of_pairs(a: Boxes, b: Boxes) -> Boxes:
 
 
 def upright_iou_of_pairs(a: Boxes, i: npt.NDArray[np.int64], b: Boxes, j: npt.NDArray[np.int64]) -> Boxes:
-    """IoU (P,) of the rows `i` (P,) of (N, 4) with the rows `j` (P,) of (M, 4) xyxy, times the square root of the share
-    of their heights that the boxes have in common.
+    """`upright_iou` (P,) of the rows `i` (P,) of (N, 4) with the rows `j` (P,) of (M, 4) xyxy."""
+    return upright_iou(measured(a.T).take(i, axis=1), measured(b.T).take(j, axis=1))[0]
+
+
+def measured(edges: Boxes) -> Boxes:
+    """(6, N): the edges (4, N) of boxes, their heights and their areas. Coordinates first, as numpy is slow at rows of
+    four.
+    """
+    columns: Boxes = np.empty((6, edges.shape[1]), edges.dtype)
+    columns[:4] = edges
+    size = edges[2:] - edges[:2]
+    columns[4] = size[1]
+    np.multiply(size[0], size[1], out=columns[5])
+    return columns
+
+
+def upright_iou(one: Boxes, other: Boxes) -> tuple[Boxes, Boxes]:
+    """Of pairs of `measured` boxes (6, P) that aren't empty: IoU (P,) times the square root of the share of their
+    heights that the boxes have in common, and the area (P,) that they have in common.
 
     Objects beside each other on the ground overlap sideways; how high they stand in the picture, and how tall they are,
     tells them apart (Hybrid-SORT: Yang et al. 2024). The root takes half as much off as theirs.
     """
-    one, other = np.ascontiguousarray(a.T).take(i, axis=1), np.ascontiguousarray(b.T).take(j, axis=1)
-    width, height = _common_size(one, other)
-    score: Boxes = width * height
-    union = area(a).take(i) + area(b).take(j) - score
-    score /= np.maximum(union, np.finfo(union.dtype).tiny)
-    height /= np.maximum(one[3], other[3]) - np.minimum(one[1], other[1])
-    score *= np.sqrt(height)
-    return score
+    common = np.minimum(one[2:4], other[2:4])
+    common -= np.maximum(one[:2], other[:2])
+    height, area = one[4:] + other[4:]  # of both together, less what they have in common
+    height -= common[1]  # and the gap between them
+    np.maximum(common, 0, out=common)
+    common_area: Boxes = common[0] * common[1]
+    area -= common_area
+    score: Boxes = np.divide(common[1], height, out=height)
+    np.sqrt(score, out=score)
+    score *= common_area
+    score /= area
+    return score, common_area
 
 
 def _common_size(a: Boxes, b: Boxes) -> Boxes:
@@ -105,18 +131,13 @@ def _common_size(a: Boxes, b: Boxes) -> Boxes:
     return size
 
 
-def hidden_share(xyxy: Boxes, i: npt.NDArray[np.int64], j: npt.NDArray[np.int64]) -> Boxes:
-    """How much (N,) of each of (N, 4) xyxy boxes lies behind another one: the largest share that one box covers which
-    stands nearer, that is, lower in the picture. `i` and `j` (P,) are the pairs of them that may overlap.
+def hidden_share(columns: Boxes, i: npt.NDArray[np.int64], common_area: Boxes) -> Boxes:
+    """How much (N,) of each of N `measured` boxes (6, N) lies behind another one: the largest share that one covers.
+    `i` (P,) are the boxes that lie behind one, `common_area` (P,) what they have in common with it.
     """
-    share = np.zeros(len(xyxy), xyxy.dtype)
-    columns = np.ascontiguousarray(xyxy.T)
-    is_behind = (columns[3].take(i) < columns[3].take(j)).nonzero()[0]
-    if len(is_behind):
-        i, j = i.take(is_behind), j.take(is_behind)
-        width, height = _common_size(columns.take(i, axis=1), columns.take(j, axis=1))
-        np.maximum.at(share, i, width * height)
-        share /= np.maximum(area(xyxy), np.finfo(xyxy.dtype).tiny)
+    share: Boxes = np.zeros(columns.shape[1], columns.dtype)
+    np.maximum.at(share, i, common_area)
+    share /= columns[5]
     return share
 
 

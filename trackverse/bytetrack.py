@@ -15,16 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from trackverse import boxes
-from trackverse.association import assign
+from trackverse.association import assign, assign_lazily
 from trackverse.history import Histories
 from trackverse.kalman import Agility, KalmanState
 from trackverse.types import Bool, Detections, Float32, Float64, Int64, Track
-from trackverse.vectors import dots, lengths, unit
+from trackverse.vectors import cosines, unit
 
 # 99 % of a two-dimensional normal distribution's squared Mahalanobis distances: beyond it is a jump, not a motion.
 MAX_GATE = 9.21
@@ -39,11 +39,15 @@ CLASS_WEIGHT = 0.05
 CENTRE_PRIOR = 4
 # A box of which this share lies behind another one still shows its own object; one with `CLEAR_MARGIN` more shows the
 # other one. In between its looks count in part, and always `MIN_VIEW`, so that what is hidden all its life has some.
-CLEAR_SHARE, CLEAR_MARGIN, MIN_VIEW = np.float32(0.4), np.float32(0.5), np.float32(0.05)
+CLEAR_SHARE, CLEAR_MARGIN, MIN_VIEW, FULL_VIEW = map(np.float32, (0.4, 0.5, 0.05, 1.0))
+CLEAR_VIEW = (CLEAR_SHARE + CLEAR_MARGIN) / CLEAR_MARGIN
 # However rarely frames come, the next one is in time: only a step this many times as long as the shortest is a hole.
 MIN_HOLE_STEPS = 1.5
 # Frame times are rounded: 8 frames of 0.1 s must not come out as more than 0.8 s.
 ROUNDING_S = 1e-6
+LEAST_SHARE = 1e-6  # of the old appearance, and of the new one
+# Pairs with so many numbers of looks and class scores to compare take longer than finding out which ones decide.
+MANY_FLOATS = 150_000
 
 
 @dataclass(frozen=True)
@@ -71,19 +75,20 @@ class ByteTracker:
 
     `centre_embeddings`: compare appearances after taking off what all objects share. For colours and for features of a
     network that was trained to tell classes apart, which are all alike; features that tell objects apart lose by it.
-    `scores_file`: where the class scores of live tracks lie, in place of memory.
+    `spool_file`: where the past of live tracks lies, in place of memory, which stays the same however long they are.
     """
 
     def __init__(
-        self, config: ByteTrackConfig, *, centre_embeddings: bool = False, scores_file: IO[bytes] | None = None
+        self, config: ByteTrackConfig, *, centre_embeddings: bool = False, spool_file: IO[bytes] | None = None
     ) -> None:
         self._config = config
         self._centre_embeddings = centre_embeddings
+        self._new_share = np.float32(min(max(1 - config.embedding_momentum, LEAST_SHARE), 1 - LEAST_SHARE))
         self._time_s = -np.inf  # of the last frame
         self._shortest_step_s = np.inf  # between two frames so far
         self._live = _Live.none()
         self._agility = Agility()
-        self._histories = Histories(scores_file)
+        self._histories = Histories(spool_file)
         self._embedding_sum: Float32 | float = 0.0  # of all detections so far, for `_centred`
         self._num_embeddings = 0
         self._num_frames_with_objects = 0
@@ -113,7 +118,7 @@ class ByteTracker:
             self._num_frames_with_objects += bool(len(detections))
         self._associate(detections, was_seen)
         # A track that was seen in one frame only is not looked for: most are slips of the detector.
-        return ended + self._end((self._live.num_seen == 1) & (self._live.last_seen_s < time_s))
+        return ended + self._end(self._live.is_tentative & (self._live.last_seen_s < time_s))
 
     def finish(self) -> list[Track]:
         """The tracks that are still alive; the tracker is empty afterwards."""
@@ -129,93 +134,115 @@ class ByteTracker:
         if not len(detections):
             return
         config, live = self._config, self._live
-        row_of, column_of, overlap, views = self._pairs(detections)
-        free_tracks, free = np.ones(len(live), bool), np.ones(len(detections), bool)
-        track_of = np.full(len(detections), -1)  # row of the track that a detection goes to
-
-        def match(candidates: Bool, max_cost: float, *, by_looks: bool = False) -> None:
-            pairs = (candidates & free_tracks.take(row_of) & free.take(column_of)).nonzero()[0]
-            if not len(pairs):
-                return
-            rows, columns = row_of.take(pairs), column_of.take(pairs)
-            gain = overlap.take(pairs)
-            if by_looks:
-                gain = self._weigh_looks(gain, rows, detections, columns)
-            gain -= 1 - max_cost
-            if detections.logits.shape[1] > 1:
-                self._favour_class(gain, rows, detections.logits, columns)
-            chosen = assign(rows, columns, gain)
-            rows, columns = rows.take(chosen), columns.take(chosen)
-            free_tracks[rows], free[columns] = False, False
-            track_of[columns] = rows
-
+        pairs, views = self._pairs(detections)
         confident = detections.scores >= config.track_thresh
-        sure, tentative = confident.take(column_of), (live.num_seen == 1).take(row_of)
-        if detections.embeddings.shape[1]:
-            match(sure & ~tentative, config.match_thresh, by_looks=True)
-        else:
-            match(sure & ~tentative, MAX_OVERLAP_COST)
-        match(sure & tentative, MAX_TENTATIVE_COST)
-        match(~sure & was_seen.take(row_of), config.low_match_thresh)
-        taken = (~free).nonzero()[0]
+        track_of = np.empty(len(detections), np.int64)  # row of the track that a detection goes to
+        is_taken, is_found = np.zeros(len(detections), bool), np.zeros(len(live), bool)
+
+        def match(numbers: Int64, max_cost: float, *, by_looks: bool = False) -> None:
+            if len(numbers):
+                rows, columns = self._matched(pairs.take(numbers), detections, max_cost, by_looks=by_looks)
+                track_of[columns] = rows
+                is_taken[columns] = is_found[rows] = True
+
+        sure, tentative = confident.take(pairs.columns), live.is_tentative.take(pairs.rows)
+        by_looks = detections.embeddings.shape[1] > 0
+        max_cost = config.match_thresh if by_looks else MAX_OVERLAP_COST
+        match((sure & ~tentative).nonzero()[0], max_cost, by_looks=by_looks)
+        left = (~(is_found.take(pairs.rows) | is_taken.take(pairs.columns))).nonzero()[0]
+        if len(left):
+            pairs, sure, tentative = pairs.take(left), sure.take(left), tentative.take(left)
+            match((sure & tentative).nonzero()[0], MAX_TENTATIVE_COST)
+            match((~sure & (was_seen & ~is_found).take(pairs.rows)).nonzero()[0], config.low_match_thresh)
+        taken = is_taken.nonzero()[0]
+        rows = track_of.take(taken)
         if len(taken):
-            self._extend(track_of.take(taken), detections.xyxy.take(taken, axis=0))
-        new = (free & (detections.scores >= config.track_thresh + config.new_track_margin)).nonzero()[0]
-        slots = live.slots.take(track_of.take(taken))
-        # A doubtful detection is mostly an occluded one: its appearance is another object's.
-        shares = views * confident * np.float32(1 - config.embedding_momentum)
+            self._extend(rows, detections.xyxy.take(taken, axis=0))
+        slots = live.slots.take(rows)
+        new = (~is_taken & (detections.scores >= config.track_thresh + config.new_track_margin)).nonzero()[0]
         if len(new):
             taken, slots = np.concatenate([taken, new]), np.concatenate([slots, self._start(detections, new)])
-            shares[new] = 1
-        self._histories.add(slots, self._time_s, detections, taken, views.take(taken), shares.take(taken))
+        # A doubtful detection is mostly an occluded one: its appearance is another object's.
+        shares = confident.take(taken) * self._new_share
+        self._histories.add(slots, self._time_s, detections, taken, views.take(taken), shares)
 
-    def _pairs(self, detections: Detections) -> tuple[Int64, Int64, Float32, Float32]:
-        """Rows (P,) of tracks and (P,) of detections that may be one object, how much they overlap (P,), and how much
-        (M,) the looks of all detections say about themselves: 1 in plain view, next to nothing where another object
-        stands before them, whose looks they have.
+    def _pairs(self, detections: Detections) -> tuple[_Pairs, Float32]:
+        """The pairs of tracks and detections that may be one object, and how much (M,) the looks of all detections say
+        about themselves: 1 in plain view, next to nothing where another object stands before them, whose looks they
+        have.
         """
-        kalman, seen = self._live.kalman, np.asfortranarray(detections.xyxy)
-        tracks = kalman.xyxy.astype(np.float32)
+        kalman, seen = self._live.kalman, detections.xyxy.T
+        num = len(self._live)
+        everything = np.concatenate([kalman.xyxy.T, seen], axis=1, dtype=np.float32)  # tracks, then detections
+        columns = boxes.measured(everything)
         if not detections.embeddings.shape[1]:
-            i, j = boxes.near_pairs(tracks, seen)
-            return i, j, boxes.upright_iou_of_pairs(tracks, i, seen, j), np.ones(len(seen), np.float32)
+            i, j = boxes.near_pairs(everything[:, :num].T, everything[:, num:].T)
+            overlap, _ = boxes.upright_iou(columns.take(i, axis=1), columns.take(j + num, axis=1))
+            return _Pairs(i, j, overlap), np.ones(len(detections), np.float32)
         # Where looks may outvote motion, boxes that don't overlap can be one object, if it is a motion and no jump.
-        may_jump = self._config.motion_weight <= self._config.match_thresh
-        reached = kalman.reach(MAX_GATE).astype(np.float32) if may_jump else tracks
-        # What hides what is looked for in one go with that: many small steps are what takes the time.
-        i, j = boxes.near_pairs(np.concatenate([reached.T, seen.T], axis=1).T, seen)
-        split = i.searchsorted(len(tracks))
-        hidden = boxes.hidden_share(seen, i[split:] - len(tracks), j[split:])
-        views = np.minimum((CLEAR_SHARE + CLEAR_MARGIN - hidden) / CLEAR_MARGIN, np.float32(1))
-        np.maximum(views, MIN_VIEW, out=views)
-        i, j = i[:split], j[:split]
-        return i, j, boxes.upright_iou_of_pairs(tracks, i, seen, j), views
+        if self._config.motion_weight <= self._config.match_thresh:
+            everything[:, :num] = kalman.reach(MAX_GATE).T
+        # What hides what is looked for in one go with that: many small steps are what takes the time. A box that hides
+        # another one stands lower in the picture, so that it covers some of its lower edge.
+        everything[1, num:] = everything[3, num:]
+        i, j = boxes.near_pairs(everything.T, columns[:4, num:].T)
+        one, other = columns.take(i, axis=1), columns.take(j + num, axis=1)
+        overlap, common_area = boxes.upright_iou(one, other)
+        split = int(i.searchsorted(num))
+        common_area *= one[3] < other[3]
+        hidden = boxes.hidden_share(columns[:, num:], i[split:] - num, common_area[split:])
+        views = CLEAR_VIEW - hidden / CLEAR_MARGIN
+        np.maximum(np.minimum(views, FULL_VIEW, out=views), MIN_VIEW, out=views)
+        return _Pairs(i[:split], j[:split], overlap[:split]), views
 
-    def _weigh_looks(self, overlap: Float32, rows: Int64, detections: Detections, columns: Int64) -> Float32:
-        """How well (P,) tracks of `rows` (P,) and detections of `columns` (P,) go together, -inf beyond reach."""
+    def _matched(
+        self, pairs: _Pairs, detections: Detections, max_cost: float, *, by_looks: bool
+    ) -> tuple[Int64, Int64]:
+        """Rows (K,) of tracks and (K,) of detections that go together best of the `pairs`."""
+        num_classes, num_dims = detections.logits.shape[1], detections.embeddings.shape[1] if by_looks else 0
+
+        def gain(some: _Pairs) -> Float32:
+            gain = self._likeness(some, detections) if by_looks else some.overlap.copy()
+            gain -= 1 - max_cost
+            if num_classes > 1:
+                self._favour_class(gain, some, detections.logits)
+            return gain
+
+        if len(pairs.rows) * (num_classes + num_dims) < MANY_FLOATS:
+            chosen = assign(pairs.rows, pairs.columns, gain(pairs))
+        else:
+            weight = np.float32(self._config.motion_weight)
+            most = weight * pairs.overlap + (1 - weight) if by_looks else pairs.overlap.copy()
+            most -= 1 - max_cost
+            if num_classes > 1:
+                most += np.float32(CLASS_WEIGHT) * (most >= 0)
+            chosen = assign_lazily(pairs.rows, pairs.columns, most, lambda numbers: gain(pairs.take(numbers)))
+        return pairs.rows.take(chosen), pairs.columns.take(chosen)
+
+    def _likeness(self, pairs: _Pairs, detections: Detections) -> Float32:
+        """How well (P,) tracks and detections go together by motion and looks, -inf beyond reach."""
         weight = np.float32(self._config.motion_weight)
         tracks, slots, seen = self._histories.appearance, self._live.slots, detections.embeddings
         if self._centre_embeddings:
             tracks, slots, seen = self._centred(tracks.take(slots, axis=0)), np.arange(len(slots)), self._centred(seen)
-        likeness = dots(tracks, slots.take(rows), seen, columns)
-        likeness *= (1 - weight) / lengths(seen).take(columns)
-        likeness += weight * overlap
-        apart = ((overlap == 0) & (likeness >= 1 - self._config.match_thresh)).nonzero()[0]
+        likeness = cosines(tracks, slots.take(pairs.rows), seen, pairs.columns, is_unit=True)
+        likeness *= 1 - weight
+        likeness += weight * pairs.overlap
+        apart = ((pairs.overlap == 0) & (likeness >= 1 - self._config.match_thresh)).nonzero()[0]
         if len(apart):
-            distance = self._live.kalman.distance(rows.take(apart), detections.xyxy.take(columns.take(apart), axis=0))
+            xyxy = detections.xyxy.take(pairs.columns.take(apart), axis=0)
+            distance = self._live.kalman.distance(pairs.rows.take(apart), xyxy)
             likeness[apart[distance > MAX_GATE]] = -np.inf
         return likeness
 
-    def _favour_class(self, gain: Float32, rows: Int64, logits: Float32, columns: Int64) -> None:
-        """Add to the `gain` (P,) of pairs that may be: nothing where the class scores `logits` (M, C) of the detections
-        of `columns` (P,) and those of the tracks of `rows` (P,) over time have nothing in common, `CLASS_WEIGHT` where
-        they are distributed alike.
+    def _favour_class(self, gain: Float32, pairs: _Pairs, logits: Float32) -> None:
+        """Add to the `gain` (P,) of pairs that may be: nothing where the class scores `logits` (M, C) of the detection
+        and those of the track over time have nothing in common, `CLASS_WEIGHT` where they are distributed alike.
         """
-        pairs = (gain >= 0).nonzero()[0]
-        sums, slots, columns = self._histories.class_sums, self._live.slots.take(rows.take(pairs)), columns.take(pairs)
-        likeness = dots(sums, slots, logits, columns)
-        likeness /= lengths(sums).take(slots) * lengths(logits).take(columns)
-        gain[pairs] += np.float32(CLASS_WEIGHT) * likeness
+        may = (gain >= 0).nonzero()[0]
+        slots = self._live.slots.take(pairs.rows.take(may))
+        likeness = cosines(self._histories.class_sums, slots, logits, pairs.columns.take(may))
+        gain[may] += np.float32(CLASS_WEIGHT) * likeness
 
     def _centred(self, embeddings: Float32) -> Float32:
         """(N, D) at unit length; with `centre_embeddings`, less a share of what all detections of the clip so far have
@@ -236,7 +263,7 @@ class ByteTracker:
         live = self._live
         self._agility.learn(*live.kalman.update(rows, xyxy))
         live.last_seen_s[rows] = self._time_s
-        live.num_seen[rows] += 1
+        live.is_tentative[rows] = False
 
     def _start(self, detections: Detections, new: Int64) -> Int64:
         """Slots (K,) of new tracks, one for each of the detections of `new` (K,)."""
@@ -246,20 +273,34 @@ class ByteTracker:
 
     def _end(self, ended: Bool) -> list[Track]:
         """Take tracks out of the live ones and return them."""
-        if not ended.any():
+        rows = ended.nonzero()[0]
+        if not len(rows):
             return []
-        tracks = [self._histories.take(slot) for slot in self._live.slots[ended].tolist()]
+        tracks = [self._histories.take(slot) for slot in self._live.slots.take(rows).tolist()]
         self._live = self._live.select(~ended)
         return tracks
 
 
+class _Pairs(NamedTuple):
+    """Pairs of a track and a detection: `rows` (P,) of the live tracks, `columns` (P,) of the detections, and how much
+    the boxes `overlap` (P,).
+    """
+
+    rows: Int64
+    columns: Int64
+    overlap: Float32
+
+    def take(self, numbers: Int64) -> _Pairs:
+        return _Pairs(self.rows.take(numbers), self.columns.take(numbers), self.overlap.take(numbers))
+
+
 @dataclass
 class _Live:
-    """The live tracks, a row each: `num_seen` (N,) frames, `slots` (N,) of `Histories`."""
+    """The live tracks, a row each: `is_tentative` (N,), seen once, `slots` (N,) of `Histories`."""
 
     kalman: KalmanState
     last_seen_s: Float64
-    num_seen: Int64
+    is_tentative: Bool
     slots: Int64
 
     def __len__(self) -> int:
@@ -273,16 +314,16 @@ class _Live:
     def start(time_s: float, xyxy: Float32, slots: Int64) -> _Live:
         """Tracks of one box (N, 4) each."""
         num = len(xyxy)
-        return _Live(KalmanState.start(xyxy), np.full(num, time_s), np.ones(num, np.int64), slots)
+        return _Live(KalmanState.start(xyxy), np.full(num, time_s), np.ones(num, bool), slots)
 
     def select(self, rows: Bool) -> _Live:
-        return _Live(self.kalman.select(rows), self.last_seen_s[rows], self.num_seen[rows], self.slots[rows])
+        return _Live(self.kalman.select(rows), self.last_seen_s[rows], self.is_tentative[rows], self.slots[rows])
 
     def join(self, other: _Live) -> _Live:
         """These tracks, then the other ones."""
         return _Live(
             self.kalman.join(other.kalman),
             np.concatenate([self.last_seen_s, other.last_seen_s]),
-            np.concatenate([self.num_seen, other.num_seen]),
+            np.concatenate([self.is_tentative, other.is_tentative]),
             np.concatenate([self.slots, other.slots]),
         )

@@ -81,7 +81,7 @@ def track_clip(
     refused = Counter[str]()
     times_s: list[float] = []
     with closing(prefetch(frames)) as batches, TemporaryFile() as live, TemporaryFile() as spool:
-        tracker = ByteTracker(settings.tracker, centre_embeddings=detector.centre_embeddings, scores_file=live)
+        tracker = ByteTracker(settings.tracker, centre_embeddings=detector.centre_embeddings, spool_file=live)
         tracks = track_frames(
             _noting(batches, times_s),
             detector,

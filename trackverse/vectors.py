@@ -19,15 +19,13 @@ TINY = np.finfo(np.float32).tiny
 
 def unit(rows: Float32) -> Float32:
     """(N, D) rows at length 1; zero rows stay zero."""
-    length: Float32 = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    length[length == 0] = 1
-    scaled: Float32 = rows / length[:, None]
+    scaled: Float32 = rows / lengths(rows)[:, None]
     return scaled
 
 
 def lengths(rows: Float32) -> Float32:
     """(N,) of (N, D) rows; of zero rows, next to nothing."""
-    length: Float32 = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    length: Float32 = np.sqrt(np.vecdot(rows, rows))
     return np.maximum(length, TINY, out=length)
 
 
@@ -36,15 +34,21 @@ def blocks(num_rows: int, width: int) -> list[slice]:
     larger arrays are new pages of memory each time, which takes longer than what is computed with them.
     """
     size = max(BLOCK_FLOATS // max(width, 1), 1)
+    if num_rows <= size:
+        return [slice(num_rows)] if num_rows else []
     return [slice(start, start + size) for start in range(0, num_rows, size)]
 
 
-def dots(a: Float32, i: Int64, b: Float32, j: Int64) -> Float32:
-    """(P,): the products of the rows `i` (P,) of `a` (N, D) with the rows `j` (P,) of `b` (M, D)."""
-    products = np.empty(len(i), np.float32)
+def cosines(a: Float32, i: Int64, b: Float32, j: Int64, *, is_unit: bool = False) -> Float32:
+    """(P,): of the angles between the rows `i` (P,) of `a` (N, D) and the rows `j` (P,) of `b` (M, D); 0 where one is
+    zero. `is_unit`: the rows of `a` have length 1.
+    """
+    cosine = np.empty(len(i), np.float32)
     for part in blocks(len(i), a.shape[1]):
-        np.vecdot(a.take(i[part], axis=0), b.take(j[part], axis=0), out=products[part])
-    return products
+        one, other = a.take(i[part], axis=0), b.take(j[part], axis=0)
+        length = lengths(other) if is_unit else lengths(one) * lengths(other)
+        np.divide(np.vecdot(one, other), length, out=cosine[part])
+    return cosine
 
 
 def load_matrix(path: Path) -> npt.NDArray[Any]:
