@@ -26,14 +26,16 @@ def crowd(missed: range = range(40, 44)) -> np.ndarray:
     return np.array(rows)
 
 
-def write_sequence(folder: Path, rows: np.ndarray, *, filename: str = "det.txt", benchmark: str = "mine") -> Path:
+def write_sequence(
+    folder: Path, rows: np.ndarray, *, filename: str = "det.txt", benchmark: str = "mine", fps: float = FPS
+) -> Path:
     """A sequence's folder with its rows as they stand; in det.txt nobody has an id."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = rows[:, 1] if filename == "gt.txt" else np.full(len(rows), -1)
     sure = np.ones(len(rows)) if filename == "gt.txt" else rows[:, 6]  # in gt.txt: that the box counts
     table = np.column_stack([rows[:, 0], ids, rows[:, 2:6], sure, np.ones(len(rows)), np.ones(len(rows))])
     np.savetxt(folder / filename, table, fmt="%g", delimiter=",")
-    text = f"[Sequence]\nname=x\nframeRate={FPS}\nseqLength={NUM_FRAMES}\nbenchmark={benchmark}\n"
+    text = f"[Sequence]\nname=x\nframeRate={fps}\nseqLength={NUM_FRAMES}\nbenchmark={benchmark}\n"
     (folder / "seqinfo.ini").write_text(text)
     return folder
 
@@ -131,15 +133,17 @@ def test_what_is_seen_once_is_left_out_and_boxes_are_smoothed_unless_raw_ones_ar
     assert smooth < 0.5 * raw
 
 
-@pytest.mark.parametrize("flag, missed, num_filled", [("", 3, 3), ("", 4, 0), ("--raw_boxes", 3, 0)])
-def test_what_the_detector_misses_for_an_eighth_of_a_second_is_filled(
-    tmp_path: Path, flag: str, missed: int, num_filled: int
+@pytest.mark.parametrize(
+    ("fps", "flag", "num_missed", "num_filled"),
+    [(30, "", 5, 5), (30, "", 6, 0), (30, "--raw_boxes", 5, 0), (2, "", 1, 1), (2, "", 2, 0)],
+    ids=["0.2 s", "longer", "raw boxes", "one of rare frames", "two of them"],
+)
+def test_what_the_detector_misses_for_a_moment_is_filled(
+    tmp_path: Path, fps: float, flag: str, num_missed: int, num_filled: int
 ) -> None:
-    rows = crowd(range(40, 40 + missed))
-    folder = write_sequence(tmp_path / "in" / "street", rows)
-    info = folder / "seqinfo.ini"
-    info.write_text(info.read_text().replace(f"frameRate={FPS}", "frameRate=30"))
-    assert run(tmp_path, *filter(None, [flag])) == 0
+    rows = crowd(range(40, 40 + num_missed))
+    write_sequence(tmp_path / "in" / "street", rows, fps=fps)
+    assert run(tmp_path, "--max_lost_s=2", *filter(None, [flag])) == 0
     found = results(tmp_path)
     assert len(found) == len(rows) + num_filled
     assert found[found[:, 6] == 0, 0].tolist() == list(range(40, 40 + num_filled))

@@ -33,8 +33,10 @@ log = logging.getLogger("trackverse.associate")  # not __name__, which is __main
 # motion does, so that it is remembered for longer.
 BOXES_ALONE = ByteTrackConfig(track_thresh=0.6, max_lost_s=1.0)
 WITH_APPEARANCE = ByteTrackConfig(track_thresh=0.6, max_lost_s=2.0, match_thresh=0.6, embedding_momentum=0.9)
-# A detector misses an object for a few frames now and then; longer, it is hidden, and the second pass has to say where.
-MAX_BLINK_S = 0.15 + 1e-6
+# From one detection to the next: a detector misses an object for some frames now and then, for one at any rate. Longer,
+# it is mostly hidden, and the second pass has to say where: 0.3 s finds more of a street, and less of a dance.
+MAX_BLINK_S = 0.2
+ROUNDING_S = 1e-6
 MIN_SCORE = 0.1  # ByteTrack's: what is less sure than this is no detection at all
 
 
@@ -100,12 +102,13 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
     tracks = [track for track in tracks if len(track) >= fewest_seen(times_s)]
     if args.raw_boxes:
         return tracks
-    return smoothing.smooth_tracks([_without_blinks(track, times_s) for track in tracks])
+    max_blink_s = max(MAX_BLINK_S, 2 / sequence.fps) + ROUNDING_S
+    return smoothing.smooth_tracks([_without_blinks(track, times_s, max_blink_s) for track in tracks])
 
 
-def _without_blinks(track: Track, frame_times_s: Float64) -> Track:
+def _without_blinks(track: Track, frame_times_s: Float64, max_blink_s: float) -> Track:
     """The track with boxes in the frames that the detector missed in between; their scores are 0."""
-    times_s, xyxy, new = smoothing.fill(track.times_s, track.xyxy.astype(np.float64), frame_times_s, MAX_BLINK_S)
+    times_s, xyxy, new = smoothing.fill(track.times_s, track.xyxy.astype(np.float64), frame_times_s, max_blink_s)
     scores, logits = np.zeros(len(new), np.float32), np.zeros((len(new), track.logits.shape[1]), np.float32)
     scores[~new], logits[~new] = track.scores, track.logits
     return replace(track, times_s=times_s, xyxy=xyxy.astype(np.float32), scores=scores, logits=logits, interpolated=new)
