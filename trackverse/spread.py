@@ -14,6 +14,7 @@ import numpy as np
 from trackverse.types import Bool, Float32, Int64
 
 BLOCK_ROWS = 4096  # of the points in one product: the block and its distances stay in the cache
+MIXED_ROWS = 128  # a product of so many rows costs hardly more than one of a few
 FRONT = 512  # points that are kept up to date from choice to choice
 Blocks = Callable[[int], Int64]
 
@@ -126,22 +127,32 @@ def _farthest_known(found: Spread, points: Float32, squares: Float32, is_free: B
 
 
 def _compare(found: Spread, points: Float32, squares: Float32, rows: Int64) -> None:
-    """Bring `found` up to date for some rows: compare each with the choices that it doesn't know."""
+    """Bring `found` up to date for some rows: compare each with the choices that it doesn't know.
+
+    Rows that know as many go into one product; where these are few, so do the next ones, with what they know left out.
+    """
+    num_chosen = len(found.chosen)
+    rows = rows[found.known[rows] < num_chosen]
+    rows = rows[np.argsort(found.known[rows], kind="stable")]
     known = found.known[rows]
-    for num_known in np.unique(known[known < len(found.chosen)]).tolist():
-        missed = found.chosen[num_known:]
-        centres, centre_squares = points[missed], squares[missed]
-        alike = rows[known == num_known]
-        for start in range(0, len(alike), BLOCK_ROWS):
-            part = alike[start : start + BLOCK_ROWS]
-            distance = _distances(points[part], squares[part], centres, centre_squares)
-            for _ in range(min(2, len(missed))):
-                place = distance.argmin(axis=1)
-                row = np.arange(len(place))
-                least = distance[row, place]
-                distance[row, place] = np.inf
-                _insert(found, part, least, place + num_known)
-            found.known[part] = len(found.chosen)
+    first = int(known[0]) if len(rows) else num_chosen
+    centres, centre_squares = points[found.chosen[first:]], squares[found.chosen[first:]]
+    start = 0
+    while start < len(rows):
+        num_known = int(known[start])
+        end = max(int(np.searchsorted(known, num_known, "right")), start + MIXED_ROWS)
+        part = rows[start : min(end, start + BLOCK_ROWS)]
+        missed = slice(num_known - first, None)
+        distance = _distances(points[part], squares[part], centres[missed], centre_squares[missed])
+        distance[np.arange(num_known, num_chosen) < found.known[part, None]] = np.inf
+        for _ in range(min(2, distance.shape[1])):
+            place = distance.argmin(axis=1)
+            row = np.arange(len(place))
+            least = distance[row, place]
+            distance[row, place] = np.inf
+            _insert(found, part, least, place + num_known)
+        found.known[part] = num_chosen
+        start += len(part)
 
 
 def _insert(found: Spread, rows: Int64, distance: Float32, owner: Int64) -> None:
