@@ -5,8 +5,8 @@ Everybody else speaks seconds on the video's own clock: its first shown frame is
 A frame belongs to the stretch [start, end) that it begins in.
 """
 
+from trackverse.video.clips import cut_clip, cut_clips
 from trackverse.video.container import GET_AGAIN
-from trackverse.video.cutting import cut_clip, cut_clips
 from trackverse.video.reading import (
     CloseLook,
     Glance,
