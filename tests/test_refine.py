@@ -485,15 +485,18 @@ def test_the_order_of_the_tracks_does_not_matter() -> None:
     assert sorted(spans(again(tracks))) == sorted(spans(again(tracks[::-1])))
 
 
-def test_class_scores_on_disk_come_back_whole() -> None:
-    tracks = [seen(range(60), x=walk), seen(range(64, 130), x=walk), seen(range(20), x=far, owner=2)]
-    with tempfile.TemporaryFile() as file:
-        held = on_disk(tracks, file)
+@pytest.mark.parametrize("look", [None, RED], ids=["without looks", "with looks"])
+def test_class_scores_and_looks_on_disk_come_back_whole(look: np.ndarray | None) -> None:
+    tracks = [seen(frames, x=walk, look=look) for frames in (range(60), range(64, 130))]
+    tracks.append(seen(range(20), x=far, owner=2, look=look))
+    with tempfile.TemporaryFile() as scores, tempfile.TemporaryFile() as looks:
+        held = on_disk(tracks, scores, looks)
         assert all(isinstance(track.logits.base, np.memmap) for track in held)
-        for ours, theirs in zip(again(held), again(tracks), strict=True):
-            np.testing.assert_array_equal(ours.logits, theirs.logits)
+        for ours, theirs in zip([*held, *again(held)], [*tracks, *again(tracks)], strict=True):
             let_go(ours.logits)
-            np.testing.assert_array_equal(ours.logits, theirs.logits)
+            let_go(ours.looks)
+            for column in ("logits", "looks", "look_weights", "embedding"):
+                np.testing.assert_array_equal(getattr(ours, column), getattr(theirs, column))
 
 
 def test_five_thousand_tracks_are_never_paired_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

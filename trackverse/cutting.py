@@ -14,7 +14,7 @@ import numpy as np
 from trackverse import both_ways, looks
 from trackverse.looks import LookModel
 from trackverse.types import LOOK_FRAMES, Bool, Float64, Int64, Track
-from trackverse.vectors import unit
+from trackverse.vectors import let_go
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,18 @@ def seen(track: Track) -> Track:
 
 
 def part(track: Track, rows: Int64 | slice, look_rows: slice) -> Track:
-    """Some frames of a track, with some of its looks."""
-    sums = track.looks[look_rows]
-    known = sums[np.isfinite(sums).all(axis=1)]
-    embedding = unit(known.sum(axis=0, keepdims=True))[0]
+    """Some frames of a track, with some of its looks, and still with the embedding of the whole."""
     kept = (track.times_s[rows], track.xyxy[rows], track.scores[rows], track.logits[rows])
-    return Track(*kept, embedding, sums, track.interpolated[rows], track.look_weights[look_rows])
+    looks_kept = (track.looks[look_rows], track.interpolated[rows], track.look_weights[look_rows])
+    return Track(*kept, track.embedding, *looks_kept)
 
 
 def looks_of(track: Track) -> tuple[Float64, Float64]:
     """Sums (S, D) of a track's looks, and how many whole looks in plain view each is worth; 0 and 0 if not known."""
-    known = np.isfinite(track.looks).all(axis=1) & (np.abs(track.looks).sum(axis=1) > 0)
-    sums = np.where(known[:, None], track.looks, 0).astype(np.float64) / LOOK_FRAMES
+    sums = np.array(track.looks, np.float64) / LOOK_FRAMES
+    let_go(track.looks)
+    known = np.isfinite(sums).all(axis=1) & sums.any(axis=1)
+    sums[~known] = 0
     return sums, np.where(known, track.look_weights.astype(np.float64) / LOOK_FRAMES, 0)
 
 

@@ -8,11 +8,13 @@ scatter around its own mean with variance `within`, and the objects' means aroun
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from trackverse.types import Float64, Int64
+from trackverse.vectors import blocks
 
 # Share of the scatter of one object's looks that more looks don't average out, because light, pose and what stands
 # before it change slowly: as much as the clip's tracks show from their first half to their second, but not less than
@@ -26,7 +28,7 @@ MIN_WEIGHT = 0.25
 MIN_WITHIN = 1e-4
 # What lies within this many looks of a change decides about it, so that what happened long before doesn't hide it.
 CHANGE_WINDOW = 8
-BLOCK_LOOKS, BLOCK_COLUMNS = 4096, 128
+BLOCK_LOOKS = 4096
 
 
 @dataclass(frozen=True)
@@ -48,54 +50,86 @@ class LookModel:
         return ratio
 
 
-def fit(sums: Float64, nums: Float64, track_of: Int64, start_s: Float64, end_s: Float64) -> LookModel | None:
-    """The model of a clip of N tracks, from its looks; None if there is too little to tell.
+def fit(tracks: Iterable[tuple[Float64, Float64]], start_s: Float64, end_s: Float64) -> LookModel | None:
+    """The model of a clip of N tracks, from their looks; None if there is too little to tell.
 
-    `sums` (S, D) and `nums` (S,) of all looks (0 and 0: unknown), `track_of` (S,) the row of their track, `start_s` and
-    `end_s` (N,). The medians over tracks keep a few that mix two objects from counting.
+    `tracks`: of each in turn the sums (S, D) and numbers (S,) of its looks (0 and 0: unknown), gone through once, so
+    that they need not be in memory together. `start_s` and `end_s` (N,). The medians over tracks keep a few that mix
+    two objects from counting.
     """
-    known = np.flatnonzero(nums >= MIN_WEIGHT)
-    counts = np.bincount(track_of[known], minlength=len(start_s))
-    long = counts >= MIN_LOOKS
-    rows = np.flatnonzero(long)
+    rows, counts, means, scatter, late2 = [], [], [], [], []
+    spread = _Spread()
+    for row, (sums, nums) in enumerate(tracks):
+        known = nums >= MIN_WEIGHT
+        count = int(known.sum())
+        if count < MIN_LOOKS:
+            continue
+        own = sums[known] / nums[known, None]
+        mean = own.mean(axis=0)
+        own -= mean
+        rows.append(row)
+        counts.append(count)
+        means.append(mean)
+        scatter.append((own**2).sum() / (count - 1))
+        late2.append((own[count // 2 :].sum(axis=0) ** 2).sum())
+        spread.add(own)
     if len(rows) < 2:
         return None
-    # In blocks: the looks of a hundred tracks of ten minutes take a gigabyte, and should not be there several times.
-    blocks = np.split(known, np.arange(BLOCK_LOOKS, len(known), BLOCK_LOOKS))
-    means = np.zeros((len(start_s), sums.shape[1]))
-    for block in blocks:
-        means += totals(sums[block] / nums[block, None], track_of[block], len(start_s))
-    means /= np.maximum(counts, 1)[:, None]
-    scatter = np.zeros(len(start_s))
-    # In the order of time, track by track: which looks are of a track's second half.
-    is_late = np.arange(len(known)) >= (np.cumsum(counts) - counts + counts // 2)[track_of[known]]
-    late_sums = np.zeros_like(means)
-    few, inner = [], np.zeros((sums.shape[1],) * 2)
-    is_tall = counts[rows].sum() > sums.shape[1]
-    for block, late in zip(blocks, np.split(is_late, np.arange(BLOCK_LOOKS, len(known), BLOCK_LOOKS)), strict=True):
-        offset = sums[block] / nums[block, None] - means[track_of[block]]
-        scatter += np.bincount(track_of[block], (offset**2).sum(axis=1), minlength=len(start_s))
-        late_sums += totals(offset[late], track_of[block][late], len(start_s))
-        offset = offset[long[track_of[block]]]
-        if is_tall:
-            inner += offset.T @ offset
-        else:
-            few.append(offset)
-    within = max(float(np.median(scatter[rows] / (counts[rows] - 1))), MIN_WITHIN)
-    a, b = np.nonzero(np.triu((start_s[rows, None] < end_s[rows]) & (start_s[rows] < end_s[rows, None]), 1))
+    start_s, end_s, num_looks, centres = start_s[rows], end_s[rows], np.array(counts), np.array(means)
+    within = max(float(np.median(scatter)), MIN_WITHIN)
+    a, b = np.nonzero(np.triu((start_s[:, None] < end_s) & (start_s < end_s[:, None]), 1))
     if not len(a):
         return None
-    lasting = _lasting(late_sums, counts, within)
-    noise = within * _noise(lasting, counts[rows[a]], counts[rows[b]])
-    distance2 = ((means[rows[a]] - means[rows[b]]) ** 2).sum(axis=1)
-    between = float(np.median(distance2 - noise)) / 2
+    lasting = _lasting(np.array(late2), num_looks, within)
+    noise = within * _noise(lasting, num_looks[a], num_looks[b])
+    between = float(np.median(_distances2(centres, a, b) - noise)) / 2
     if between <= 0:
         return None  # the objects look alike: nothing to tell them apart by
-    if few:
-        offset = np.concatenate(few)
-        inner = offset @ offset.T
-    spread = float((inner**2).sum())
-    return LookModel(within, between, float(np.trace(inner)) ** 2 / spread if spread > 0 else 1.0, lasting)
+    return LookModel(within, between, spread.num_dims(), lasting)
+
+
+class _Spread:
+    """Over how many dimensions offsets are spread, if evenly: (Σ λ)² / Σ λ² of their covariance's eigenvalues."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Float64] = []
+        self._num_waiting = 0
+        self._products: Float64 | None = None
+
+    def add(self, offsets: Float64) -> None:
+        """(S, D) more of them."""
+        self._waiting.append(offsets)
+        self._num_waiting += len(offsets)
+        if self._num_waiting >= BLOCK_LOOKS:  # the looks of a hundred tracks of ten minutes take a gigabyte
+            self._sum_up()
+
+    def num_dims(self) -> float:
+        """1 if there is no offset at all."""
+        if self._products is None and self._waiting and self._num_waiting <= self._waiting[0].shape[1]:
+            offsets = np.concatenate(self._waiting)
+            products = offsets @ offsets.T  # has the same eigenvalues, and is smaller
+        else:
+            self._sum_up()
+            products = np.zeros((0, 0)) if self._products is None else self._products
+        squares = float((products**2).sum())
+        return float(np.trace(products)) ** 2 / squares if squares > 0 else 1.0
+
+    def _sum_up(self) -> None:
+        if not self._waiting:
+            return
+        offsets = np.concatenate(self._waiting)
+        products = offsets.T @ offsets
+        self._products = products if self._products is None else self._products + products
+        self._waiting, self._num_waiting = [], 0
+
+
+def _distances2(rows: Float64, a: Int64, b: Int64) -> Float64:
+    """Squared distances (P,) of the rows `a` (P,) from the rows `b` (P,) of (N, D)."""
+    distances2 = np.empty(len(a))
+    for part in blocks(len(a), 2 * rows.shape[1]):
+        offset = rows.take(a[part], axis=0) - rows.take(b[part], axis=0)
+        distances2[part] = (offset**2).sum(axis=1)
+    return distances2
 
 
 def _noise(lasting: float, num_a: Float64 | Int64, num_b: Float64 | Int64) -> Float64:
@@ -104,9 +138,9 @@ def _noise(lasting: float, num_a: Float64 | Int64, num_b: Float64 | Int64) -> Fl
     return noise
 
 
-def _lasting(late_sums: Float64, counts: Int64, within: float) -> float:
-    """What share of the scatter `within` lasts, from how far the two halves of long tracks are apart: `late_sums`
-    (N, D) of the offsets of the second halves' looks from their track's mean, `counts` (N,) looks a track.
+def _lasting(late2: Float64, counts: Int64, within: float) -> float:
+    """What share of the scatter `within` lasts, from how far the two halves of long tracks are apart: `late2` (N,), the
+    squared length of what the offsets of the second half's looks from the track's mean sum up to, `counts` (N,) looks.
     """
     rows = np.flatnonzero(counts >= 2 * MIN_LOOKS)
     if not len(rows):
@@ -115,20 +149,8 @@ def _lasting(late_sums: Float64, counts: Int64, within: float) -> float:
     num_late = counts[rows] - num_early
     fleeting = 1 / num_early + 1 / num_late
     # The offsets of the first half sum up to minus those of the second.
-    apart = (late_sums[rows] ** 2).sum(axis=1) * fleeting**2 / within
+    apart = late2[rows] * fleeting**2 / within
     return float(np.clip(np.median((apart - fleeting) / (2 - fleeting)), LASTING, MAX_LASTING))
-
-
-def totals(values: Float64, group_of: Int64, num_groups: int) -> Float64:
-    """(num_groups, D) sums of the rows of (S, D) values that belong to each group."""
-    order = np.argsort(group_of, kind="stable")
-    groups, first = np.unique(group_of[order], return_index=True)
-    sums = np.zeros((num_groups, values.shape[1]))
-    # Some columns at a time: `values` may take half a gigabyte, and should not be there twice.
-    for start in range(0, values.shape[1] if len(groups) else 0, BLOCK_COLUMNS):
-        columns = slice(start, start + BLOCK_COLUMNS)
-        sums[groups, columns] = np.add.reduceat(values[order, columns], first, axis=0)
-    return sums
 
 
 def across(sums: Float64, nums: Float64, before: Int64, after: Int64, model: LookModel) -> Float64:

@@ -32,9 +32,10 @@ from trackverse.motion import Ends, Scene
 from trackverse.types import Bool, Float32, Float64, Int64, Track
 from trackverse.vectors import let_go, unit
 
-# Pairs of tracks are gone through this many at a time, so that memory doesn't grow with their square.
-BLOCK_PAIRS = 1 << 20
-BLOCK_ROWS = 1 << 13  # likewise, of boxes that are compared with all others of their frame
+# Pairs of tracks, or of boxes, are gone through this many at a time, so that memory doesn't grow with their square.
+BLOCK_PAIRS = 1 << 16
+BLOCK_ROWS = 1 << 10  # and those of so many tracks, each of which is compared by looks with all the others' partners
+BLOCK_CHAINS = 1 << 8  # likewise, pairs of which the class scores are compared
 # Only what was seen for this many looks (a second at 16 frames/s) is known again after long: slips of the detector that
 # happen to look alike would make long tracks of a few frames.
 MIN_LONG_LOOKS = 2
@@ -132,7 +133,8 @@ def refined(
             chains.append(chain)
     if not chains:
         return
-    chains.sort(key=lambda chain: (pieces.start_s[chain[0]], chain[0]))
+    del pieces
+    chains.sort(key=lambda chain: (tracks[chain[0]].times_s[0], chain[0]))
     joined = [[tracks[n] for n in chain] for chain in chains]
     for parts, (times_s, xyxy, new) in zip(joined, _boxes(joined, frame_times_s, config), strict=True):
         yield _whole(parts, times_s, xyxy, new)
@@ -178,17 +180,28 @@ def _is_duplicate(tracks: Sequence[Track], config: RefineConfig) -> Bool:
 
 
 def _same_frame(frame_of: Int64, rows: Int64) -> Iterator[tuple[Int64, Int64]]:
-    """All pairs of one of the `rows` (K,) and any row of the same frame, itself too, as (P,), (P,), some thousand of
-    the rows at a time; `frame_of` (T,).
+    """All pairs of one of the `rows` (K,) and any row of the same frame, itself too, as (P,), (P,), in portions;
+    `frame_of` (T,).
     """
     by_frame = np.argsort(frame_of, kind="stable")
     first = np.searchsorted(frame_of[by_frame], np.arange(frame_of.max() + 2))
-    for start in range(0, len(rows), BLOCK_ROWS):
-        part = rows[start : start + BLOCK_ROWS]
-        num_beside = np.diff(first)[frame_of[part]]
-        turn = np.arange(num_beside.sum()) - np.repeat(np.cumsum(num_beside) - num_beside, num_beside)
-        repeated = np.repeat(part, num_beside)
-        yield repeated, by_frame[first[frame_of[repeated]] + turn]
+    for k, place in _ranges(first[frame_of[rows]], first[frame_of[rows] + 1]):
+        yield rows[k], by_frame[place]
+
+
+def _ranges(first: Int64, end: Int64) -> Iterator[tuple[Int64, Int64]]:
+    """All pairs (P,), (P,) of a number k and one of the numbers from `first[k]` to before `end[k]`, both (K,), in
+    portions: `BLOCK_PAIRS` of `BLOCK_ROWS` k at most, or those of a single k that has more.
+    """
+    num = end - first
+    total, start = np.cumsum(num), 0
+    while start < len(num):
+        before = int(total[start - 1]) if start else 0
+        last = min(int(np.searchsorted(total, before + BLOCK_PAIRS, side="right")), start + BLOCK_ROWS)
+        part = slice(start, max(last, start + 1))
+        k = np.repeat(np.arange(start, part.stop), num[part])
+        yield k, np.arange(len(k)) + np.repeat(first[part] + num[part] + before - total[part], num[part])
+        start = part.stop
 
 
 # ---- joining
@@ -197,19 +210,19 @@ def _same_frame(frame_of: Int64, rows: Int64) -> Iterator[tuple[Int64, Int64]]:
 @dataclass(frozen=True)
 class _Pieces:
     """What joining needs to know of N tracks: their boxes, `times_s` (T,) and `xyxy` (T, 4), the n-th's from row
-    `first[n]` to before `stop[n]`; of looks as in `looks.fit`; `class_sums` (N, C). `comes_in`, `goes_out` (N,): begins
-    or ends at a side of the frame.
+    `first[n]` to before `stop[n]`. `comes_in`, `goes_out` (N,): begins or ends at a side of the frame. `look_sums`
+    (N, D) and `look_nums` (N,): their looks, summed up, and how many whole ones these are; once tracks are joined, the
+    first one's row has what all of them have.
     """
 
+    tracks: Sequence[Track]
     times_s: Float64
     xyxy: Float64
     first: Int64
     stop: Int64
     scene: Scene
-    look_sums: Float64
+    look_sums: Float32
     look_nums: Float64
-    track_of_look: Int64
-    class_sums: Float64
     comes_in: Bool
     goes_out: Bool
     links: Links
@@ -220,24 +233,17 @@ class _Pieces:
         xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
         stop = np.cumsum([len(track) for track in tracks])
         first = np.append(0, stop[:-1])
-        class_sums = np.empty((len(tracks), tracks[0].logits.shape[1]))
-        for number, track in enumerate(tracks):
-            class_sums[number] = _class_sum(track)
+        # In float32, as the looks themselves are: with 70,000 tracks they take 300 MB.
+        look_sums, look_nums = np.empty((len(tracks), tracks[0].looks.shape[1]), np.float32), np.empty(len(tracks))
+        for n, track in enumerate(tracks):
+            sums, nums = cutting.looks_of(track)
+            look_sums[n], look_nums[n] = sums.sum(axis=0), nums.sum()
         margin = SIDE_SHARE * (xyxy[:, 2] - xyxy[:, 0])
         at_side = (xyxy[:, 0] <= margin) | (xyxy[:, 2] >= frame_width - margin)
         at_side &= bool(np.isfinite(frame_width))
-        return _Pieces(
-            times_s,
-            xyxy,
-            first,
-            stop,
-            Scene.of(xyxy),
-            *_looks(tracks),
-            class_sums,
-            at_side[first],
-            at_side[stop - 1],
-            links,
-        )
+        scene = Scene.of(xyxy)
+        sides = at_side[first], at_side[stop - 1]
+        return _Pieces(tracks, times_s, xyxy, first, stop, scene, look_sums, look_nums, *sides, links)
 
     @property
     def start_s(self) -> Float64:
@@ -257,27 +263,33 @@ class _Pieces:
         where = (self.times_s[rows], self.xyxy[rows], np.cumsum(num_rows) - num_rows)
         return motion.fit_ends(*where, head=True), motion.fit_ends(*where, head=False)
 
+    def join(self, first: int, other: int) -> None:
+        """The chain that begins with track `other` is part of the one that begins with `first` from now on."""
+        self.look_sums[first] += self.look_sums[other]
+        self.look_nums[first] += self.look_nums[other]
 
-def _looks(tracks: Sequence[Track]) -> tuple[Float64, Float64, Int64]:
-    """Sums (S, D) and numbers (S,) of the looks of all tracks in turn, and the track (S,) of each."""
-    num_looks = [len(track.looks) for track in tracks]
-    sums, nums = np.empty((sum(num_looks), tracks[0].looks.shape[1])), np.empty(sum(num_looks))
-    for track, end in zip(tracks, np.cumsum(num_looks), strict=True):  # no list beside: they may take a gigabyte
-        own = slice(end - len(track.looks), end)
-        sums[own], nums[own] = cutting.looks_of(track)
-    return sums, nums, np.repeat(np.arange(len(tracks)), num_looks)
+    def distances2(self, a: Int64, i: Int64, b: Int64, j: Int64) -> Float64:
+        """Squared distances (P,) of the mean looks of the chains that begin with the tracks `a[i]` from the `b[j]`'s.
+
+        The stretches of `a` (N,) and `b` (M,) that `i` and `j` (P,) lie in should be short: each is compared with all
+        of the other one.
+        """
+        low_i, low_j = i.min(), j.min()
+        one, other = self._mean_looks(a[low_i : i.max() + 1]), self._mean_looks(b[low_j : j.max() + 1])
+        length2, other_length2 = np.einsum("nd,nd->n", one, one), np.einsum("nd,nd->n", other, other)
+        i, j = i - low_i, j - low_j
+        distances2: Float64 = np.maximum(length2[i] + other_length2[j] - 2 * (one @ other.T)[i, j], 0)
+        return distances2
+
+    def _mean_looks(self, rows: Int64) -> Float64:
+        means: Float64 = self.look_sums[rows] / np.maximum(self.look_nums[rows], 1e-12)[:, None]
+        return means
 
 
 def _look_model(tracks: Sequence[Track]) -> LookModel | None:
     """How much the looks of these tracks tell, if anything."""
     start_s, end_s = (np.array([track.times_s[n] for track in tracks]) for n in (0, -1))
-    return looks.fit(*_looks(tracks), start_s, end_s)
-
-
-def _class_sum(track: Track) -> Float64:
-    total: Float64 = track.logits.sum(axis=0, dtype=np.float64)
-    let_go(track.logits)
-    return total
+    return looks.fit(map(cutting.looks_of, tracks), start_s, end_s)
 
 
 def _chains(pieces: _Pieces, model: LookModel | None, config: RefineConfig) -> list[list[int]]:
@@ -296,6 +308,7 @@ def _chains(pieces: _Pieces, model: LookModel | None, config: RefineConfig) -> l
             chain, last = list(chains[n]), n
             while last in successor:
                 last = successor[last]
+                pieces.join(chain[0], chains[last][0])
                 chain += chains[last]
             linked.append(chain)
         chains = linked
@@ -307,42 +320,63 @@ def _candidates(
     """Pairs of chains (P,), (P,) that may be one object, the second after the first, and the evidence (P,) for it."""
     heads, tails = np.array([chain[0] for chain in chains]), np.array([chain[-1] for chain in chains])
     head_ends, tail_ends = pieces.ends(chains)
-    start_s, end_s = pieces.start_s[heads], pieces.end_s[tails]
-    chain_of = np.empty(len(pieces.start_s), np.int64)
-    chain_of[[n for chain in chains for n in chain]] = np.repeat(np.arange(len(chains)), [len(c) for c in chains])
-    nums = np.bincount(chain_of[pieces.track_of_look], pieces.look_nums, minlength=len(chains)).astype(np.float64)
-    # In place, and squared without a copy: looks and class scores may take half a gigabyte each.
-    means = looks.totals(pieces.look_sums, chain_of[pieces.track_of_look], len(chains))
-    means /= np.maximum(nums, 1e-12)[:, None]
-    length2 = np.einsum("nd,nd->n", means, means)
-    classes = looks.totals(pieces.class_sums, chain_of, len(chains))
-    classes /= np.maximum(np.sqrt(np.einsum("nc,nc->n", classes, classes)), 1e-12)[:, None]
-    has_class = classes.sum(axis=1) > 0
-
+    start_s, end_s, nums = pieces.start_s[heads], pieces.end_s[tails], pieces.look_nums[heads]
+    is_known = (nums > 0) & (model is not None)
+    stays, returns = (
+        is_known & (nums >= MIN_LONG_LOOKS) & ~at_side for at_side in (pieces.goes_out[tails], pieces.comes_in[heads])
+    )
+    # Those that begin soon after the end of one follow each other in the order of time.
+    by_end, by_start = np.argsort(end_s, kind="stable"), np.argsort(start_s, kind="stable")
+    reach_s = np.where(stays, max(config.max_join_gap_s, config.max_blind_gap_s), config.max_blind_gap_s)
+    latest_s = (end_s + reach_s + 2 * ROUNDING_S)[by_end]
     found = []
-    num_rows = max(1, BLOCK_PAIRS // len(chains))
-    for block in np.split(np.arange(len(chains)), np.arange(num_rows, len(chains), num_rows)):
-        gap_s = start_s - end_s[block, None]
-        sure = (nums[block, None] > 0) & (nums > 0) & (model is not None)
-        well_known = (nums[block, None] >= MIN_LONG_LOOKS) & (nums >= MIN_LONG_LOOKS) & sure
-        well_known &= ~(pieces.goes_out[tails[block]][:, None] | pieces.comes_in[heads])
-        max_gap_s = np.where(well_known, config.max_join_gap_s, config.max_blind_gap_s)
-        row, j = np.nonzero((gap_s > 0) & (gap_s <= max_gap_s + ROUNDING_S))
-        i = block[row]
-        evidence = motion.evidence(tail_ends, head_ends, i, j, gap_s[row, j], pieces.scene)
-        known = sure[row, j]
-        if model is not None:
-            a, b = i[known], j[known]
-            distance2 = np.maximum(length2[a] + length2[b] - 2 * (means[block] @ means.T)[row[known], b], 0)
-            evidence[known] += model.evidence(distance2, nums[a], nums[b])
+    for row, column in _ranges(
+        np.searchsorted(start_s[by_start], end_s[by_end], side="right"),
+        np.searchsorted(start_s[by_start], latest_s, side="right"),
+    ):
+        i, j = by_end[row], by_start[column]
+        gap_s = start_s[j] - end_s[i]
+        max_gap_s = np.where(stays[i] & returns[j], config.max_join_gap_s, config.max_blind_gap_s)
+        near = np.flatnonzero(gap_s <= max_gap_s + ROUNDING_S)
+        row, column, i, j = row[near], column[near], i[near], j[near]
+        evidence = motion.evidence(tail_ends, head_ends, i, j, gap_s[near], pieces.scene)
+        known = is_known[i] & is_known[j]
+        if model is not None and known.any():
+            distance2 = pieces.distances2(heads[by_end], row[known], heads[by_start], column[known])
+            evidence[known] += model.evidence(distance2, nums[i[known]], nums[j[known]])
         evidence += ONE_WAY_EVIDENCE * pieces.links.forward(tails[i], heads[j])
         evidence += ONE_WAY_EVIDENCE * (pieces.links.backward(tails[i], heads[j]) & ~known)
         kept = np.flatnonzero(evidence >= limit)
-        cosine = np.einsum("pc,pc->p", classes[i[kept]], classes[j[kept]])
-        agree = (cosine >= config.min_class_cosine) | ~(has_class[i[kept]] & has_class[j[kept]])
-        found.append((i[kept[agree]], j[kept[agree]], evidence[kept[agree]]))
+        found.append((i[kept], j[kept], evidence[kept]))
     i, j, evidence = (np.concatenate(columns) for columns in zip(*found, strict=True))
-    return i, j, evidence
+    order = np.lexsort((j, i))
+    i, j, evidence = i[order], j[order], evidence[order]
+    agree = _agree(pieces.tracks, chains, i, j, config.min_class_cosine)
+    return i[agree], j[agree], evidence[agree]
+
+
+def _agree(
+    tracks: Sequence[Track], chains: Sequence[Sequence[int]], i: Int64, j: Int64, min_class_cosine: float
+) -> Bool:
+    """(P,): whether the class scores of the chains `i` (P,) and `j` (P,), as far as they have any, are alike."""
+    agree = np.ones(len(i), bool)
+    for start in range(0, len(i), BLOCK_CHAINS):
+        part = slice(start, start + BLOCK_CHAINS)
+        numbers, place = np.unique(np.stack([i[part], j[part]]), return_inverse=True)
+        # Summed up anew for the few that it matters for: those of all tracks take more memory than their looks.
+        classes = np.stack([np.sum([_class_sum(tracks[n]) for n in chains[number]], axis=0) for number in numbers])
+        classes /= np.maximum(np.sqrt(np.einsum("nc,nc->n", classes, classes)), 1e-12)[:, None]
+        has_class = classes.sum(axis=1) > 0
+        a, b = place.reshape(2, -1)
+        agree[part] = np.einsum("pc,pc->p", classes[a], classes[b]) >= min_class_cosine
+        agree[part] |= ~(has_class[a] & has_class[b])
+    return agree
+
+
+def _class_sum(track: Track) -> Float64:
+    total: Float64 = track.logits.sum(axis=0, dtype=np.float64)
+    let_go(track.logits)
+    return total
 
 
 def _best(i: Int64, j: Int64, gain: Float64) -> Int64:
@@ -398,8 +432,8 @@ def _may_be_filled(times_s: Float64, xyxy: Float64, new: Bool, max_blink_s: floa
         rows, beside = rows[~new[beside]], beside[~new[beside]]
         low, high = np.maximum(xyxy[rows, :2], xyxy[beside, :2]), np.minimum(xyxy[rows, 2:], xyxy[beside, 2:])
         np.maximum.at(hidden, rows, boxes.area(np.concatenate([low, high], axis=-1)) / boxes.area(xyxy[rows]))
-    sums = looks.totals(np.stack([hidden[long], np.ones(len(long))], axis=-1), gap_of[long], len(seen) + 1)
-    shares = sums[:, 0] / np.maximum(sums[:, 1], 1)
+    num_hidden, num = (np.bincount(gap_of[long], weights, len(seen) + 1) for weights in (hidden[long], None))
+    shares = num_hidden / np.maximum(num, 1)
     may: Bool = new & (gap_s <= max_blink_s)
     may[long] = shares[gap_of[long]] >= min_hidden_share
     return may
@@ -407,15 +441,17 @@ def _may_be_filled(times_s: Float64, xyxy: Float64, new: Bool, max_blink_s: floa
 
 def _whole(parts: Sequence[Track], times_s: Float64, xyxy: Float32, new: Bool) -> Track:
     """The track of all parts; scores are 0 in the frames that are new."""
+    sums = np.concatenate([part.looks for part in parts])
+    let_go(parts[0].looks)
+    known = sums[np.isfinite(sums).all(axis=1)]
+    # Only now, when it is known what belongs together: parts have that of the track which they were cut out of.
+    embedding = unit(known.sum(axis=0, keepdims=True))[0]
     if len(parts) == 1 and not new.any():
-        return replace(parts[0], xyxy=xyxy)
+        return replace(parts[0], xyxy=xyxy, looks=sums, embedding=embedding)
     scores = np.zeros(len(new), np.float32)
     scores[~new] = np.concatenate([part.scores for part in parts])
     logits = np.zeros((len(new), parts[0].logits.shape[1]), np.float32)
     logits[~new] = np.concatenate([part.logits for part in parts])
     let_go(parts[0].logits)
-    sums = np.concatenate([part.looks for part in parts])
-    known = sums[np.isfinite(sums).all(axis=1)]
-    embedding = parts[0].embedding if len(parts) == 1 else unit(known.sum(axis=0, keepdims=True))[0]
     weights = np.concatenate([part.look_weights for part in parts])
     return Track(times_s, xyxy, scores, logits, embedding, sums, new, weights)

@@ -23,7 +23,7 @@ from trackverse.flow import CameraPath
 from trackverse.prefetch import prefetch
 from trackverse.refine import RefineConfig, refined
 from trackverse.types import Clip, Detections, FrameBatch, Track
-from trackverse.vectors import let_go
+from trackverse.vectors import Spool, let_go
 from trackverse.video import VideoInfo, read_frames
 
 
@@ -62,7 +62,7 @@ def track_clip(
 ) -> Iterator[Track]:
     """The tracks of a clip of the video at `path` that are worth keeping, one at a time: their class scores take much
     memory, and lie in temporary files meanwhile. They come as they end, or with `settings.refine` after the last frame;
-    boxes and looks are held till then. The others are counted in `dropped`, once all is done. With
+    looks lie in a file till then, boxes in memory. The others are counted in `dropped`, once all is done. With
     `settings.camera_motion`, `camera_path` learns how the camera moved, up to the end of each track that comes.
 
     Raises VideoError (reason "clip after the video's end", or as `read_frames` says).
@@ -80,7 +80,12 @@ def track_clip(
     video_hw = video.frame_hw
     refused = Counter[str]()
     times_s: list[float] = []
-    with closing(prefetch(frames)) as batches, TemporaryFile() as live, TemporaryFile() as spool:
+    with (
+        closing(prefetch(frames)) as batches,
+        TemporaryFile() as live,
+        TemporaryFile() as scores,
+        TemporaryFile() as looks,
+    ):
         tracker = ByteTracker(settings.tracker, centre_embeddings=detector.centre_embeddings, spool_file=live)
         tracks = track_frames(
             _noting(batches, times_s),
@@ -92,7 +97,7 @@ def track_clip(
             camera_path=camera_path,
         )
         if settings.refine is not None:
-            held = on_disk(tracks, spool)
+            held = on_disk(tracks, scores, looks)
             tracks = refined(
                 held,
                 settings.refine,
@@ -120,18 +125,17 @@ def _noting(batches: Iterable[FrameBatch], times_s: list[float]) -> Iterator[Fra
         yield batch
 
 
-def on_disk(tracks: Iterable[Track], file: IO[bytes]) -> list[Track]:
-    """The tracks with their class scores in `file`, which they are read from when they are used."""
-    held, num_scores = [], [0]
+def on_disk(tracks: Iterable[Track], scores_file: IO[bytes], looks_file: IO[bytes]) -> list[Track]:
+    """The tracks with their class scores and looks in files, which they are read from when they are used."""
+    scores, looks, bare = Spool(scores_file), Spool(looks_file), []
+    nothing = np.zeros((0, 0), np.float32)
     for track in tracks:
-        file.write(np.ascontiguousarray(track.logits, np.float32).tobytes())
-        num_scores.append(num_scores[-1] + track.logits.size)
-        held.append((replace(track, logits=np.zeros((0, track.logits.shape[1]), np.float32)), track.logits.shape))
-    file.flush()
-    scores = np.memmap(file, np.float32, "r", shape=(num_scores[-1],)) if num_scores[-1] else np.zeros(0, np.float32)
+        scores.put(track.logits)
+        looks.put(np.concatenate([track.looks, track.embedding[None]]))
+        bare.append(replace(track, logits=nothing, looks=nothing, embedding=nothing.ravel()))
     return [
-        replace(track, logits=scores[first : first + shape[0] * shape[1]].reshape(shape))
-        for (track, shape), first in zip(held, num_scores, strict=False)
+        replace(track, logits=logits, looks=rows[:-1], embedding=rows[-1])
+        for track, logits, rows in zip(bare, scores.mapped(), looks.mapped(), strict=True)
     ]
 
 

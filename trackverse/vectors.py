@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,30 @@ def load_matrix(path: Path) -> npt.NDArray[Any]:
     if rows.ndim != 2 or rows.dtype.kind != "f":
         raise ValueError(f"{rows.dtype} of shape {rows.shape}")
     return np.array(rows)
+
+
+class Spool:
+    """Matrices of float32 that are written to a file, and then read from there whenever they are used."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._shapes: list[tuple[int, int]] = []
+
+    def put(self, rows: Float32) -> None:
+        """(N, D) more."""
+        self._file.write(np.ascontiguousarray(rows, np.float32).tobytes())
+        self._shapes.append((len(rows), rows.shape[1]))
+
+    def mapped(self) -> list[Float32]:
+        """All of them, in the order in which they were put; see `let_go`."""
+        self._file.flush()
+        ends = np.cumsum([height * width for height, width in self._shapes], dtype=np.int64).tolist()
+        size = ends[-1] if ends else 0
+        numbers = np.memmap(self._file, np.float32, "r", shape=(size,)) if size else np.zeros(0, np.float32)
+        return [
+            numbers[end - height * width : end].reshape(height, width)
+            for end, (height, width) in zip(ends, self._shapes, strict=True)
+        ]
 
 
 def let_go(rows: npt.NDArray[Any]) -> None:
