@@ -14,7 +14,7 @@ from torchvision.ops import batched_nms
 
 from trackverse.detectors.detic.cascade import FEATURE_DIM, TEXT_DIM, Boxes
 from trackverse.detectors.detic.checkpoint import load_network
-from trackverse.detectors.detic.device import multiplies_bfloat16, usable_device
+from trackverse.detectors.detic.device import multiplies_bfloat16, trim_heap, usable_device
 from trackverse.detectors.detic.finite import NotFiniteError
 from trackverse.detectors.detic.preprocess import network_hw, network_input, padded_hw, resize
 from trackverse.errors import SetupError
@@ -59,6 +59,7 @@ class Detic:
         self._weights, self._frame_size, self._conf, self._nms = weights, frame_size, conf, nms
         self.network, kind = load_network(weights)
         self.network.prepare(self._device, DTYPES[dtype])
+        trim_heap()  # laying out Swin-B's weights anew, one by one, leaves 250 MB of holes where the old ones were
         self.name = f"detic-{kind}"
         self.labels = labels
         self.embedding_dim = FEATURE_DIM if with_embeddings else 0
