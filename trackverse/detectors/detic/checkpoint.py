@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -68,17 +69,24 @@ def stored_name(name: str, kind: str) -> str:
 
 
 def read_entries(path: Path) -> dict[str, Tensor]:
-    """All tensors of a .safetensors or .pth file; in the latter they may be under "model". Raises SetupError."""
+    """The weights in a .safetensors or .pth file; in the latter they may be under "model". Raises SetupError."""
     if not path.is_file():
         raise SetupError(f"{path}: no such file; give the path of Detic's weights")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
     items = content.items() if isinstance(content, Mapping) else ()
-    entries = {name: value for name, value in items if isinstance(name, str) and isinstance(value, Tensor)}
+    entries = {name: value for name, value in items if isinstance(name, str) and _is_weight(value)}
     if not entries:
         raise SetupError(f'{path}: no weights in it; a checkpoint has its tensors at the top or under "model"')
     return entries
+
+
+def _is_weight(value: object) -> bool:
+    """Whether it is a plain tensor of real numbers: none that is sparse, quantized or has no memory ("meta")."""
+    if not isinstance(value, Tensor):
+        return False
+    return value.dtype.is_floating_point and value.layout == torch.strided and value.device.type == "cpu"
 
 
 def _read_safetensors(path: Path) -> object:
@@ -91,10 +99,15 @@ def _read_safetensors(path: Path) -> object:
 def _read_pickle(path: Path) -> object:
     """What torch.save wrote, tensors and plain containers only: no code in the file is run."""
     try:
-        # Memory-mapped, the 45 MB vocabularies of the training, three of them, are never read. Needs the zip format.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of odd formats: what can't be read is an error
+            # Memory-mapped, the 45 MB vocabularies of the training, three of them, are never read. Needs a zip file.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as e:
-        raise SetupError(f"{path}: not a plain checkpoint, or it holds code, which is not run: {_first_line(e)}") from e
+        lines = [line for line in str(e).splitlines() if line]
+        # The last but one says what is wrong; around it stands advice, such as to run the code after all.
+        why = lines[-2] if len(lines) > 2 else _first_line(e)
+        raise SetupError(f"{path}: not a plain checkpoint, or it holds code, which is not run: {why[:200]}") from e
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
         raise SetupError(f"{path}: not a whole checkpoint file; fetch it again: {_first_line(e)}") from e
 

@@ -121,13 +121,18 @@ def best_rows(boxes: Boxes, conf: float, max_iou: float) -> tuple[Tensor, Tensor
 
 def _unit_columns(matrix: Float32, labels: tuple[str, ...]) -> Tensor:
     """The vocabulary (512, C) with columns of unit length."""
-    if matrix.ndim != 2 or matrix.shape != (TEXT_DIM, len(labels)) or not labels:
+    if not labels:
+        raise SetupError("a vocabulary without classes")
+    if matrix.shape != (TEXT_DIM, len(labels)):
         raise SetupError(
             f"a vocabulary of {len(labels)} labels needs a matrix of ({TEXT_DIM}, {len(labels)}), not {matrix.shape}"
         )
     vectors = torch.tensor(matrix, dtype=torch.float32)
     if not vectors.isfinite().all():
         raise SetupError("the vocabulary's matrix has values that are not finite")
+    empty = [label for label, column in zip(labels, vectors.T, strict=True) if not column.any()]
+    if empty:  # half of all boxes would be of such a class
+        raise SetupError(f"the vocabulary's matrix has nothing but zeros for {empty[0]!r}")
     return functional.normalize(vectors, dim=0)
 
 
