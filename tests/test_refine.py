@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from trackverse import both_ways, boxes, cutting, motion
+from trackverse import both_ways, boxes, cutting, looks, motion
+from trackverse import refine as refine_module
 from trackverse.filters import FilterConfig, why_drop
 from trackverse.refine import BLOCK_PAIRS, RefineConfig, _look_model, refine
 from trackverse.smoothing import smooth_tracks
@@ -497,6 +498,20 @@ def test_class_scores_and_looks_on_disk_come_back_whole(look: np.ndarray | None)
             let_go(ours.looks)
             for column in ("logits", "looks", "look_weights", "embedding"):
                 np.testing.assert_array_equal(getattr(ours, column), getattr(theirs, column))
+
+
+def test_in_portions_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    fragments = [seen(range(start, start + 30), x=walk, look=RED, seed=start) for start in range(0, 400, 40)]
+    tracks = [*fragments, *encounter(GREEN, BLUE), *OTHERS]
+    at_once, model = again(tracks), _look_model(tracks)
+    assert len(at_once) < len(tracks) and model is not None
+    for module, limit in ((refine_module, "BLOCK_PAIRS"), (refine_module, "BLOCK_ROWS"), (looks, "BLOCK_LOOKS")):
+        monkeypatch.setattr(module, limit, 2)
+    monkeypatch.setattr(refine_module, "BLOCK_CHAINS", 1)
+    np.testing.assert_allclose(astuple(_look_model(tracks)), astuple(model))
+    for ours, theirs in zip(again(tracks), at_once, strict=True):
+        np.testing.assert_array_equal(ours.times_s, theirs.times_s)
+        np.testing.assert_allclose(ours.xyxy, theirs.xyxy)
 
 
 def test_five_thousand_tracks_are_never_paired_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
