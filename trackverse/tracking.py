@@ -23,7 +23,7 @@ from trackverse.flow import CameraPath
 from trackverse.prefetch import prefetch
 from trackverse.refine import RefineConfig, refined
 from trackverse.types import Clip, Detections, FrameBatch, Track
-from trackverse.vectors import Spool, let_go
+from trackverse.vectors import RowFile, let_go
 from trackverse.video import VideoInfo, read_frames
 
 
@@ -127,7 +127,7 @@ def _noting(batches: Iterable[FrameBatch], times_s: list[float]) -> Iterator[Fra
 
 def on_disk(tracks: Iterable[Track], scores_file: IO[bytes], looks_file: IO[bytes]) -> list[Track]:
     """The tracks with their class scores and looks in files, which they are read from when they are used."""
-    scores, looks, bare = Spool(scores_file), Spool(looks_file), []
+    scores, looks, bare = RowFile(scores_file), RowFile(looks_file), []
     nothing = np.zeros((0, 0), np.float32)
     for track in tracks:
         scores.put(track.logits)

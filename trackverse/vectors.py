@@ -67,7 +67,7 @@ def load_matrix(path: Path) -> npt.NDArray[Any]:
     return np.array(rows)
 
 
-class Spool:
+class RowFile:
     """Matrices of float32 that are written to a file, and then read from there whenever they are used."""
 
     def __init__(self, file: IO[bytes]) -> None:
