@@ -34,7 +34,9 @@ _STILL, _FLOW = np.eye(11, 12), np.zeros((11, 12))  # no time passes; what chang
 _STILL[VAR, HEIGHT_SQUARED] = POSITION_STD**2
 _FLOW[XYXY, VELOCITY] = np.eye(4)
 _FLOW[VAR, CROSS], _FLOW[CROSS, VAR_VELOCITY] = 2, 1
-MAX_SURPRISE = np.array(2.0)  # standard deviations: more is another object or half of one, and says nothing of motion
+# In standard deviations: more is another object or half of one, and says nothing about motion. An array, as numpy takes
+# longer to make one of a number than to compute with it.
+MAX_SURPRISE = np.array(2.0)
 
 
 class Agility:
