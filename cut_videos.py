@@ -7,8 +7,8 @@ python cut_videos.py --workdir data/hdvila-100m --metafile part0.jsonl part1.jso
 What becomes a clip: the scenes of the video (from one hard cut to the next) or, where the metafile lists spans, what
 the spans and the scenes have in common. Of spans that overlap, the one listed first keeps what both have. Dropped,
 each with its reason: what is shorter than --min_scene_len or longer than --max_scene_len, and, judged by two frames a
-second of its first 8 s, cartoons and what is not nice to look at. Of these, flat drawings (title cards too) and low
-technical quality (black, blank, blurred) are found out of the box.
+second of its first 8 s (what its length rules out is not), cartoons and what is not nice to look at. Of these, flat
+drawings (title cards too) and low technical quality (black, blank, blurred) are found out of the box.
 
 WORKDIR/video_clips/<first two characters of the id>/<id>/<id>.<n>.mp4  the kept clips
 WORKDIR/video_scenes/<first two characters of the id>/<id>.json         every segment, with scores and reasons

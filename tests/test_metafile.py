@@ -521,6 +521,17 @@ def test_large_files_are_read_once_by_all_chunks_together(tmp_path: Path, monkey
     assert sorted(chain.from_iterable(chunks)) == ids, "where one is packed, every eighth"
 
 
+@pytest.mark.parametrize("tell", [True, False])
+def test_every_chunk_of_a_torn_file_says_so_where_it_is_to(tmp_path: Path, tell: bool) -> None:
+    path = tmp_path / "torn.gz"
+    path.write_bytes(gzip.compress(b"garbage\n" + b"".join(b"video-%05d\n" % n for n in range(9000)))[:-900])
+    for chunk_id in range(3):
+        errors: list[RecordError] = []
+        choice = {"chunk_id": chunk_id, "num_chunks": 3, "tell_cut_short": tell}
+        assert list(metafile.read_metafiles([path], errors.append, **choice))
+        assert [error.reason for error in errors] == ["bad line"] * (chunk_id == 0) + ["torn gzip"] * tell
+
+
 def test_limit_counts_the_videos_of_a_chunk(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     ids = [f"video-{n:05}" for n in range(9)]

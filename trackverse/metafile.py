@@ -30,6 +30,7 @@ from trackverse.types import Clip, SourceVideo
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 YOUTUBE_HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "youtu.be")
 
+CUT_SHORT = ("torn gzip", "gzip bomb", "line too long")  # reasons for which the rest of a file is not read
 MIN_STRETCH_BYTES = 1 << 20  # of a chunk; of less, all chunks may read all
 
 # HD-VILA's lines begin with their id, which can be had without parsing them.
@@ -49,21 +50,34 @@ def read_metafile(path: Path, on_bad_line: OnBadLine) -> Iterator[SourceVideo]:
 
 
 def read_metafiles(
-    paths: Iterable[Path], on_bad_line: OnBadLine, *, chunk_id: int = 0, num_chunks: int = 1, limit: int | None = None
+    paths: Iterable[Path],
+    on_bad_line: OnBadLine,
+    *,
+    chunk_id: int = 0,
+    num_chunks: int = 1,
+    limit: int | None = None,
+    tell_cut_short: bool = True,
 ) -> Iterator[SourceVideo]:
     """The videos of several metafiles, as of one: of `num_chunks` equal chunks that of `chunk_id`, at most `limit`.
 
     Large plain files of lines are cut into stretches of bytes: a chunk reads its own, and all chunks together read the
     files once. Of other files, a chunk is every `num_chunks`-th video, and lines of other chunks are only looked into
     for the id where that is enough to tell videos apart; a line that turns out to be bad takes up a place in its chunk.
-    In either case, a bad line is told by one chunk.
+    In either case, a bad line is told by one chunk; that such a file can't be read to its end, by each that is to
+    `tell_cut_short`.
     """
     paths = list(paths)
     if num_chunks > 1 and _are_large(paths, num_chunks * MIN_STRETCH_BYTES):
         stretches = (_stretch(path, on_bad_line, chunk_id, num_chunks) for path in paths)
         return islice(_joined(_parsed(chain.from_iterable(stretches), on_bad_line)), limit)
-    # Whose a line without an id is, cannot be told: it is the first chunk's.
-    tell = on_bad_line if chunk_id == 0 else lambda error: None
+
+    def tell(error: RecordError) -> None:
+        if error.reason in CUT_SHORT:
+            if tell_cut_short:
+                on_bad_line(error)
+        elif chunk_id == 0:  # whose a line without an id is, nobody knows
+            on_bad_line(error)
+
     entries = chain.from_iterable(_read_entries(path, tell) for path in paths)
     groups = (group for _, group in groupby(entries, key=lambda entry: entry[0]))
     chosen = chain.from_iterable(islice(groups, chunk_id, None, num_chunks))
@@ -229,7 +243,7 @@ def _read_entries(path: Path, on_bad_line: OnBadLine) -> Iterator[Entry]:
             return
         except RecordError as error:
             on_bad_line(error)
-            if error.reason in ("torn gzip", "gzip bomb", "line too long"):
+            if error.reason in CUT_SHORT:
                 return
 
 

@@ -179,7 +179,9 @@ def videos(args: Namespace, metafiles: Sequence[Path], rank: int, tally: Tally) 
     chunk_id, num_chunks = _chunk(args)
     if args.limit is None:  # each worker reads a chunk of the chunk
         chunk_id, num_chunks = chunk_id + rank * num_chunks, num_chunks * args.num_workers
-        return metafile.read_metafiles(metafiles, on_bad_line, chunk_id=chunk_id, num_chunks=num_chunks)
+        return metafile.read_metafiles(
+            metafiles, on_bad_line, chunk_id=chunk_id, num_chunks=num_chunks, tell_cut_short=rank == 0
+        )
     tell = on_bad_line if rank == 0 else lambda error: None
     listed = metafile.read_metafiles(metafiles, tell, chunk_id=chunk_id, num_chunks=num_chunks, limit=args.limit)
     return _of_worker(listed, args, rank)
