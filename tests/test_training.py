@@ -209,3 +209,105 @@ def test_a_scorer_is_trained_and_its_file_answers_as_it_does(
     assert answer.shape == (1, 1, 12, 18) and np.abs(answer - expected).max() < 1e-5
     (trained,) = onnxruntime.InferenceSession(output_path).run(None, {"grey": grey})
     assert trained.shape == answer.shape
+
+
+# --- the Detic of drawn shapes ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn_scenes(pictures: ModuleType) -> ModuleType:
+    import drawn_scenes
+
+    return drawn_scenes
+
+
+@pytest.fixture
+def train_detic(drawn_scenes: ModuleType) -> ModuleType:
+    pytest.importorskip("torchvision", reason="make detic installs it")
+    import train_drawn_detic
+
+    return train_drawn_detic
+
+
+@pytest.fixture
+def losses(train_detic: ModuleType) -> ModuleType:
+    import detic_losses
+
+    return detic_losses
+
+
+def test_drawn_shapes_fill_their_boxes(drawn_scenes: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On black, where nothing else is: what is drawn ends where the box does; and a scene is the same each time."""
+    monkeypatch.setattr(drawn_scenes, "MOST_SHAPES", 1)
+    monkeypatch.setattr(drawn_scenes, "_background", lambda photos, hw, rng: np.zeros((*hw, 3), np.float32))
+    monkeypatch.setattr(drawn_scenes, "_filmed", lambda image, rng: image)
+    rng, again, found = np.random.default_rng(0), np.random.default_rng(0), set()
+    for _ in range(60):
+        scene = drawn_scenes.draw_scene([], (120, 160), rng)
+        for ours, other in zip(scene, drawn_scenes.draw_scene([], (120, 160), again), strict=True):
+            np.testing.assert_array_equal(ours, other)
+        for xyxy, label in zip(scene.xyxy, scene.labels, strict=True):
+            y, x = np.nonzero(scene.image.max(axis=2) > 0)
+            np.testing.assert_array_equal([x.min(), y.min()], np.floor(xyxy[:2]))
+            np.testing.assert_array_equal([x.max() + 1, y.max() + 1], np.ceil(xyxy[2:]))
+            found.add(drawn_scenes.SHAPES[label])
+    assert found == set(drawn_scenes.SHAPES)
+
+
+def test_cells_are_told_what_is_around_them(losses: ModuleType) -> None:
+    """A box of 40 x 24 px around (44, 36) concerns the finest level only, whose cell (5, 4) its middle is in."""
+    import torch
+
+    maps = [torch.zeros(1, 256, 8 // 2**n, 16 // 2**n) for n in range(2)]
+    cells = [losses.level_cells(tower, number) for number, tower in enumerate(maps)]
+    centres, levels = (torch.cat(parts) for parts in zip(*cells, strict=True))
+    box = torch.tensor([[24.0, 24.0, 64.0, 48.0]])
+    heat, is_middle, weight, wanted = losses.cell_targets(centres, levels, box)
+    (middle,) = torch.nonzero(is_middle)
+    assert (middle.item(), heat[middle].item()) == (4 * 16 + 5, 1.0)
+    beside = [row * 16 + column for row in (3, 4, 5) for column in (4, 5, 6)]
+    assert torch.nonzero(weight)[:, 0].tolist() == beside and (wanted[beside] == box).all()
+    assert heat[levels == 1].max() == 0 and heat[middle + 1] == heat[middle - 1] > heat[middle + 2]
+    assert not losses.cell_targets(centres, levels, box[:0])[1].any()
+
+
+def test_deltas_are_what_moves_boxes_to_their_goals(losses: ModuleType) -> None:
+    import torch
+
+    boxes, goals = torch.tensor([[10.0, 10, 30, 50], [0, 0, 8, 8]]), torch.tensor([[12.0, 5, 40, 44], [1, 2, 5, 6]])
+    for scales in losses.DELTA_SCALES:
+        deltas = losses.deltas_between(boxes, goals, scales)
+        np.testing.assert_allclose(losses.move(boxes, deltas, scales), goals, atol=1e-4)
+
+
+def test_a_detic_learns_and_its_file_sees_as_it_does(
+    train_detic: ModuleType, drawn_scenes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from trackverse.detectors.detic import load_detic
+
+    rng = np.random.default_rng(1)
+    scene = drawn_scenes.draw_scene([stills.street(0)], (64, 96), rng)
+    assert len(scene.labels)
+    monkeypatch.setattr(train_detic, "draw_scene", lambda photos, hw, rng: scene)
+    monkeypatch.setattr(train_detic, "BATCH", 1)
+    monkeypatch.setattr(train_detic, "WARM_UP_STEPS", 1)
+    torch.manual_seed(0)
+    network, vocabulary = train_detic.make_network(), train_detic.make_vocabulary(len(drawn_scenes.SHAPES), rng)
+    losses = train_detic.train(network, vocabulary, [], 5, rng)
+    assert len(losses) == 5 and losses[-1] < 0.7 * losses[0]
+
+    path = tmp_path / "drawn.pth"
+    torch.save({"model": train_detic.checkpoint(network)}, path)
+    detector = load_detic(path, vocabulary)
+    path.unlink()  # a quarter of a gigabyte
+    network.eval()
+    pixels, pooled = torch.randn(1, 3, 64, 96), torch.randn(2, 49, 256)
+    with torch.inference_mode():
+        for ours, loaded in zip(network.features(pixels), detector.network.features(pixels), strict=True):
+            np.testing.assert_allclose(ours, loaded, rtol=0, atol=1e-3 * loaded.std())
+        ours = network.heads.box_head[1](pooled.transpose(1, 2))
+        np.testing.assert_allclose(ours, detector.network.heads.box_head[1](pooled), rtol=0, atol=1e-4)
+    figures = train_detic.held_out_figures(detector, [scene])
+    assert figures["objects"] == len(scene.labels) and 0 <= figures["recall"] <= 1
