@@ -244,12 +244,14 @@ def test_only_what_both_directions_of_time_agree_upon_is_not_doubted() -> None:
     assert doubts([]) == []
 
 
-def test_a_single_box_of_another_object_is_not_doubted() -> None:
-    """Cut out alone, it would be a track of one frame, and belong to nobody."""
+def test_a_single_box_of_another_object_is_taken_out_and_the_gap_filled() -> None:
     track = seen(range(100), x=walk)
     track.xyxy[50] += 500
-    other = seen([*range(45, 50), *range(51, 56)], x=float(walk(CLIP_S[50])) + 500, owner=2)
-    assert doubts([track, other]) == [[], []]
+    other = seen([*range(45, 50), *range(51, 56)], x=float(walk(CLIP_S[50])) + 500, y=800.0, owner=2)
+    assert doubts([track, other]) == [[50, 51], []]
+    found = again([track, other])
+    assert [one.interpolated.nonzero()[0].tolist() for one in found] == [[50], [5]]
+    np.testing.assert_allclose(found[0].xyxy[:, 0] + 20, walk(found[0].times_s), atol=0.01)
 
 
 def test_doubtful_boxes_go_with_the_track_around_them() -> None:

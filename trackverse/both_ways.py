@@ -20,8 +20,6 @@ from trackverse.types import Bool, Float32, Float64, Int64, Track
 # ByteTrack's limits on 1 − IoU, of confident detections and of doubtful ones.
 MAX_COST, MAX_DOUBTFUL_COST = 0.9, 0.5
 MAX_LOST_S = 1.0  # how long an unseen track is looked for; half as long finds less, twice as long no more
-# A detection or two that go to another track and back harm nobody, and are too few to tell where they belong.
-MIN_RUN = 2
 ROUNDING_S = 1e-6
 
 
@@ -40,12 +38,7 @@ def doubts(labels: Int64) -> list[int]:
     there. Those of no track (-1) go with the one before.
     """
     known = np.flatnonzero(labels >= 0)
-    if not len(known):
-        return []
-    first = known[np.append(True, np.diff(labels[known]) != 0)]
-    lengths = np.diff(np.append(first, len(labels)))
-    first = first[lengths >= MIN_RUN]
-    rows: list[int] = first[1:][np.diff(labels[first]) != 0].tolist()
+    rows: list[int] = known[1:][np.diff(labels[known]) != 0].tolist()
     return rows
 
 
