@@ -16,7 +16,7 @@ from trackverse.types import Float64, Int64
 FIT_S = 0.5  # what of a track's end its speed is measured on
 BOX_STD = 0.05  # heights by which a detected box is off (ByteTrack's measurement noise)
 SPEED_STD = 1.0  # heights a second, of objects in general: a person of 1.7 m walks at 0.8, runs at 2
-SPEED_LASTS_S = 1.0  # in which a speed falls to 1/e of itself
+SPEED_LASTS_S = 2.0  # in which a speed falls to 1/e of itself; 1 finds a little less
 DRIFT = 0.3  # heights by which the place is less sure after each second out of sight; 0.2 does as well, 0.5 less so
 SIZE_STD, SIZE_DRIFT = 0.1, 0.1  # of the logarithm of the height: as measured, and after a second
 # However few objects there are and however alike, another one would come anywhere within so many heights, and of a size
