@@ -483,6 +483,13 @@ def test_a_joined_track_has_the_mean_look_of_its_parts() -> None:
     np.testing.assert_allclose(joined.embedding, total / np.linalg.norm(total), atol=1e-6)
 
 
+def test_a_part_too_short_for_a_look_of_its_own_has_that_of_the_track_it_was_cut_out_of() -> None:
+    whole = seen(range(LOOK_FRAMES), look=RED)
+    short = cutting.part(whole, slice(1, 7), slice(0, 0))
+    found = next(track for track in again([short, *OTHERS]) if owners(track) == [1])
+    np.testing.assert_allclose(found.embedding, whole.embedding, atol=1e-6)
+
+
 def test_the_order_of_the_tracks_does_not_matter() -> None:
     tracks = [*LOOKING["gone for ten seconds, back elsewhere with its look"][0], *OTHERS]
     assert sorted(spans(again(tracks))) == sorted(spans(again(tracks[::-1])))

@@ -444,7 +444,9 @@ def _whole(parts: Sequence[Track], times_s: Float64, xyxy: Float32, new: Bool) -
     sums = np.concatenate([part.looks for part in parts])
     let_go(parts[0].looks)
     known = sums[np.isfinite(sums).all(axis=1)]
-    # Only now, when it is known what belongs together: parts have that of the track which they were cut out of.
+    # Only now, when it is known what belongs together: parts have that of the track which they were cut out of. It is
+    # all there is of one so short that no look is wholly its own.
+    known = known if len(known) else np.stack([part.embedding for part in parts])
     embedding = unit(known.sum(axis=0, keepdims=True))[0]
     if len(parts) == 1 and not new.any():
         return replace(parts[0], xyxy=xyxy, looks=sums, embedding=embedding)
