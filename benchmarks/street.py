@@ -5,6 +5,13 @@
 The truth is a MOTChallenge sequence: a folder with gt.txt and seqinfo.ini, for the first seqLength frames of the video;
 the repository carries none. Printed are the scores of the tracks as they come online and after the second pass, at the
 detector's usual size, 480 px, at 416 and at 640, with the CPU time a frame. TrackEval counts.
+
+What limits the first 300 frames of the demo's street, as measured at 480 px. Of 320 false boxes, some 260 are on people
+whom the truth leaves out for a while or altogether; a man stands half behind a sign for 100 frames, found with scores
+of 0.2 to 0.4. With these boxes, IDF1 can't be above 86, whatever their identities. They differ from the truth by 3 % of
+the height, but by 13 % of the width: where it was looked at, the truth was beside the person. Embeddings that know
+every person would gain 2 HOTA on average.
+Single rows hang on a few encounters: compare means over sizes, mirrored frames and both directions of time.
 """
 
 from __future__ import annotations

@@ -450,7 +450,7 @@ def test_no_images_are_normal(detector: NanoDet) -> None:
 # ---- what they look like
 
 
-@pytest.mark.parametrize("name, dim", [("hsv_stripes", 168), ("efficientnet_lite0", 1280), ("none", 0)])
+@pytest.mark.parametrize("name, dim", [("hsv_stripes", 448), ("efficientnet_lite0", 1280), ("none", 0)])
 def test_embeddings_have_unit_length(frames: np.ndarray, name: str, dim: int) -> None:
     assert name in EMBEDDINGS
     detector = nanodet(embedding=name)
@@ -496,7 +496,7 @@ ODD_BOXES = {
     "at the far corner": [99.5, 79.5, 100, 80],
     "the whole frame": [0, 0, 100, 80],
     "beyond the frame": [90, 70, 140, 130],
-    "two pixels high, for three stripes": [10, 10, 40, 12],
+    "two pixels high, for eight stripes": [10, 10, 40, 12],
 }
 
 

@@ -160,7 +160,7 @@ def test_boxes_are_in_pixels_of_the_source_video(undisturbed: Path) -> None:
 
 def test_every_track_has_an_embedding_of_unit_length(undisturbed: Path) -> None:
     rows = load_embeddings(TracksLayout(undisturbed).embeddings_path(VIDEO_ID))
-    assert rows.shape == (len(records_in(undisturbed)), 168)
+    assert rows.shape == (len(records_in(undisturbed)), 448)
     assert rows.dtype == np.float16
     np.testing.assert_allclose(np.linalg.norm(rows.astype(float), axis=1), 1, atol=2e-3)
 

@@ -1,7 +1,9 @@
 """What an object looks like, as a vector: to tell objects of one video apart, and near-duplicates in a dataset.
 
-Measured on a street sequence (same person 20 frames later against others): AUC 0.94 for the colour histogram, 0.92 for
-EfficientNet-Lite0 after centring, 0.98 for both. The histogram costs next to nothing and needs no weights.
+Measured on the demo's street with its truth (means of 8 frames of a person, 20 frames or more apart, against those of
+other people, centred; area under the ROC curve): 0.95 for the colours, 0.90 with three stripes and four fifths of the
+width, 0.75 for EfficientNet-Lite0; NanoDet's own features in three stripes have 0.91 in its first layers and 0.6 in its
+last ones. Colours need no weights.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ import cv2
 import numpy as np
 
 from trackverse.onnx_model import load_model
-from trackverse.types import Float32, Int64, UInt8
+from trackverse.types import Float32, UInt8
 from trackverse.vectors import unit
 
-STRIPES = 3  # head, body, legs of an upright object
+# From the head to the feet of an upright object. Three tell people apart less well, and six a little less.
+STRIPES = 8
+SIDE_MARGIN = 0.2  # of a box's width, on each side, is mostly background
 HUE_BINS, SATURATION_BINS, VALUE_BINS = 12, 4, 8
+NUM_COLOURS = HUE_BINS * SATURATION_BINS
 CROP_HW = (128, 64)  # for EfficientNet: tall crops tell people apart better than square ones (AUC 0.92 against 0.89)
 
 
@@ -33,13 +38,13 @@ class Embedder(Protocol):
 
 
 class ColourStripes:
-    """HSV histograms of three horizontal stripes: hue × saturation jointly, and value; square root, unit length.
+    """HSV histograms of horizontal stripes: hue × saturation jointly, and value; square root, unit length.
 
-    The inner 80 % of the box's width is looked at, where there is less background.
+    The inner 60 % of the box's width is looked at, where there is less background.
     """
 
     name = "hsv_stripes"
-    dim = STRIPES * (HUE_BINS * SATURATION_BINS + VALUE_BINS)
+    dim = STRIPES * (NUM_COLOURS + VALUE_BINS)
 
     def __call__(self, image: UInt8, xyxy: Float32) -> Float32:
         embeddings = np.zeros((len(xyxy), self.dim), np.float32)
@@ -47,22 +52,15 @@ class ColourStripes:
             return embeddings
         hue, saturation, value = np.moveaxis(cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.int32), -1, 0)
         colour = hue * HUE_BINS // 180 * SATURATION_BINS + saturation * SATURATION_BINS // 256
-        light = value * VALUE_BINS // 256
-        for row, crop in enumerate(_crops(xyxy, image.shape[:2], margin=0.1)):
-            histogram = [
-                np.concatenate([_shares(c, HUE_BINS * SATURATION_BINS), _shares(v, VALUE_BINS)])
-                for c, v in zip(
-                    np.array_split(colour[crop], STRIPES), np.array_split(light[crop], STRIPES), strict=True
-                )
-            ]
-            embeddings[row] = np.sqrt(np.concatenate(histogram) / (2 * STRIPES))
+        light = NUM_COLOURS + value * VALUE_BINS // 256
+        for row, crop in enumerate(_crops(xyxy, image.shape[:2], margin=SIDE_MARGIN)):
+            height, width = colour[crop].shape
+            stripe = np.arange(height) * STRIPES // height
+            bins = np.stack([colour[crop], light[crop]]) + (stripe * (NUM_COLOURS + VALUE_BINS))[:, None]
+            histogram = np.bincount(bins.ravel(), minlength=self.dim).reshape(STRIPES, -1)
+            pixels = np.maximum(np.bincount(stripe, minlength=STRIPES) * width, 1)  # none in some, of a tiny box
+            embeddings[row] = np.sqrt(histogram / pixels[:, None]).ravel()
         return unit(embeddings)
-
-
-def _shares(bins: Int64, num_bins: int) -> Float32:
-    """How much of the pixels falls into each bin; zeros for no pixels."""
-    shares: Float32 = (np.bincount(bins.ravel(), minlength=num_bins) / max(bins.size, 1)).astype(np.float32)
-    return shares
 
 
 def _crops(xyxy: Float32, frame_hw: tuple[int, ...], margin: float = 0.0) -> list[tuple[slice, slice]]:
