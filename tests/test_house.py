@@ -25,10 +25,11 @@ ROWS = (
     (
         "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",
         "records", "appearance", "flat_drawing", "plate_search", "shots", "slurm_queue", "looks", "motion", "smoothing",
-        "members",
+        "members", "pairs",
     ),
     ("columns", "flow", "both_ways"),
     ("index_entries", "index_rows", "member_heads", "cutting"),
+    ("joining",),
     (
         "download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export",
         "weights", "slurm", "slurm_status", "refine",

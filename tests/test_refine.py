@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trackverse import both_ways, boxes, cutting, looks, motion
-from trackverse import refine as refine_module
+from trackverse import both_ways, boxes, cutting, joining, looks, motion, pairs
 from trackverse.filters import FilterConfig, why_drop
-from trackverse.refine import BLOCK_PAIRS, RefineConfig, _look_model, refine
+from trackverse.refine import RefineConfig, _look_model, refine
 from trackverse.smoothing import smooth_tracks
 from trackverse.tracking import on_disk
 from trackverse.types import LOOK_FRAMES, Track
@@ -514,9 +513,9 @@ def test_in_portions_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> None
     tracks = [*fragments, *encounter(GREEN, BLUE), *OTHERS]
     at_once, model = again(tracks), _look_model(tracks)
     assert len(at_once) < len(tracks) and model is not None
-    for module, limit in ((refine_module, "BLOCK_PAIRS"), (refine_module, "BLOCK_ROWS"), (looks, "BLOCK_LOOKS")):
+    for module, limit in ((pairs, "BLOCK_PAIRS"), (pairs, "BLOCK_ROWS"), (looks, "BLOCK_LOOKS")):
         monkeypatch.setattr(module, limit, 2)
-    monkeypatch.setattr(refine_module, "BLOCK_CHAINS", 1)
+    monkeypatch.setattr(joining, "BLOCK_CHAINS", 1)
     np.testing.assert_allclose(astuple(_look_model(tracks)), astuple(model))
     for ours, theirs in zip(again(tracks), at_once, strict=True):
         np.testing.assert_array_equal(ours.times_s, theirs.times_s)
@@ -540,4 +539,4 @@ def test_five_thousand_tracks_are_never_paired_all_at_once(monkeypatch: pytest.M
     evidence = motion.evidence
     monkeypatch.setattr(motion, "evidence", counted)
     assert len(again(tracks)) < 5000
-    assert sum(at_once) > 4e6 and max(at_once) <= BLOCK_PAIRS
+    assert sum(at_once) > 4e6 and max(at_once) <= pairs.BLOCK_PAIRS

@@ -1,0 +1,37 @@
+"""Pairs of tracks, or of boxes, some at a time, so that memory doesn't grow with their square."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trackverse.types import Int64
+
+BLOCK_PAIRS = 1 << 16
+BLOCK_ROWS = 1 << 10  # of so many rows, each of which may be compared with the partners of all the others
+
+
+def same_frame(frame_of: Int64, rows: Int64) -> Iterator[tuple[Int64, Int64]]:
+    """All pairs of one of the `rows` (K,) and any row of the same frame, itself too, as (P,), (P,), in portions;
+    `frame_of` (T,).
+    """
+    by_frame = np.argsort(frame_of, kind="stable")
+    first = np.searchsorted(frame_of[by_frame], np.arange(frame_of.max() + 2))
+    for k, place in ranges(first[frame_of[rows]], first[frame_of[rows] + 1]):
+        yield rows[k], by_frame[place]
+
+
+def ranges(first: Int64, end: Int64) -> Iterator[tuple[Int64, Int64]]:
+    """All pairs (P,), (P,) of a number k and one of the numbers from `first[k]` to before `end[k]`, both (K,), in
+    portions: `BLOCK_PAIRS` of `BLOCK_ROWS` k at most, or those of a single k that has more.
+    """
+    num = end - first
+    total, start = np.cumsum(num), 0
+    while start < len(num):
+        before = int(total[start - 1]) if start else 0
+        last = min(int(np.searchsorted(total, before + BLOCK_PAIRS, side="right")), start + BLOCK_ROWS)
+        part = slice(start, max(last, start + 1))
+        k = np.repeat(np.arange(start, part.stop), num[part])
+        yield k, np.arange(len(k)) + np.repeat(first[part] + num[part] + before - total[part], num[part])
+        start = part.stop
