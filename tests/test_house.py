@@ -37,8 +37,8 @@ ROWS = (
     ("detectors", "blur", "pacing", "segments"),
     ("tracking", "index", "report", "plates", "learnt_scores"),
     ("stage", "doctor", "forget", "associate", "evaluate", "tracking_flags", "filter_flags", "track_table"),
-    ("overlaps", "embeddings", "split", "subset", "stats", "measure_motion", "curate"),
-    ("constraints",),
+    ("overlaps", "embeddings", "near_duplicates", "subset", "stats", "measure_motion", "curate"),
+    ("constraints", "split"),
     ("selection",),
     ("curation_flags",),
 )

@@ -16,7 +16,9 @@ from trackverse.store import TrackStore
 
 
 def fill(folder: Path) -> None:
-    """40 videos of four tracks; `copy3` is video 3 again, some frames later, and `cut3` half of it and other tracks."""
+    """40 videos of four tracks; `copy3` is video 3 again, after a minute of something else, and `cut3` half of it and
+    other tracks.
+    """
     store = TrackStore(TracksLayout(folder), SETTINGS)
 
     def tracks(seed: int, late_s: float) -> list:  # type: ignore[type-arg]
@@ -27,7 +29,7 @@ def fill(folder: Path) -> None:
 
     for number in range(40):
         store.commit(clip(f"v{number:02}", 0), tracks(number, number * 0.31), VIDEO_HW, LABELS)
-    store.commit(clip("copy3", 0), tracks(3, 3 * 0.31 + 0.2), VIDEO_HW, LABELS)
+    store.commit(clip("copy3", 0), tracks(3, 3 * 0.31 + 61.2), VIDEO_HW, LABELS)
     store.commit(clip("cut3", 0), tracks(3, 3 * 0.31)[:2] + tracks(77, 5.0)[:2], VIDEO_HW, LABELS)
 
 

@@ -3,9 +3,13 @@
     python -m trackverse.split --tracks_dir ${TRACKVERSE_DB}/tracks_meta/coco --output_dir ${TRACKVERSE_DB}/splits/coco
 
 Videos are split, never the tracks of one. Two videos are near-duplicates, such as an upload and a copy of it, if half
-of the tracks of the one that has fewer have a twin in the other, and at least two: the same class, first and last frame
-within a second, a box of about the same share of the frame. Copies whose start was cut off are not found by this, nor
-those of videos with a single track.
+of the tracks of the one that has fewer (--min_share), and at least two, have a twin in the other at one offset of their
+clocks: the same class, the same box when they start or end, within half a second, and looks that are alike. So copies
+are found that were encoded again, at another size or frame rate, trimmed, put after an intro, or cut into other
+segments. If looks were not stored (parse_tracks.py --embedding none, other layouts), at least five tracks must start
+and end alike. Not found are copies that are mirrored, cropped, given other borders or played at another speed, those
+that have less than half of their tracks from the other video, copies of which the detector saw other tracks for the
+most part, and those with a single track.
 
 Reads   the index of --tracks_dir, which is brought up to date as by curate_db.py.
 Writes  train.txt, val.txt and test.txt, the ids of the videos (for curate_db.py --exclude_videos), and split.json:
@@ -19,66 +23,41 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from trackverse import __version__, cli, files, track_table
+from trackverse.embeddings import StoredEmbeddings
 from trackverse.errors import SetupError
-from trackverse.index import ready_index
+from trackverse.index import Index, ready_index
 from trackverse.layout import SPLIT_NAME as TOLD_NAME
 from trackverse.layout import SPLIT_PARTS as NAMES
 from trackverse.layout import TracksLayout, lock_path
+from trackverse.near_duplicates import Looks, near_duplicates
 from trackverse.track_table import TrackTable
-from trackverse.types import Int64
+from trackverse.types import Float16, Int64
 
 log = logging.getLogger("trackverse.split")
-CELL_S = 2.0  # twins share a cell of time of this length in at least one of two grids if they are within a second
-AREA_CELL = np.log(2.0)  # likewise, of areas: twins whose boxes differ by less than a factor of √2
-MIN_TWINS = 2
-MAX_CELL = 64  # tracks; more of one class at one time in one size are no sign of a copy, but of a common beginning
 
 
-def near_duplicates(table: TrackTable, min_share: float) -> Int64:
-    """The group (V,) of each video of the table: those of near-duplicates share one."""
-    num_videos = len(table.video_ids)
-    twins = Counter[tuple[int, int]]()
-    for one, other in set(_twins(table)):
-        a, b = sorted((int(table.videos[one]), int(table.videos[other])))
-        twins[a, b] += 1
-    sizes = np.bincount(table.videos, minlength=num_videos)
-    pairs = [
-        pair
-        for pair, number in twins.items()
-        if number >= MIN_TWINS and number >= min_share * min(sizes[pair[0]], sizes[pair[1]])
-    ]
-    ends = np.array(pairs, np.int64).reshape(-1, 2)
-    graph = coo_array((np.ones(len(pairs)), (ends[:, 0], ends[:, 1])), shape=(num_videos, num_videos))
-    groups: Int64 = connected_components(graph, directed=False)[1].astype(np.int64)
-    return groups
+def looks_of(index: Index, meta_paths: Sequence[Path], table: TrackTable) -> Looks | None:
+    """The stored looks of tracks, None if there are none; those of different embedders, not to be compared, are NaN."""
+    try:
+        stored = StoredEmbeddings(index, meta_paths, table, failed=Counter())
+    except SetupError:
+        log.info("no looks are stored: near-duplicates are told by times and boxes alone")
+        return None
 
+    def looks(rows: Int64) -> Float16:
+        try:
+            return stored(rows)
+        except SetupError:
+            return np.full((len(rows), stored.dim), np.nan, np.float16)
 
-def _twins(table: TrackTable) -> Iterator[tuple[int, int]]:
-    """Pairs of tracks of different videos that look like copies by class, time and size; some of them twice."""
-    area = np.nan_to_num(np.log(np.clip(table["area"].astype(np.float64), 1e-6, 1e6)), nan=0.0)
-    values = (table["start_s"] / CELL_S, table["end_s"] / CELL_S, area / AREA_CELL)
-    for shifts in np.ndindex(2, 2, 2):  # two grids of each value: who is near shares a cell in one of them
-        cells = [np.floor(value + shift / 2).astype(np.int64) for value, shift in zip(values, shifts, strict=True)]
-        keys = (*cells, table["label_id"])
-        order = np.lexsort(keys)
-        is_new = np.any([np.diff(key[order], prepend=key[order[:1]] - 1) != 0 for key in keys], axis=0)
-        starts = np.flatnonzero(is_new)
-        lengths = np.diff(np.append(starts, len(order)))
-        for run in np.flatnonzero((lengths > 1) & (lengths <= MAX_CELL)).tolist():
-            members = order[starts[run] : starts[run] + lengths[run]]
-            for n, one in enumerate(members.tolist()):
-                for other in members[n + 1 :].tolist():
-                    if table.videos[one] != table.videos[other]:
-                        yield min(one, other), max(one, other)
+    return looks
 
 
 def assign(groups: Int64, sizes: Int64, shares: Sequence[float], rng: np.random.Generator) -> Int64:
@@ -146,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             watch=lambda items, total: cli.progress(items, what="track files", total=total),
         ) as index:
             table = track_table.make_table(index, dropped=Counter(), is_forgotten=layout.is_forgotten)
-            groups = near_duplicates(table, args.min_share)
+            groups = near_duplicates(table, args.min_share, looks_of(index, meta_paths, table))
             sizes = np.bincount(table.videos, minlength=len(table.video_ids))
             splits = assign(groups, sizes, args.shares, np.random.default_rng(args.seed))
             told = {name: getattr(args, name) for name in ("shares", "min_share", "seed")}
