@@ -162,6 +162,14 @@ def test_a_hundred_copies_are_one_group() -> None:
     assert groups[100] != groups[0]
 
 
+@pytest.mark.parametrize("block", [1, 7, 100])
+def test_tracks_are_looked_at_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = [make_video(n, 12) for n in range(6)]
+    videos += [encoded_again(later(video, 10), 1) for video in videos]
+    monkeypatch.setattr("trackverse.near_duplicates.BLOCK", block)
+    assert together(videos) == [*range(6), *range(6)]
+
+
 def test_nothing_is_no_copy() -> None:
     assert together([]) == []
     assert len(set(together([[], []]))) == 2

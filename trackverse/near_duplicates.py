@@ -175,7 +175,7 @@ def _hits(tracks: _Tracks) -> Iterator[UInt64]:
         for begin in range(0, len(keys), BLOCK):
             block = keys[begin : begin + BLOCK + NUM_NEXT]
             slots = _shuffled(block, bits, back=True).astype(np.int64)
-            block >>= np.uint64(bits)
+            block = block >> np.uint64(bits)  # not in place: the next block begins in this one
             for apart in range(1, NUM_NEXT + 1):
                 at = np.flatnonzero(block[apart:][:BLOCK] == block[:-apart][:BLOCK])
                 one, one_mate = _pair_at(slots[at], own)
