@@ -214,6 +214,21 @@ def test_a_stroller_is_one_track_at_every_frame_rate(fps: float, config: ByteTra
     assert summary(track(film(num_frames, walking("A", 100, 8 / fps), fps=fps), config)) == [("A", num_frames)]
 
 
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("looks", [(None, None, None), (RED, GREEN, BLUE)], ids=["boxes alone", "with looks"])
+def test_a_few_frames_a_second_are_enough_to_know_walkers_again(
+    looks: Sequence[np.ndarray | None], config: ByteTrackConfig
+) -> None:
+    """Three frames a second, 70 px/s, boxes of 40 px: what was seen once overlaps its next box by a quarter."""
+    a, b, c = looks
+    walkers = [
+        walking("A", 100, 24, look=a),
+        walking("B", 700, -24, y=400, look=b),
+        walking("C", 220, 24, lambda k: k >= 5, look=c),
+    ]
+    assert summary(track(film(20, *walkers, fps=3), config)) == [("A", 20), ("B", 20), ("C", 15)]
+
+
 @pytest.mark.parametrize("fps", [5, 7, 10, 12.5, 24, 29.97])
 def test_the_end_of_the_buffer_is_inclusive_whatever_the_frame_times_round_to(fps: float) -> None:
     config = ByteTrackConfig(max_lost_s=4 / fps)
