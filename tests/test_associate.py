@@ -149,6 +149,16 @@ def test_what_the_detector_misses_for_a_moment_is_filled(
     assert found[found[:, 6] == 0, 0].tolist() == list(range(40, 40 + num_filled))
 
 
+@pytest.mark.parametrize(("num_missed", "lengths"), [(3, [97]), (4, [39, 57])], ids=["three frames", "four"])
+@pytest.mark.parametrize("fps", [1, 2, 3])
+def test_however_rare_frames_are_three_missed_ones_end_no_track(
+    tmp_path: Path, fps: float, num_missed: int, lengths: list[int]
+) -> None:
+    write_sequence(tmp_path / "in" / "street", crowd(range(40, 40 + num_missed)), fps=fps)
+    assert run(tmp_path, "--raw_boxes") == 0
+    assert sorted(np.unique(results(tmp_path)[:, 1], return_counts=True)[1].tolist()) == [*lengths, 100, 100]
+
+
 def test_a_sequence_without_detections_has_an_empty_result(tmp_path: Path) -> None:
     write_sequence(tmp_path / "in" / "street", crowd()[:0])
     assert run(tmp_path, "--refine") == 0

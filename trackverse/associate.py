@@ -36,6 +36,9 @@ WITH_APPEARANCE = ByteTrackConfig(track_thresh=0.6, max_lost_s=2.0, match_thresh
 # From one detection to the next: a detector misses an object for some frames now and then, for one at any rate. Longer,
 # it is mostly hidden, and the second pass has to say where: 0.3 s finds more of a street, and less of a dance.
 MAX_BLINK_S = 0.2
+# However rarely frames come: at three a second, a second is over when a detector has missed a walker three times. Three
+# to six do equally well.
+MIN_LOST_FRAMES = 4
 ROUNDING_S = 1e-6
 MIN_SCORE = 0.1  # ByteTrack's: what is less sure than this is no detection at all
 
@@ -52,7 +55,7 @@ def make_parser() -> cli.Parser:
     add("--conf", type=cli.fraction, default=MIN_SCORE, metavar="X", help="least score of a detection")
     text = "from this score on, a detection is confident"
     add("--track_thresh", type=cli.fraction, default=BOXES_ALONE.track_thresh, metavar="X", help=text)
-    text = "seconds that a track is looked for (default: 1 by boxes alone, 2 with appearances)"
+    text = "seconds that a track is looked for (default: 1 by boxes alone, 2 with appearances, or 4 frames)"
     add("--max_lost_s", type=cli.not_negative, metavar="X", help=text)
     return parser
 
@@ -80,8 +83,10 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
     rows = mot.read_boxes(sequence.folder / "det.txt")
     embeddings = read_embeddings(sequence.folder, args.embeddings, len(rows))
     config = replace(WITH_APPEARANCE if embeddings.shape[1] else BOXES_ALONE, track_thresh=args.track_thresh)
-    if args.max_lost_s is not None:
-        config = replace(config, max_lost_s=args.max_lost_s)
+    longest_s = args.max_lost_s
+    if longest_s is None:
+        longest_s = max(config.max_lost_s, MIN_LOST_FRAMES / sequence.fps)
+    config = replace(config, max_lost_s=longest_s)
     in_sequence = (rows[:, 0] >= 1) & (rows[:, 0] <= sequence.num_frames)
     if not in_sequence.all():
         refused["detections outside the sequence's frames"] += int((~in_sequence).sum())
