@@ -25,7 +25,7 @@ from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.errors import SetupError
 from trackverse.refine import RefineConfig, fewest_seen, refine
 from trackverse.tracking import usable
-from trackverse.types import Detections, Float32, Float64, Track
+from trackverse.types import ROUNDING_S, Detections, Float32, Float64, Track
 from trackverse.vectors import unit
 
 log = logging.getLogger("trackverse.associate")  # not __name__, which is __main__ as a command
@@ -39,7 +39,6 @@ MAX_BLINK_S = 0.2
 # However rarely frames come: at three a second, a second is over when a detector has missed a walker three times. Three
 # to six do equally well.
 MIN_LOST_FRAMES = 4
-ROUNDING_S = 1e-6
 MIN_SCORE = 0.1  # ByteTrack's: what is less sure than this is no detection at all
 
 

@@ -15,12 +15,11 @@ import numpy as np
 from trackverse import boxes
 from trackverse.association import assign
 from trackverse.kalman import Agility, KalmanState
-from trackverse.types import Bool, Float32, Float64, Int64, Track
+from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 
 # ByteTrack's limits on 1 − IoU, of confident detections and of doubtful ones.
 MAX_COST, MAX_DOUBTFUL_COST = 0.9, 0.5
 MAX_LOST_S = 1.0  # how long an unseen track is looked for; half as long finds less, twice as long no more
-ROUNDING_S = 1e-6
 
 
 def backward(tracks: Sequence[Track], sure_score: float) -> list[Int64]:

@@ -23,7 +23,7 @@ from trackverse import boxes
 from trackverse.association import assign, assign_lazily
 from trackverse.history import Histories
 from trackverse.kalman import Agility, KalmanState
-from trackverse.types import Bool, Detections, Float32, Float64, Int64, Track
+from trackverse.types import ROUNDING_S, Bool, Detections, Float32, Float64, Int64, Track
 from trackverse.vectors import cosines, unit
 
 # 99 % of a two-dimensional normal distribution's squared Mahalanobis distances: beyond it is a jump, not a motion.
@@ -43,8 +43,6 @@ CLEAR_SHARE, CLEAR_MARGIN, MIN_VIEW, FULL_VIEW = map(np.float32, (0.4, 0.5, 0.05
 CLEAR_VIEW = (CLEAR_SHARE + CLEAR_MARGIN) / CLEAR_MARGIN
 # However rarely frames come, the next one is in time: only a step this many times as long as the shortest is a hole.
 MIN_HOLE_STEPS = 1.5
-# Frame times are rounded: 8 frames of 0.1 s must not come out as more than 0.8 s.
-ROUNDING_S = 1e-6
 LEAST_SHARE = 1e-6  # of the old appearance, and of the new one
 # Pairs with so many numbers of looks and class scores to compare take longer than finding out which ones decide.
 MANY_FLOATS = 150_000

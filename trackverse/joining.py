@@ -19,14 +19,13 @@ from trackverse import cutting, motion, pairs
 from trackverse.cutting import Links
 from trackverse.looks import LookModel
 from trackverse.motion import Ends, Scene
-from trackverse.types import Bool, Float32, Float64, Int64, Track
+from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 from trackverse.vectors import let_go
 
 BLOCK_CHAINS = 1 << 8  # so many pairs of chains at a time have their class scores compared
 # Only what was seen for this many looks (a second at 16 frames/s) is known again after long: slips of the detector that
 # happen to look alike would make long tracks of a few frames.
 MIN_LONG_LOOKS = 2
-ROUNDING_S = 1e-6
 # Nats for a link that one direction of time made where the other one didn't. By boxes alone, the online pass was right
 # in a quarter to two thirds of the cases, by looks in three quarters; 0.5 to 1.5 do equally well, of both directions.
 # Backward, no looks are used: where there are, they know better.

@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trackverse import boxes, cutting, joining, looks, pairs, smoothing
-from trackverse.joining import ROUNDING_S, JoinLimits
+from trackverse.joining import JoinLimits
 from trackverse.looks import LookModel
-from trackverse.types import Bool, Float32, Float64, Track
+from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Track
 from trackverse.vectors import let_go, unit
 
 # What was seen for less than this is a slip of the detector: five frames at most, and two where frames come rarely, as

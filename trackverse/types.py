@@ -25,6 +25,9 @@ Bool = npt.NDArray[np.bool_]
 # told to half a second at 16 frames/s, and that looks take an eighth of the memory that embeddings do.
 LOOK_FRAMES = 8
 
+# Frame times are rounded: 8 frames of 0.1 s must not come out as more than 0.8 s.
+ROUNDING_S = 1e-6
+
 
 @dataclass(frozen=True)
 class Clip:
