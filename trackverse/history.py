@@ -85,9 +85,8 @@ class Histories:
     def __init__(self, file: IO[bytes] | None = None) -> None:
         self._spool = _Spool(file)
         self._slots: _Slots | None = None  # from the first detection on, when the widths of the rows are known
-        self._pasts: list[
-            list[int]
-        ] = []  # of every slot's track, what is no longer in the slot: its numbers in the spool
+        # Of every slot's track, what is no longer in the slot: its numbers in the spool.
+        self._pasts: list[list[int]] = []
         self._free: list[int] = []
 
     def open(self, num: int, detections: Detections) -> Int64:

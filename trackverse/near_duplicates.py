@@ -18,6 +18,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from trackverse.boxes import iou_of_pairs
 from trackverse.track_table import TrackTable
 from trackverse.types import Bool, Float16, Float32, Float64, Int64, UInt64
 
@@ -287,9 +288,7 @@ def _together(tracks: _Tracks, one: slice, other: slice, offset_s: float, end: i
 def _is_there(tracks: _Tracks, one: Int64, other: Int64, end: int) -> Bool:
     """(M,) whether two tracks are of one class and their boxes at the one end are the same."""
     a, b = (tracks.boxes[rows, end].astype(np.float32) for rows in (one, other))
-    common = np.maximum(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0).prod(axis=1)
-    union = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - common
-    is_there: Bool = (tracks.label_id[one] == tracks.label_id[other]) & (common >= MIN_IOU * union)
+    is_there: Bool = (tracks.label_id[one] == tracks.label_id[other]) & (iou_of_pairs(a, b) >= MIN_IOU)
     return is_there
 
 
