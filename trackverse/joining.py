@@ -35,13 +35,21 @@ SIDE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class JoinLimits:
-    """What `refine.RefineConfig` says of joining, which explains it. Kept when `>=`."""
+class JoinConfig:
+    """Limits of joining. Kept when `>=`.
 
-    min_evidence: float
-    max_gap_s: float
-    max_blind_gap_s: float
-    min_class_cosine: float
+    `min_join_evidence`: from this log likelihood ratio on, two tracks are one object. Where one ends and one begins,
+    an object may have left and another one come: 1.5 stands for prior odds of 2 : 9, and they fall further with the
+    number of tracks that begin in a second.
+    `max_join_gap_s`: longest time out of sight; where looks are few there is only motion, which says little after
+    `max_blind_gap_s`.
+    `min_class_cosine`: classes whose scores over the tracks are further apart contradict each other.
+    """
+
+    min_join_evidence: float = 1.5
+    max_join_gap_s: float = 30.0
+    max_blind_gap_s: float = 3.0
+    min_class_cosine: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -123,13 +131,13 @@ class Pieces:
         return means
 
 
-def find_chains(pieces: Pieces, model: LookModel | None, limits: JoinLimits) -> list[list[int]]:
+def find_chains(pieces: Pieces, model: LookModel | None, config: JoinConfig) -> list[list[int]]:
     """The numbers of the tracks that are one object, in the order of time, for every object."""
     chains = [[n] for n in range(len(pieces.start_s))]
     duration_s = pieces.end_s.max() - pieces.start_s.min()
-    limit = limits.min_evidence + np.log1p(len(chains) / max(duration_s, 1.0))
+    limit = config.min_join_evidence + np.log1p(len(chains) / max(duration_s, 1.0))
     while True:
-        i, j, evidence = _candidates(pieces, chains, model, limits, limit)
+        i, j, evidence = _candidates(pieces, chains, model, config, limit)
         if not len(i):
             return chains
         chosen = _best(i, j, evidence - limit)
@@ -146,7 +154,7 @@ def find_chains(pieces: Pieces, model: LookModel | None, limits: JoinLimits) -> 
 
 
 def _candidates(
-    pieces: Pieces, chains: Sequence[Sequence[int]], model: LookModel | None, limits: JoinLimits, limit: float
+    pieces: Pieces, chains: Sequence[Sequence[int]], model: LookModel | None, config: JoinConfig, limit: float
 ) -> tuple[Int64, Int64, Float64]:
     """Pairs of chains (P,), (P,) that may be one object, the second after the first, and the evidence (P,) for it."""
     heads, tails = np.array([chain[0] for chain in chains]), np.array([chain[-1] for chain in chains])
@@ -158,7 +166,7 @@ def _candidates(
     )
     # Those that begin soon after the end of one follow each other in the order of time.
     by_end, by_start = np.argsort(end_s, kind="stable"), np.argsort(start_s, kind="stable")
-    reach_s = np.where(stays, max(limits.max_gap_s, limits.max_blind_gap_s), limits.max_blind_gap_s)
+    reach_s = np.where(stays, max(config.max_join_gap_s, config.max_blind_gap_s), config.max_blind_gap_s)
     latest_s = (end_s + reach_s + 2 * ROUNDING_S)[by_end]
     found = []
     for row, column in pairs.ranges(
@@ -167,7 +175,7 @@ def _candidates(
     ):
         i, j = by_end[row], by_start[column]
         gap_s = start_s[j] - end_s[i]
-        max_gap_s = np.where(stays[i] & returns[j], limits.max_gap_s, limits.max_blind_gap_s)
+        max_gap_s = np.where(stays[i] & returns[j], config.max_join_gap_s, config.max_blind_gap_s)
         near = np.flatnonzero(gap_s <= max_gap_s + ROUNDING_S)
         row, column, i, j = row[near], column[near], i[near], j[near]
         evidence = motion.evidence(tail_ends, head_ends, i, j, gap_s[near], pieces.scene)
@@ -182,7 +190,7 @@ def _candidates(
     i, j, evidence = (np.concatenate(columns) for columns in zip(*found, strict=True))
     order = np.lexsort((j, i))
     i, j, evidence = i[order], j[order], evidence[order]
-    agree = _agree(pieces.tracks, chains, i, j, limits.min_class_cosine)
+    agree = _agree(pieces.tracks, chains, i, j, config.min_class_cosine)
     return i[agree], j[agree], evidence[agree]
 
 

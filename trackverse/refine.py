@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trackverse import boxes, cutting, joining, looks, pairs, smoothing
-from trackverse.joining import JoinLimits
+from trackverse.joining import JoinConfig
 from trackverse.looks import LookModel
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Track
 from trackverse.vectors import let_go, unit
@@ -34,35 +34,25 @@ MAX_BLINK = 2  # frames that a detector misses now and then, however rarely they
 
 
 @dataclass(frozen=True)
-class RefineConfig:
-    """Limits of the second pass. Kept when `>=`.
+class RefineConfig(JoinConfig):
+    """Limits of the second pass, those of joining among them. Kept when `>=`.
 
-    `min_join_evidence`: from this log likelihood ratio on, two tracks are one object. Where one ends and one begins,
-    an object may have left and another one come: 1.5 stands for prior odds of 2 : 9, and they fall further with the
-    number of tracks that begin in a second.
     `min_cut_evidence`: a track is cut where the evidence against its being one object is this large.
-    `max_join_gap_s`: longest time out of sight; where looks are few there is only motion, which says little after
-    `max_blind_gap_s`.
     `max_blink_s`: gaps up to this long are filled, and those of `MAX_BLINK` frames; longer ones, up to
     `max_fill_gap_s`, where other objects would hide this one, by `min_hidden_share` of it in the mean: what isn't
     detected in full view is not where a line has it.
     `min_duplicate_iou`, `min_duplicate_share`: a duplicate overlaps that much in that share of its frames.
     `min_sure_share`: of the detections of a track, this many are confident; a lamp post that a detector takes for a
     person is doubted nearly all the time, an occluded person a half of it.
-    `min_class_cosine`: classes whose scores over the tracks are further apart contradict each other.
     """
 
-    min_join_evidence: float = 1.5
     min_cut_evidence: float = 6.0
-    max_join_gap_s: float = 30.0
-    max_blind_gap_s: float = 3.0
     max_blink_s: float = 0.3
     max_fill_gap_s: float = 1.0
     min_hidden_share: float = 0.7
     min_duplicate_iou: float = 0.8
     min_duplicate_share: float = 0.8
     min_sure_share: float = 1 / 3
-    min_class_cosine: float = 0.5
 
 
 def refine(
@@ -103,10 +93,7 @@ def refined(
         min_cut_evidence=config.min_cut_evidence,
         min_join_evidence=config.min_join_evidence,
     )
-    limits = JoinLimits(
-        config.min_join_evidence, config.max_join_gap_s, config.max_blind_gap_s, config.min_class_cosine
-    )
-    joinable = joining.find_chains(joining.Pieces.of(tracks, frame_width, links), model, limits)
+    joinable = joining.find_chains(joining.Pieces.of(tracks, frame_width, links), model, config)
     seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
     frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
     min_seen = fewest_seen(frame_times_s)
