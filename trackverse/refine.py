@@ -209,10 +209,8 @@ def _whole(parts: Sequence[Track], times_s: Float64, xyxy: Float32, new: Bool) -
     embedding = unit(known.sum(axis=0, keepdims=True))[0]
     if len(parts) == 1 and not new.any():
         return replace(parts[0], xyxy=xyxy, looks=sums, embedding=embedding)
-    scores = np.zeros(len(new), np.float32)
-    scores[~new] = np.concatenate([part.scores for part in parts])
-    logits = np.zeros((len(new), parts[0].logits.shape[1]), np.float32)
-    logits[~new] = np.concatenate([part.logits for part in parts])
+    scores = smoothing.scores_of(np.concatenate([part.scores for part in parts]), new)
+    logits = smoothing.scores_of(np.concatenate([part.logits for part in parts]), new)
     let_go(parts[0].logits)
     weights = np.concatenate([part.look_weights for part in parts])
     return Track(times_s, xyxy, scores, logits, embedding, sums, new, weights)

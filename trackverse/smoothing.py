@@ -39,6 +39,13 @@ def fill(times_s: Float64, xyxy: Float64, frame_times_s: Float64, max_gap_s: flo
     return times[order], np.concatenate([xyxy, boxes])[order], order >= len(times_s)
 
 
+def scores_of(detected: Float32, new: Bool) -> Float32:
+    """Scores (N,) or (N, C) of a track's detections as those of its T frames: 0 where they are `new` (T,)."""
+    scores = np.zeros((len(new), *detected.shape[1:]), np.float32)
+    scores[~new] = detected
+    return scores
+
+
 def smooth_tracks(tracks: Sequence[Track]) -> list[Track]:
     """The tracks of a clip with smoothed boxes."""
     if not tracks:
