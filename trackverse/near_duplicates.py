@@ -19,8 +19,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from trackverse.boxes import iou_of_pairs
+from trackverse.pairs import ranges
 from trackverse.track_table import TrackTable
 from trackverse.types import Bool, Float16, Float32, Float64, Int64, UInt64
+from trackverse.vectors import cosines
 
 Looks = Callable[[Int64], Float16]  # of rows (N,) of the table, (N, D): NaN where a track has none
 
@@ -257,10 +259,10 @@ def _is_copy(tracks: _Tracks, one: int, other: int, offset_s: float, least_twins
     least_twins = max(least_twins, MIN_TWINS)
     if _num_tracks(pairs) < least_twins:
         return False
-    cosines = _cosines(*(looks(tracks.rows[some]).astype(np.float32) for some in pairs)) if looks else None
-    if cosines is None or np.isnan(cosines).any():
+    alike = _cosines(looks, tracks, *pairs) if looks else None
+    if alike is None or np.isnan(alike).any():
         return _num_tracks(pairs[:, num_ends == 2]) >= MIN_WHOLE
-    is_twin = cosines >= MIN_COSINE
+    is_twin = alike >= MIN_COSINE
     num_twins, num_whole = (_num_tracks(pairs[:, is_twin & (num_ends >= ends)]) for ends in (1, 2))
     return num_twins >= least_twins and num_twins + num_whole >= MIN_ENDS
 
@@ -277,12 +279,12 @@ def _together(tracks: _Tracks, one: slice, other: slice, offset_s: float, end: i
     order = np.argsort(there, kind="stable")
     first = np.searchsorted(there[order], wanted - TIME_S)
     last = np.searchsorted(there[order], wanted + TIME_S, side="right")
-    counts = last - first
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    rows = np.repeat(np.arange(one.start, one.stop), counts)
-    others = order[within + np.repeat(first, counts)] + other.start
-    is_there = _is_there(tracks, rows, others, end)
-    return np.stack([rows[is_there], others[is_there]])
+    found = [np.zeros((2, 0), np.int64)]
+    for row, place in ranges(first, last):
+        rows, others = one.start + row, other.start + order[place]
+        is_there = _is_there(tracks, rows, others, end)
+        found.append(np.stack([rows[is_there], others[is_there]]))
+    return np.concatenate(found, axis=1)
 
 
 def _is_there(tracks: _Tracks, one: Int64, other: Int64, end: int) -> Bool:
@@ -292,8 +294,8 @@ def _is_there(tracks: _Tracks, one: Int64, other: Int64, end: int) -> Bool:
     return is_there
 
 
-def _cosines(one: Float32, other: Float32) -> Float32:
-    """(M,) of looks (M, D) of two tracks; NaN where one has none."""
-    with np.errstate(invalid="ignore"):
-        cosines: Float32 = (one * other).sum(axis=1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
-    return cosines
+def _cosines(looks: Looks, tracks: _Tracks, one: Int64, other: Int64) -> Float32:
+    """(M,) of the looks of tracks; NaN where one has none."""
+    (one, i), (other, j) = (np.unique(rows, return_inverse=True) for rows in (one, other))
+    a, b = (looks(tracks.rows[rows]).astype(np.float32) for rows in (one, other))
+    return cosines(a, i, b, j)
