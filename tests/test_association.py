@@ -26,8 +26,22 @@ def cost_matrices(draw: st.DrawFn) -> np.ndarray:
 def assigned(cost: np.ndarray, max_cost: float) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the pairs of a matrix that gain most, given in any order."""
     rows, columns = np.indices(cost.shape).reshape(2, -1)[:, ::-1]
-    chosen = assign(rows, columns, (max_cost - cost).ravel()[::-1])
+    chosen = assign(rows, columns, (max_cost - cost).ravel()[::-1], np.zeros(cost.size, np.int64))
     return rows[chosen], columns[chosen]
+
+
+def turn_by_turn(rows: np.ndarray, columns: np.ndarray, gain: np.ndarray, turns: np.ndarray) -> list[tuple[int, float]]:
+    """How many pairs each turn can choose at most, and what they gain together, when the turns before it have chosen.
+
+    The turns are tried one by one, those of the others put out of reach.
+    """
+    found = []
+    free = np.ones(len(rows), bool)
+    for turn in range(3):
+        chosen = assign(rows, columns, np.where(free & (turns == turn), gain, -1), np.zeros(len(rows), np.int64))
+        found.append((len(chosen), float(gain[chosen].sum())))
+        free &= ~np.isin(rows, rows[chosen]) & ~np.isin(columns, columns[chosen])
+    return found
 
 
 def best_by_trying_all(cost: np.ndarray, max_cost: float) -> tuple[float, int]:
@@ -61,10 +75,38 @@ def test_what_pairs_gain_at_most_leads_to_a_choice_as_good(
     slack = np.array(data.draw(st.lists(EIGHTHS, min_size=cost.size, max_size=cost.size)))
     rows, columns = np.indices(cost.shape).reshape(2, -1)
     gain = (max_cost - cost).ravel()
-    chosen = assign_lazily(rows, columns, gain + slack, lambda numbers: gain[numbers])
+    chosen = assign_lazily(rows, columns, gain + slack, np.zeros(cost.size, np.int64), lambda numbers: gain[numbers])
     assert len(chosen) == len(set(rows[chosen])) == len(set(columns[chosen]))
     assert (gain[chosen] >= 0).all()
     assert (float(gain[chosen].sum()), len(chosen)) == best_by_trying_all(cost, max_cost)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 200), st.booleans(), st.integers(0, 2**32))
+def test_each_turn_chooses_as_if_the_later_ones_were_not_there(
+    num_rows: int, num_columns: int, num_pairs: int, is_lazy: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    numbers = rng.permutation(num_rows * num_columns)[:num_pairs]
+    rows, columns = np.divmod(numbers, num_columns)
+    gain, turns = rng.uniform(-0.2, 1, len(rows)), rng.integers(0, 3, len(rows))
+    if is_lazy:
+        most = gain + rng.uniform(0, 0.3, len(rows))
+        chosen = assign_lazily(rows, columns, most, turns, lambda some: gain[some])
+    else:
+        chosen = assign(rows, columns, gain, turns)
+    assert len(chosen) == len(set(rows[chosen])) == len(set(columns[chosen]))
+    found = [chosen[turns[chosen] == turn] for turn in range(3)]
+    expected = turn_by_turn(rows, columns, gain, turns)
+    assert [len(mine) for mine in found] == [number for number, _ in expected]
+    assert [float(gain[mine].sum()) for mine in found] == pytest.approx([total for _, total in expected])
+
+
+def test_a_little_in_an_earlier_turn_is_worth_more_than_much_in_a_later_one() -> None:
+    """A row that two columns want, and a column that wants no other row."""
+    rows, columns = np.array([0, 0, 1]), np.array([0, 1, 1])
+    chosen = assign(rows, columns, np.array([0.0, 1.0, -0.1]), np.array([0, 1, 0]))
+    assert chosen.tolist() == [0]
 
 
 def test_only_pairs_that_may_decide_are_looked_at() -> None:
@@ -77,7 +119,7 @@ def test_only_pairs_that_may_decide_are_looked_at() -> None:
         asked.extend(numbers.tolist())
         return np.where(is_clear[numbers], 0.5, 0.0)
 
-    chosen = assign_lazily(rows, columns, np.where(is_clear, 0.6, 0.2), gain)
+    chosen = assign_lazily(rows, columns, np.where(is_clear, 0.6, 0.2), np.zeros(400, np.int64), gain)
     assert sorted(chosen.tolist()) == sorted(asked) == np.flatnonzero(is_clear).tolist()
 
 

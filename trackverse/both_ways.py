@@ -98,13 +98,11 @@ class _Live:
         rows, columns = boxes.near_pairs(tracks, seen)
         overlap = boxes.upright_iou_of_pairs(tracks, rows, seen, columns)
         sure = is_sure.take(columns)
-        chosen = assign(rows, columns, np.where(sure, overlap - (1 - MAX_COST), -1))
-        if not sure.all():
-            is_free = self._last_seen_s == self._time_s
-            is_free[rows[chosen]] = False
-            may = ~sure & is_free.take(rows)
-            more = assign(rows, columns, np.where(may, overlap - (1 - MAX_DOUBTFUL_COST), -1))
-            chosen = np.concatenate([chosen, more])
+        # A doubtful detection goes on with a track that was there a frame ago, or with none.
+        was_seen = self._last_seen_s == self._time_s
+        least = np.where(was_seen, np.float32(1 - MAX_DOUBTFUL_COST), np.float32(np.inf)).take(rows)
+        least[sure] = 1 - MAX_COST
+        chosen = assign(rows, columns, overlap - least, np.where(sure, 0, 1))
         return rows[chosen], columns[chosen]
 
     def _keep(self, kept: Bool) -> None:

@@ -46,6 +46,9 @@ MIN_HOLE_STEPS = 1.5
 LEAST_SHARE = 1e-6  # of the old appearance, and of the new one
 # Pairs with so many numbers of looks and class scores to compare take longer than finding out which ones decide.
 MANY_FLOATS = 150_000
+# Doubtful detections have the third turn, after confident ones with tracks (0) and with those seen only once (1).
+DOUBTFUL = 2
+NEVER = np.float32(np.inf)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class ByteTracker:
         self._config = config
         self._centre_embeddings = centre_embeddings
         self._new_share = np.float32(min(max(1 - config.embedding_momentum, LEAST_SHARE), 1 - LEAST_SHARE))
+        self._motion_weight = np.float32(config.motion_weight)
         self._time_s = -np.inf  # of the last frame
         self._shortest_step_s = np.inf  # between two frames so far
         self._live = _Live.none()
@@ -132,39 +136,22 @@ class ByteTracker:
         if not len(detections):
             return
         config, live = self._config, self._live
-        pairs, views = self._pairs(detections)
-        confident = detections.scores >= config.track_thresh
-        track_of = np.empty(len(detections), np.int64)  # row of the track that a detection goes to
-        is_taken, is_found = np.zeros(len(detections), bool), np.zeros(len(live), bool)
-
-        def match(numbers: Int64, max_cost: float, *, by_looks: bool = False) -> None:
-            if len(numbers):
-                rows, columns = self._matched(pairs.take(numbers), detections, max_cost, by_looks=by_looks)
-                track_of[columns] = rows
-                is_taken[columns] = is_found[rows] = True
-
-        sure, tentative = confident.take(pairs.columns), live.is_tentative.take(pairs.rows)
-        by_looks = detections.embeddings.shape[1] > 0
-        max_cost = config.match_thresh if by_looks else MAX_OVERLAP_COST
-        match((sure & ~tentative).nonzero()[0], max_cost, by_looks=by_looks)
-        left = (~(is_found.take(pairs.rows) | is_taken.take(pairs.columns))).nonzero()[0]
-        if len(left):
-            pairs, sure, tentative = pairs.take(left), sure.take(left), tentative.take(left)
-            match((sure & tentative).nonzero()[0], max_cost, by_looks=by_looks)
-            match((~sure & (was_seen & ~is_found).take(pairs.rows)).nonzero()[0], config.low_match_thresh)
-        taken = is_taken.nonzero()[0]
-        rows = track_of.take(taken)
+        is_sure = detections.scores >= config.track_thresh
+        near, views = self._near(detections)
+        rows, taken = self._matched(near, detections, is_sure, was_seen)
         if len(taken):
             self._extend(rows, detections.xyxy.take(taken, axis=0))
         slots = live.slots.take(rows)
-        new = (~is_taken & (detections.scores >= config.track_thresh + config.new_track_margin)).nonzero()[0]
+        is_new = detections.scores >= config.track_thresh + config.new_track_margin
+        is_new[taken] = False
+        new = is_new.nonzero()[0]
         if len(new):
             taken, slots = np.concatenate([taken, new]), np.concatenate([slots, self._start(detections, new)])
         # A doubtful detection is mostly an occluded one: its appearance is another object's.
-        shares = confident.take(taken) * self._new_share
+        shares = is_sure.take(taken) * self._new_share
         self._histories.add(slots, self._time_s, detections, taken, views.take(taken), shares)
 
-    def _pairs(self, detections: Detections) -> tuple[_Pairs, Float32]:
+    def _near(self, detections: Detections) -> tuple[_Near, Float32]:
         """The pairs of tracks and detections that may be one object, and how much (M,) the looks of all detections say
         about themselves: 1 in plain view, next to nothing where another object stands before them, whose looks they
         have.
@@ -176,7 +163,7 @@ class ByteTracker:
         if not detections.embeddings.shape[1]:
             i, j = boxes.near_pairs(everything[:, :num].T, everything[:, num:].T)
             overlap, _ = boxes.upright_iou(columns.take(i, axis=1), columns.take(j + num, axis=1))
-            return _Pairs(i, j, overlap), np.ones(len(detections), np.float32)
+            return _Near(i, j, overlap), np.ones(len(detections), np.float32)
         # Where looks may outvote motion, boxes that don't overlap can be one object, if it is a motion and no jump.
         if self._config.motion_weight <= self._config.match_thresh:
             everything[:, :num] = kalman.reach(MAX_GATE).T
@@ -191,47 +178,63 @@ class ByteTracker:
         hidden = boxes.hidden_share(columns[:, num:], i[split:] - num, common_area[split:])
         views = CLEAR_VIEW - hidden / CLEAR_MARGIN
         np.maximum(np.minimum(views, FULL_VIEW, out=views), MIN_VIEW, out=views)
-        return _Pairs(i[:split], j[:split], overlap[:split]), views
+        return _Near(i[:split], j[:split], overlap[:split]), views
 
-    def _matched(
-        self, pairs: _Pairs, detections: Detections, max_cost: float, *, by_looks: bool
-    ) -> tuple[Int64, Int64]:
-        """Rows (K,) of tracks and (K,) of detections that go together best of the `pairs`."""
-        num_classes, num_dims = detections.logits.shape[1], detections.embeddings.shape[1] if by_looks else 0
-
-        def gain(some: _Pairs) -> Float32:
-            gain = self._likeness(some, detections) if by_looks else some.overlap.copy()
-            gain -= 1 - max_cost
-            if num_classes > 1:
-                self._favour_class(gain, some, detections.logits)
-            return gain
-
-        if len(pairs.rows) * (num_classes + num_dims) < MANY_FLOATS:
-            chosen = assign(pairs.rows, pairs.columns, gain(pairs))
+    def _matched(self, near: _Near, detections: Detections, is_sure: Bool, was_seen: Bool) -> tuple[Int64, Int64]:
+        """Rows (K,) of tracks and (K,) of detections that go together best, turn by turn."""
+        config, rows, columns = self._config, near.rows, near.columns
+        if not len(rows):
+            return rows, columns
+        num_classes, num_dims = detections.logits.shape[1], detections.embeddings.shape[1]
+        max_cost = config.match_thresh if num_dims else MAX_OVERLAP_COST
+        sure = is_sure.take(columns)
+        turns = np.where(sure, self._live.is_tentative.take(rows), DOUBTFUL)
+        # A track that wasn't there a frame ago never gets a doubtful detection.
+        least_overlap = np.where(was_seen, np.float32(1 - config.low_match_thresh), NEVER).take(rows)
+        least = np.where(sure, np.float32(1 - max_cost), least_overlap)
+        pairs = _Pairs(rows, columns, near.overlap, sure, least)
+        if len(rows) * (num_classes + num_dims) < MANY_FLOATS:
+            chosen = assign(rows, columns, self._gain(pairs, detections), turns)
         else:
-            weight = np.float32(self._config.motion_weight)
-            most = weight * pairs.overlap + (1 - weight) if by_looks else pairs.overlap.copy()
-            most -= 1 - max_cost
-            if num_classes > 1:
-                most += np.float32(CLASS_WEIGHT) * (most >= 0)
-            chosen = assign_lazily(pairs.rows, pairs.columns, most, lambda numbers: gain(pairs.take(numbers)))
-        return pairs.rows.take(chosen), pairs.columns.take(chosen)
+            most = self._gain_at_most(pairs, detections)
+            chosen = assign_lazily(rows, columns, most, turns, lambda some: self._gain(pairs.take(some), detections))
+        return rows.take(chosen), columns.take(chosen)
 
-    def _likeness(self, pairs: _Pairs, detections: Detections) -> Float32:
-        """How well (P,) tracks and detections go together by motion and looks, -inf beyond reach."""
-        weight = np.float32(self._config.motion_weight)
-        tracks, slots, seen = self._histories.appearance, self._live.slots, detections.embeddings
-        if self._centre_embeddings:
-            tracks, slots, seen = self._centred(tracks.take(slots, axis=0)), np.arange(len(slots)), self._centred(seen)
-        likeness = cosines(tracks, slots.take(pairs.rows), seen, pairs.columns, is_unit=True)
-        likeness *= 1 - weight
-        likeness += weight * pairs.overlap
-        apart = ((pairs.overlap == 0) & (likeness >= 1 - self._config.match_thresh)).nonzero()[0]
-        if len(apart):
-            xyxy = detections.xyxy.take(pairs.columns.take(apart), axis=0)
-            distance = self._live.kalman.distance(pairs.rows.take(apart), xyxy)
-            likeness[apart[distance > MAX_GATE]] = -np.inf
-        return likeness
+    def _gain(self, pairs: _Pairs, detections: Detections) -> Float32:
+        """By how much (P,) the pairs go together better than they must; less than 0 where they may not."""
+        if detections.embeddings.shape[1]:
+            likeness = self._cosines(pairs, detections.embeddings)
+            likeness *= 1 - self._motion_weight
+            likeness += self._motion_weight * pairs.overlap
+            gain = np.where(pairs.is_sure, likeness, pairs.overlap) - pairs.least
+            apart = ((pairs.overlap == 0) & (gain >= 0)).nonzero()[0]
+            if len(apart):
+                xyxy = detections.xyxy.take(pairs.columns.take(apart), axis=0)
+                distance = self._live.kalman.distance(pairs.rows.take(apart), xyxy)
+                gain[apart[distance > MAX_GATE]] = -np.inf
+        else:
+            gain = pairs.overlap - pairs.least
+        if detections.logits.shape[1] > 1:
+            self._favour_class(gain, pairs, detections.logits)
+        return gain
+
+    def _gain_at_most(self, pairs: _Pairs, detections: Detections) -> Float32:
+        """What `_gain` can be (P,) at most, whatever looks and class scores are."""
+        most = pairs.overlap
+        if detections.embeddings.shape[1]:
+            most = np.where(pairs.is_sure, self._motion_weight * most + (1 - self._motion_weight), most)
+        most = most - pairs.least
+        if detections.logits.shape[1] > 1:
+            most += np.float32(CLASS_WEIGHT) * (most >= 0)
+        return most
+
+    def _cosines(self, pairs: _Pairs, embeddings: Float32) -> Float32:
+        """(P,): how alike tracks and detections look."""
+        tracks, slots = self._histories.appearance, self._live.slots
+        if not self._centre_embeddings:
+            return cosines(tracks, slots.take(pairs.rows), embeddings, pairs.columns, is_unit=True)
+        centred = self._centred(tracks.take(slots, axis=0))
+        return cosines(centred, pairs.rows, self._centred(embeddings), pairs.columns, is_unit=True)
 
     def _favour_class(self, gain: Float32, pairs: _Pairs, logits: Float32) -> None:
         """Add to the `gain` (P,) of pairs that may be: nothing where the class scores `logits` (M, C) of the detection
@@ -243,14 +246,11 @@ class ByteTracker:
         gain[may] += np.float32(CLASS_WEIGHT) * likeness
 
     def _centred(self, embeddings: Float32) -> Float32:
-        """(N, D) at unit length; with `centre_embeddings`, less a share of what all detections of the clip so far have
-        in common.
+        """(N, D) at unit length, less a share of what all detections of the clip so far have in common.
 
         Of n objects in view, each is 1/n of that itself, and an object alone is all of it: the share grows with the
         mean number of other objects.
         """
-        if not self._centre_embeddings:
-            return embeddings
         num_others = self._num_embeddings / max(self._num_frames_with_objects, 1) - 1
         share = max(num_others, 0.0) / (max(num_others, 0.0) + CENTRE_PRIOR)
         mean = self._embedding_sum / np.float32(max(self._num_embeddings, 1))
@@ -279,7 +279,7 @@ class ByteTracker:
         return tracks
 
 
-class _Pairs(NamedTuple):
+class _Near(NamedTuple):
     """Pairs of a track and a detection: `rows` (P,) of the live tracks, `columns` (P,) of the detections, and how much
     the boxes `overlap` (P,).
     """
@@ -288,8 +288,26 @@ class _Pairs(NamedTuple):
     columns: Int64
     overlap: Float32
 
+
+class _Pairs(NamedTuple):
+    """As `_Near`, with whether the detection `is_sure` (P,), and what the likeness of the pair must be at `least` (P,);
+    of a doubtful one, its overlap.
+    """
+
+    rows: Int64
+    columns: Int64
+    overlap: Float32
+    is_sure: Bool
+    least: Float32
+
     def take(self, numbers: Int64) -> _Pairs:
-        return _Pairs(self.rows.take(numbers), self.columns.take(numbers), self.overlap.take(numbers))
+        return _Pairs(
+            self.rows.take(numbers),
+            self.columns.take(numbers),
+            self.overlap.take(numbers),
+            self.is_sure.take(numbers),
+            self.least.take(numbers),
+        )
 
 
 @dataclass

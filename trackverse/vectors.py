@@ -43,11 +43,13 @@ def cosines(a: Float32, i: Int64, b: Float32, j: Int64, *, is_unit: bool = False
     """(P,): of the angles between the rows `i` (P,) of `a` (N, D) and the rows `j` (P,) of `b` (M, D); 0 where one is
     zero. `is_unit`: the rows of `a` have length 1.
     """
-    cosine = np.empty(len(i), np.float32)
+    cosine, length = np.empty(len(i), np.float32), lengths(b)
     for part in blocks(len(i), a.shape[1]):
         one, other = a.take(i[part], axis=0), b.take(j[part], axis=0)
-        length = lengths(other) if is_unit else lengths(one) * lengths(other)
-        np.divide(np.vecdot(one, other), length, out=cosine[part])
+        np.vecdot(one, other, out=cosine[part])
+        if not is_unit:
+            cosine[part] /= lengths(one)
+    cosine /= length.take(j)
     return cosine
 
 
