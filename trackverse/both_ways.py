@@ -108,6 +108,6 @@ class _Live:
     def _keep(self, kept: Bool) -> None:
         if kept.all():
             return
-        self._kalman = self._kalman.select(kept)
+        self._kalman = self._kalman.select(kept.nonzero()[0])
         self._last_seen_s, self._numbers = self._last_seen_s[kept], self._numbers[kept]
         self._is_new = self._is_new[kept]

@@ -39,8 +39,8 @@ CLASS_WEIGHT = 0.05
 CENTRE_PRIOR = 4
 # A box of which this share lies behind another one still shows its own object; one with `CLEAR_MARGIN` more shows the
 # other one. In between its looks count in part, and always `MIN_VIEW`, so that what is hidden all its life has some.
-CLEAR_SHARE, CLEAR_MARGIN, MIN_VIEW, FULL_VIEW = map(np.float32, (0.4, 0.5, 0.05, 1.0))
-CLEAR_VIEW = (CLEAR_SHARE + CLEAR_MARGIN) / CLEAR_MARGIN
+CLEAR_SHARE, CLEAR_MARGIN, MIN_VIEW, FULL_VIEW = (np.array(share, np.float32) for share in (0.4, 0.5, 0.05, 1.0))
+CLEAR_VIEW = np.asarray((CLEAR_SHARE + CLEAR_MARGIN) / CLEAR_MARGIN)
 # However rarely frames come, the next one is in time: only a step this many times as long as the shortest is a hole.
 MIN_HOLE_STEPS = 1.5
 LEAST_SHARE = 1e-6  # of the old appearance, and of the new one
@@ -128,7 +128,7 @@ class ByteTracker:
 
     def drain(self) -> Iterator[Track]:
         """As `finish`, one track at a time, so that the class scores of only one need be in memory."""
-        slots, self._live = self._live.slots.tolist(), self._live.select(np.zeros(len(self._live), bool))
+        slots, self._live = self._live.slots.tolist(), _Live.none()
         yield from map(self._histories.take, slots)
 
     def _associate(self, detections: Detections, was_seen: Bool) -> None:
@@ -275,7 +275,7 @@ class ByteTracker:
         if not len(rows):
             return []
         tracks = [self._histories.take(slot) for slot in self._live.slots.take(rows).tolist()]
-        self._live = self._live.select(~ended)
+        self._live = self._live.select((~ended).nonzero()[0])
         return tracks
 
 
@@ -332,8 +332,9 @@ class _Live:
         num = len(xyxy)
         return _Live(KalmanState.start(xyxy), np.full(num, time_s), np.ones(num, bool), slots)
 
-    def select(self, rows: Bool) -> _Live:
-        return _Live(self.kalman.select(rows), self.last_seen_s[rows], self.is_tentative[rows], self.slots[rows])
+    def select(self, rows: Int64) -> _Live:
+        last_seen_s, is_tentative = self.last_seen_s.take(rows), self.is_tentative.take(rows)
+        return _Live(self.kalman.select(rows), last_seen_s, is_tentative, self.slots.take(rows))
 
     def join(self, other: _Live) -> _Live:
         """These tracks, then the other ones."""

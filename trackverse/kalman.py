@@ -18,7 +18,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from trackverse.types import Bool, Float64, Int64
+from trackverse.types import Float64, Int64
 
 POSITION_STD = 1 / 20  # of the height: the motion's in one frame, and a measurement's
 VELOCITY_STD = 30 / 160  # of the height a second: the change in one frame; ByteTrack's, whose frames are 1/30 s
@@ -34,9 +34,11 @@ _STILL, _FLOW = np.eye(11, 12), np.zeros((11, 12))  # no time passes; what chang
 _STILL[VAR, HEIGHT_SQUARED] = POSITION_STD**2
 _FLOW[XYXY, VELOCITY] = np.eye(4)
 _FLOW[VAR, CROSS], _FLOW[CROSS, VAR_VELOCITY] = 2, 1
-# In standard deviations: more is another object or half of one, and says nothing about motion. An array, as numpy takes
-# longer to make one of a number than to compute with it.
-MAX_SURPRISE = np.array(2.0)
+# Arrays, as numpy takes longer to make one of a number than to compute with it. A surprise of more standard deviations
+# is another object or half of one, and says nothing about motion.
+MAX_SURPRISE, LEAST_SURPRISE = np.array(2.0), np.array(-2.0)
+SMALLEST, MEASUREMENT_VAR, HALF = np.array(MIN_SIZE_PX), np.array(POSITION_STD**2), np.array(0.5)
+NOTHING = np.array(0.0)
 
 
 class Agility:
@@ -93,8 +95,8 @@ class KalmanState:
         """(N, 3): the variance of each of the four coordinates, its covariance with the velocity, the velocity's."""
         return self._columns[[VAR, CROSS, VAR_VELOCITY]].T
 
-    def select(self, rows: Int64 | Bool) -> KalmanState:
-        return KalmanState(self._columns[:, rows])
+    def select(self, rows: Int64) -> KalmanState:
+        return KalmanState(self._columns.take(rows, axis=1))
 
     def join(self, other: KalmanState) -> KalmanState:
         """These boxes, then the other ones."""
@@ -104,7 +106,7 @@ class KalmanState:
         """Move all boxes on by `dt_s` seconds; their velocities change by `agility` times the usual."""
         state = self._columns
         state[MOVING] = _transition(dt_s, agility).dot(state[: HEIGHT_SQUARED + 1])
-        np.maximum(state[2:4], state[:2] + MIN_SIZE_PX, out=state[2:4])
+        np.maximum(state[2:4], state[:2] + SMALLEST, out=state[2:4])
         _measure_height(state)
 
     def move(self, camera: Float64) -> None:
@@ -134,8 +136,8 @@ class KalmanState:
         innovation -= state[:BLOCK]
         variance = _var_of_innovation(state)
         surprise = innovation[XYXY] / np.sqrt(variance)
-        np.minimum(np.maximum(surprise, -MAX_SURPRISE, out=surprise), MAX_SURPRISE, out=surprise)
-        agreement = float(np.vdot(surprise, state[SURPRISE])) / 4
+        np.minimum(np.maximum(surprise, LEAST_SURPRISE, out=surprise), MAX_SURPRISE, out=surprise)
+        agreement = float(surprise.ravel().dot(state[SURPRISE].ravel())) / 4
         num_pairs = int(np.count_nonzero(state[IS_MEASURED]))
         gain = state[VAR : CROSS + 1 : BLOCK] / variance  # (2, K): of position, of velocity
         state[VAR_VELOCITY] -= gain[1] * state[CROSS]
@@ -159,10 +161,11 @@ class KalmanState:
         squared Mahalanobis distance of its centre.
         """
         low, high = self._columns[:2], self._columns[2:4]
-        centre, radius = (low + high) / 2, np.sqrt(max_distance * _var_of_innovation(self._columns))
-        reached = np.empty((4, len(radius)))
-        np.minimum(low, centre - radius, out=reached[:2])
-        np.maximum(high, centre + radius, out=reached[2:])
+        beyond = np.sqrt(max_distance * _var_of_innovation(self._columns)) - (high - low) * HALF  # the edges
+        np.maximum(beyond, NOTHING, out=beyond)
+        reached = np.empty((4, beyond.shape[1]))
+        np.subtract(low, beyond, out=reached[:2])
+        np.add(high, beyond, out=reached[2:])
         return reached.T
 
 
@@ -181,6 +184,6 @@ def _measure_height(state: Float64) -> None:
 
 def _var_of_innovation(state: Float64) -> Float64:
     """(N,): how far a measured coordinate strays from the predicted one."""
-    variance: Float64 = POSITION_STD**2 * state[HEIGHT_SQUARED]
+    variance: Float64 = MEASUREMENT_VAR * state[HEIGHT_SQUARED]
     variance += state[VAR]
     return variance
