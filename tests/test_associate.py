@@ -1,43 +1,16 @@
-"""Detections that users have already, as MOTChallenge text: associated by the command, and compared with the truth by
-TrackEval.
-"""
+"""Detections that users have already, as MOTChallenge text, associated by the command."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mot_folders import FPS, NUM_FRAMES, crowd, shuffled, write_sequence
 
-from trackverse import associate, evaluate, mot
-from trackverse.errors import SetupError
-
-NUM_FRAMES, FPS = 100, 10
-
-
-def crowd(missed: range = range(40, 44)) -> np.ndarray:
-    """(N, 7) MOT rows of three people of 40 x 80 px: two stroll past each other, one stands and is `missed`."""
-    rows = []
-    for frame in range(1, NUM_FRAMES + 1):
-        people = {1: (100 + 4 * frame, 100), 2: (600 - 4 * frame, 300), 3: (800, 200)}
-        for person, (left, top) in people.items():
-            if person != 3 or frame not in missed:
-                rows.append((frame, person, left, top, 40, 80, 0.9))
-    return np.array(rows)
-
-
-def write_sequence(
-    folder: Path, rows: np.ndarray, *, filename: str = "det.txt", benchmark: str = "mine", fps: float = FPS
-) -> Path:
-    """A sequence's folder with its rows as they stand; in det.txt nobody has an id."""
-    folder.mkdir(parents=True, exist_ok=True)
-    ids = rows[:, 1] if filename == "gt.txt" else np.full(len(rows), -1)
-    sure = np.ones(len(rows)) if filename == "gt.txt" else rows[:, 6]  # in gt.txt: that the box counts
-    table = np.column_stack([rows[:, 0], ids, rows[:, 2:6], sure, np.ones(len(rows)), np.ones(len(rows))])
-    np.savetxt(folder / filename, table, fmt="%g", delimiter=",")
-    text = f"[Sequence]\nname=x\nframeRate={fps}\nseqLength={NUM_FRAMES}\nbenchmark={benchmark}\n"
-    (folder / "seqinfo.ini").write_text(text)
-    return folder
+from trackverse import associate, mot
 
 
 def run(tmp_path: Path, *flags: str) -> int:
@@ -103,6 +76,50 @@ def test_appearances_tell_people_apart(tmp_path: Path, filename: str, flag: str)
     assert places(boxes_alone) == {(100,), (108,)}
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda looks: np.full_like(looks, np.nan), "not finite"),
+        (lambda looks: 1e30 * looks, "not finite"),
+        (lambda looks: 1e300 * looks, "not finite"),
+    ],
+    ids=["NaN", "too long for float32", "beyond float32"],
+)
+def test_detections_whose_looks_are_no_numbers_are_counted(tmp_path: Path, spoil, reason: str, capsys) -> None:
+    rows, looks = swapped()
+    folder = write_sequence(tmp_path / "in" / "street", rows)
+    np.save(folder / "e.npy", np.where(rows[:, [0]] == 20, spoil(looks), looks))
+    assert run(tmp_path, "--embeddings", "e.npy", "--raw_boxes") == 0
+    assert f"2 tracks, 2 detections {reason}" in capsys.readouterr().err
+    assert len(results(tmp_path)) == len(rows) - 2
+
+
+@pytest.mark.parametrize("flags", [(), ("--refine",)], ids=["online", "refined"])
+def test_looks_of_zeros_are_unknown_looks(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """A network that fails on a crop, or a row that was never written: then motion alone says who it is."""
+    rows, looks = swapped()
+    folder = write_sequence(tmp_path / "in" / "street", rows)
+    looks[::9] = 0
+    np.save(folder / "e.npy", looks)
+    assert run(tmp_path, "--embeddings", "e.npy", *flags) == 0
+    found = results(tmp_path)
+    assert np.unique(found[:, 1], return_counts=True)[1].tolist() == [100, 100] if flags else [98, 98]
+    assert (found[:, 6] > 0).sum() == len(rows)
+
+
+def test_which_of_several_matrices_is_taken_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, looks = swapped()
+    folder = write_sequence(tmp_path / "in" / "street", rows)
+    np.savez(folder / "e.npz", owner=rows[:, 1], one=looks, other=looks)
+    assert run(tmp_path, "--embeddings", "e.npz") == 0
+    assert "e.npz: 'one' is taken, of 'owner', 'one', 'other'" in capsys.readouterr().err
+    assert run(tmp_path, "--embeddings", "e.npz:other") == 0
+    assert "is taken" not in capsys.readouterr().err
+    assert run(tmp_path, "--embeddings", "e.npz:none") == 2
+    assert "e.npz: no 'none' in it, but 'owner', 'one', 'other'" in capsys.readouterr().err
+
+
 def test_detections_that_nobody_can_use_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = [(5, 0, np.nan, 1, 40, 80, 0.9), (5, 0, 1, 1, -4, 80, 0.9), (101, 0, 1, 1, 40, 80, 0.9)]
     write_sequence(tmp_path / "in" / "street", np.concatenate([crowd(), bad]))
@@ -111,6 +128,37 @@ def test_detections_that_nobody_can_use_are_counted(tmp_path: Path, capsys: pyte
     assert "3 tracks" in said
     for reason in ("not finite", "empty or outside the frame", "outside the sequence's frames"):
         assert f"1 detections {reason}" in said
+    assert len(results(tmp_path)) == len(crowd())
+
+
+def test_scores_below_the_least_one_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In MOTChallenge's text, -1 stands for a score that nobody knows."""
+    rows = crowd()
+    rows[:, 6] = -1
+    write_sequence(tmp_path / "in" / "street", rows)
+    assert run(tmp_path) == 0
+    assert f"0 tracks, {len(rows)} detections of a score below 0.1" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ((5, 0, 1e30, 1, 40, 80, 0.9), "empty or outside the frame"),
+        ((5, 0, 1, 1, 1e38, 1e38, 0.9), "empty or outside the frame"),
+        ((5, 0, 1, 1, 40, 1e300, 0.9), "not finite"),
+        ((5, 0, 1, 1, 40, 80, 1e300), "not finite"),
+        ((5.5, 0, 1, 1, 40, 80, 0.9), "outside the sequence's frames"),
+        ((np.nan, 0, 1, 1, 40, 80, 0.9), "outside the sequence's frames"),
+    ],
+    ids=["far away", "larger than any picture", "beyond float32", "a score beyond it", "between frames", "no frame"],
+)
+def test_numbers_that_no_detector_gives_are_counted_and_harm_nothing(
+    tmp_path: Path, row: tuple[float, ...], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sequence(tmp_path / "in" / "street", np.concatenate([crowd(), [row]]))
+    assert run(tmp_path) == 0
+    assert f"3 tracks, 1 detections {reason}" in capsys.readouterr().err
     assert len(results(tmp_path)) == len(crowd())
 
 
@@ -165,23 +213,129 @@ def test_a_sequence_without_detections_has_an_empty_result(tmp_path: Path) -> No
     assert (tmp_path / "out" / "street.txt").read_text() == ""
 
 
+def as_text(change: Callable[[str], str | bytes]) -> Callable[[Path], object]:
+    """Rewrites det.txt."""
+
+    def write(folder: Path) -> None:
+        text = change((folder / "det.txt").read_text())
+        (folder / "det.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    return write
+
+
+def moved_away(folder: Path, name: str) -> None:
+    """What is there is elsewhere, and a link leads to it."""
+    (folder / name).rename(folder.parent.parent / "elsewhere")
+    (folder / name).symlink_to(folder.parent.parent / "elsewhere")
+
+
+def nested(folder: Path) -> None:
+    (folder / "det").mkdir()
+    (folder / "det.txt").rename(folder / "det" / "det.txt")
+
+
+ODD_BUT_RIGHT: dict[str, Callable[[Path], object]] = {
+    "seven columns": as_text(lambda text: text.replace(",1,1\n", "\n")),
+    "ten columns, a class among them": as_text(lambda text: text.replace(",1,1\n", ",3,-1,-1\n")),
+    "tabs": as_text(lambda text: text.replace(",", "\t")),
+    "spaces": as_text(lambda text: text.replace(",", "  ")),
+    "commas and spaces": as_text(lambda text: text.replace(",", ", ")),
+    "Windows' line ends": as_text(lambda text: text.replace("\n", "\r\n")),
+    "a byte order mark": as_text(lambda text: text.encode("utf-8-sig")),
+    "empty lines": as_text(lambda text: text.replace("\n", "\n\n")),
+    "frames in any order": as_text(shuffled),
+    "exponents": as_text(lambda text: text.replace(",40,80,", ",4e1,0.8E+2,")),
+    "det/det.txt, as MOTChallenge has it": nested,
+    "a link to det.txt": lambda folder: moved_away(folder, "det.txt"),
+    "a link to the sequence": lambda folder: moved_away(folder.parent, folder.name),
+    "other things beside it": lambda folder: (folder.parent / "empty").mkdir(),
+    "more frames than have detections": lambda folder: (folder / "seqinfo.ini").write_text(
+        f"[Sequence]\nframeRate = {FPS}\nseqLength = 5000\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("change", ODD_BUT_RIGHT.values(), ids=ODD_BUT_RIGHT)
+def test_odd_text_and_folders_give_the_same_tracks(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    change(write_sequence(tmp_path / "in" / "street", crowd()))
+    assert run(tmp_path) == 0
+    odd = results(tmp_path)
+    write_sequence(tmp_path / "plain" / "in" / "street", crowd())
+    assert run(tmp_path / "plain") == 0
+    assert sorted(map(tuple, odd[:, [0, *range(2, 7)]])) == sorted(
+        map(tuple, results(tmp_path / "plain")[:, [0, *range(2, 7)]])
+    )
+    assert sorted(np.unique(odd[:, 1], return_counts=True)[1].tolist()) == [96, 100, 100]
+
+
+def test_a_folder_that_is_a_sequence_itself_is_tracked_alone(tmp_path: Path) -> None:
+    folder = write_sequence(tmp_path / "in", crowd())
+    nested(folder)
+    assert run(tmp_path) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["in.txt"]
+
+
+def test_earlier_results_are_replaced_and_those_of_others_stay(tmp_path: Path) -> None:
+    write_sequence(tmp_path / "in" / "street", crowd())
+    for name in ("street", "square"):
+        mot.write_boxes(tmp_path / "out" / f"{name}.txt", [(1, 1, "1,2,3,4,1")])
+    assert run(tmp_path) == 0
+    assert (len(results(tmp_path)), len(results(tmp_path, "square"))) == (len(crowd()), 1)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_sequence(tmp_path / "in" / "street", crowd())
+    (tmp_path / "out").write_text("a file")
+    assert run(tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "out") in line
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+def as_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def as_torn_archive(path: Path, *, at: int) -> None:
+    """An .npz with some bytes changed, or cut off after 300."""
+    np.savez_compressed(path.with_suffix(".npz"), looks=np.random.default_rng(0).random((296, 8)))
+    data = path.with_suffix(".npz").read_bytes()
+    path.write_bytes(data[:at] + b"torn" + data[at + 4 :] if at else data[:300])
+
+
 MISTAKES = {
     "no sequence": (lambda folder: (folder / "det.txt").unlink(), "no sequence there"),
     "no seqinfo.ini": (lambda folder: (folder / "seqinfo.ini").unlink(), "seqinfo.ini: must be readable"),
     "no frame rate": (lambda folder: (folder / "seqinfo.ini").write_text("[Sequence]\nseqLength=3"), "frameRate"),
     "a million million frames": (
         lambda folder: (folder / "seqinfo.ini").write_text(f"[Sequence]\nseqLength={10**12}\nframeRate=9"),
-        "seqLength is over",
+        "seqLength must be from 1 to",
     ),
     "a frame rate of 0": (
         lambda folder: (folder / "seqinfo.ini").write_text("[Sequence]\nseqLength=3\nframeRate=0"),
-        "above 0",
+        "frameRate must be from",
     ),
     "not a number": (lambda folder: (folder / "det.txt").write_text("1,-1,a,2,3,4,1"), "det.txt, line 1: not numbers"),
     "too few numbers": (lambda folder: (folder / "det.txt").write_text("\n1,2,3"), "det.txt, line 2: 3 numbers"),
     "not text": (lambda folder: (folder / "det.txt").write_bytes(b"\xff\xfe\x00"), "det.txt: can't read it"),
     "too few embeddings": (lambda folder: np.save(folder / "e.npy", np.ones((3, 2))), "a row a line is wanted"),
-    "no embeddings in it": (lambda folder: (folder / "e.npy").write_bytes(b"x"), "no array of embeddings"),
+    "no embeddings in it": (lambda folder: (folder / "e.npy").write_bytes(b"x"), "e.npy: no matrix of numbers"),
+    "an archive that is cut off": (lambda folder: as_torn_archive(folder / "e.npy", at=0), "e.npy: no matrix"),
+    "an archive with other bytes in it": (lambda folder: as_torn_archive(folder / "e.npy", at=90), "e.npy: no matrix"),
+    "embeddings in a row": (lambda folder: np.save(folder / "e.npy", np.ones(296)), "e.npy: no matrix of numbers"),
+    "embeddings of text": (lambda folder: np.save(folder / "e.npy", np.full((296, 2), "1")), "e.npy: no matrix"),
+    "complex embeddings": (lambda folder: np.save(folder / "e.npy", np.ones((296, 2), complex)), "e.npy: no matrix"),
+    "a pipe for det.txt": (lambda folder: as_pipe(folder / "det.txt"), "no sequence there"),
+    "a pipe for seqinfo.ini": (lambda folder: as_pipe(folder / "seqinfo.ini"), "seqinfo.ini: must be readable"),
+    "a seqinfo.ini without a heading": (
+        lambda folder: (folder / "seqinfo.ini").write_text("seqLength=100\nframeRate=10\n"),
+        "seqinfo.ini: must be readable",
+    ),
+    "a frame in ten thousand million years": (
+        lambda folder: (folder / "seqinfo.ini").write_text("[Sequence]\nseqLength=100\nframeRate=1e-300"),
+        "frameRate must be from",
+    ),
 }
 
 
@@ -191,52 +345,3 @@ def test_mistakes_are_one_line_and_status_2(tmp_path: Path, spoil, message: str,
     assert run(tmp_path, "--embeddings", "e.npy") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
-
-
-@pytest.mark.parametrize("nested", [False, True], ids=["gt.txt", "gt/gt.txt"])
-@pytest.mark.parametrize("benchmark", ["mine", "MOT17"])
-def test_what_trackeval_says_of_a_perfect_and_of_a_swapped_result(
-    tmp_path: Path, benchmark: str, nested: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    truth = crowd(range(0))
-    for name in ("perfect", "swapped"):
-        folder = write_sequence(tmp_path / "gt" / name, truth, filename="gt.txt", benchmark=benchmark)
-        if nested:
-            (folder / "gt").mkdir()
-            (folder / "gt.txt").rename(folder / "gt" / "gt.txt")
-    swap = truth.copy()
-    late = swap[:, 0] > 50
-    swap[late, 1] = np.array([0, 2, 1, 3])[swap[late, 1].astype(int)]
-    for name, rows in (("perfect", truth), ("swapped", swap)):
-        write = [(int(row[0]), int(row[1]), ",".join(f"{v:g}" for v in row[2:]) + ",17,-1") for row in rows]
-        mot.write_boxes(tmp_path / "out" / f"{name}.txt", write)
-    assert evaluate.main(["--gt", str(tmp_path / "gt"), "--tracks", str(tmp_path / "out")]) == 0
-    table = {line.split()[0]: [float(n) for n in line.split()[1:]] for line in capsys.readouterr().out.splitlines()[1:]}
-    assert table["perfect"] == [100, 100, 100, 0]
-    # Two of three people change their id half way: 2 switches in 300 boxes, and each id is right for half of the time.
-    assert table["swapped"][1:] == [99.3, 66.7, 2]
-    assert table["all"][3] == 2
-
-
-def test_a_sequence_without_tracks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("one", "two"):
-        write_sequence(tmp_path / "gt" / name, crowd(), filename="gt.txt")
-    mot.write_boxes(tmp_path / "out" / "one.txt", [(1, 1, "1,2,3,4,1")])
-    assert evaluate.main(["--gt", str(tmp_path / "gt"), "--tracks", str(tmp_path / "out")]) == 1
-    assert "two: no" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "rows, message",
-    [
-        ([(1, 1, "1,2,3,4,1"), (1, 1, "5,6,3,4,1")], "an id comes twice"),
-        ([(999, 1, "1,2,3,4,1")], "frame 999 of a sequence of 100"),
-    ],
-)
-def test_results_that_cannot_be_are_refused(tmp_path: Path, rows: list[tuple[int, int, str]], message: str) -> None:
-    write_sequence(tmp_path / "gt" / "one", crowd(), filename="gt.txt")
-    mot.write_boxes(tmp_path / "out" / "one.txt", rows)
-    with pytest.raises(SetupError, match=message):
-        evaluate.run(
-            evaluate.make_parser().parse_args(["--gt", str(tmp_path / "gt"), "--tracks", str(tmp_path / "out")])
-        )

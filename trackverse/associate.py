@@ -3,8 +3,9 @@
     python -m trackverse.associate --detections data/MOT17 --output_dir results
     python -m trackverse.associate --detections data --output_dir results --embeddings feat.npz --refine
 
-Reads   <sequence>/det.txt and <sequence>/seqinfo.ini; with --embeddings also that file of every sequence's folder: an
-        array of an appearance a line of det.txt, .npy, or .npz (its first matrix, or the one named in FILE:NAME).
+Reads   <sequence>/det.txt (or det/det.txt, as MOTChallenge has it) and <sequence>/seqinfo.ini; with --embeddings also
+        that file of every sequence's folder: a matrix of an appearance a line of det.txt, zeros where none is known,
+        .npy, or .npz (its first matrix, or the one named in FILE:NAME).
 Writes  <output_dir>/<sequence>.txt. A sequence is taken to be one shot.
 """
 
@@ -12,13 +13,17 @@ from __future__ import annotations
 
 import logging
 import sys
+import zlib
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
+import numpy.typing as npt
 
 from trackverse import cli, mot, smoothing
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
@@ -26,7 +31,7 @@ from trackverse.errors import SetupError
 from trackverse.refine import RefineConfig, fewest_seen, refine
 from trackverse.tracking import usable
 from trackverse.types import ROUNDING_S, Detections, Float32, Float64, Track
-from trackverse.vectors import unit
+from trackverse.vectors import lengths, unit
 
 log = logging.getLogger("trackverse.associate")  # not __name__, which is __main__ as a command
 # ByteTrack's own thresholds for detectors whose good scores begin at 0.6; appearance tells people apart for longer than
@@ -68,29 +73,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: Namespace) -> int:
     """All sequences, one after the other. Raises SetupError at the first whose files are not as they must be."""
-    for sequence in mot.sequences(args.detections, "det.txt"):
+    for sequence in mot.sequences(args.detections, "det"):
         refused = Counter[str]()
         tracks = associate(sequence, args, refused)
         write_tracks(args.output_dir / f"{sequence.name}.txt", tracks, sequence.fps)
-        left_out = "".join(f", {number} {reason}" for reason, number in sorted(refused.items()))
+        left_out = "".join(f", {number} {reason}" for reason, number in sorted(refused.items()) if number)
         log.info("%s: %d tracks%s", sequence.name, len(tracks), left_out)
     return 0
 
 
 def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) -> list[Track]:
     """The tracks of a sequence; detections that can't be used are counted in `refused` by reason."""
-    rows = mot.read_boxes(sequence.folder / "det.txt")
+    rows = mot.read_boxes(mot.text_path(sequence.folder, "det"))
     embeddings = read_embeddings(sequence.folder, args.embeddings, len(rows))
     config = replace(WITH_APPEARANCE if embeddings.shape[1] else BOXES_ALONE, track_thresh=args.track_thresh)
     longest_s = args.max_lost_s
     if longest_s is None:
         longest_s = max(config.max_lost_s, MIN_LOST_FRAMES / sequence.fps)
     config = replace(config, max_lost_s=longest_s)
-    in_sequence = (rows[:, 0] >= 1) & (rows[:, 0] <= sequence.num_frames)
-    if not in_sequence.all():
-        refused["detections outside the sequence's frames"] += int((~in_sequence).sum())
+    in_sequence = (rows[:, 0] >= 1) & (rows[:, 0] <= sequence.num_frames) & (rows[:, 0] % 1 == 0)
     # Not a number is not below the threshold: it is counted with what isn't finite.
-    kept = np.flatnonzero(in_sequence & ~(rows[:, 6] < args.conf))
+    is_low = in_sequence & (rows[:, 6] < args.conf)
+    refused["detections outside the sequence's frames"] += int((~in_sequence).sum())
+    refused[f"detections of a score below {args.conf:g}"] += int(is_low.sum())
+    kept = np.flatnonzero(in_sequence & ~is_low)
     kept = kept[np.argsort(rows[kept, 0], kind="stable")]
     first_of_frame = np.searchsorted(rows[kept, 0], np.arange(1, sequence.num_frames + 2))
     tracker = ByteTracker(config)
@@ -118,8 +124,8 @@ def _without_blinks(track: Track, frame_times_s: Float64, max_blink_s: float) ->
 
 
 def read_embeddings(folder: Path, name: str | None, num_rows: int) -> Float32:
-    """(num_rows, D) of unit length from the file of that name in the folder; D = 0 without a name, or without the file,
-    which is said. Raises SetupError if the file holds something else.
+    """(num_rows, D) of unit length, NaN or zero, from the file of that name in the folder; D = 0 without a name, or
+    without the file, which is said. Raises SetupError if the file holds something else.
     """
     if name is None:
         return np.zeros((num_rows, 0), np.float32)
@@ -129,27 +135,45 @@ def read_embeddings(folder: Path, name: str | None, num_rows: int) -> Float32:
         log.warning("%s: not there; associating by boxes alone", path)
         return np.zeros((num_rows, 0), np.float32)
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            array = loaded
-        else:
-            with loaded:
-                array = loaded[key] if key else next(loaded[k] for k in loaded.files if loaded[k].ndim == 2)
-        embeddings = array.astype(np.float32)
-    except (OSError, ValueError, KeyError, StopIteration, EOFError) as error:
-        raise SetupError(f"{path}: no array of embeddings in it ({error!r})") from error
-    if embeddings.ndim != 2 or len(embeddings) != num_rows:
-        raise SetupError(
-            f"{path}: {embeddings.shape} numbers for the {num_rows} lines of det.txt; a row a line is wanted"
-        )
+        matrix = _matrix(path, key)
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise SetupError(f"{path}: no matrix of numbers in a .npy or .npz file ({error})") from error
+    if len(matrix) != num_rows:
+        raise SetupError(f"{path}: {len(matrix)} rows for the {num_rows} lines of det.txt; a row a line is wanted")
+    with np.errstate(over="ignore", invalid="ignore"):
+        embeddings = matrix.astype(np.float32)
+        too_long = ~np.isfinite(lengths(embeddings))
+    embeddings[too_long] = np.nan  # counted, as not finite
     return unit(embeddings)
+
+
+def _matrix(path: Path, key: str) -> npt.NDArray[Any]:
+    """The (N, D) numbers of a .npy file, or of that key of an .npz file; without one, its first matrix."""
+    loaded: Any = np.load(path, allow_pickle=False)
+    if not isinstance(loaded, np.ndarray):
+        with loaded as archive:
+            names = ", ".join(map(repr, archive.files))
+            if key and key not in archive.files:
+                raise SetupError(f"{path}: no {key!r} in it, but {names}")
+            for name in [key] if key else archive.files:
+                if (loaded := archive[name]).ndim == 2:
+                    break
+            else:
+                raise ValueError(f"there is {names or 'nothing'}")
+            if not key and len(archive.files) > 1:
+                log.info("%s: %r is taken, of %s", path, name, names)
+    if loaded.ndim != 2 or loaded.dtype.kind not in "fiub":
+        raise ValueError(f"{loaded.dtype} of shape {loaded.shape}")
+    matrix: npt.NDArray[Any] = loaded
+    return matrix
 
 
 def _detections(rows: Float64, embeddings: Float32) -> Detections:
     """Lines of det.txt (N, 7) of one frame; of one class, for which the score stands."""
-    xyxy = np.concatenate([rows[:, 2:4], rows[:, 2:4] + rows[:, 4:6]], axis=1).astype(np.float32)
-    scores = rows[:, 6].astype(np.float32)
-    return Detections(xyxy, scores, scores[:, None], embeddings)
+    xyxy = np.concatenate([rows[:, 2:4], rows[:, 2:4] + rows[:, 4:6]], axis=1)
+    with np.errstate(over="ignore"):  # it becomes inf, and is refused
+        scores = rows[:, 6].astype(np.float32)
+        return Detections(xyxy.astype(np.float32), scores, scores[:, None], embeddings)
 
 
 def write_tracks(path: Path, tracks: Sequence[Track], fps: float) -> None:

@@ -229,10 +229,17 @@ class ByteTracker:
         return most
 
     def _cosines(self, pairs: _Pairs, embeddings: Float32) -> Float32:
-        """(P,): how alike tracks and detections look."""
+        """(P,): how alike tracks and detections look; where one has no look, how much they overlap."""
         tracks, slots = self._histories.appearance, self._live.slots
         if not self._centre_embeddings:
-            return cosines(tracks, slots.take(pairs.rows), embeddings, pairs.columns, is_unit=True)
+            slots = slots.take(pairs.rows)
+            cosine = cosines(tracks, slots, embeddings, pairs.columns, is_unit=True)
+            unknown = (cosine == 0).nonzero()[0]  # or at a right angle, for once exactly
+            if len(unknown):
+                is_known = tracks[slots[unknown]].any(axis=1) & embeddings[pairs.columns[unknown]].any(axis=1)
+                unknown = unknown[~is_known]
+                cosine[unknown] = pairs.overlap[unknown]
+            return cosine
         centred = self._centred(tracks.take(slots, axis=0))
         return cosines(centred, pairs.rows, self._centred(embeddings), pairs.columns, is_unit=True)
 

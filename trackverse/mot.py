@@ -7,6 +7,7 @@ A line is a box: `frame,id,left,top,width,height,score,...` in px, frames from 1
 from __future__ import annotations
 
 import configparser
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from trackverse.errors import SetupError
 from trackverse.types import Float64
 
 MAX_FRAMES = 24 * 3600 * 60  # a day at 60 a second, as of videos: each is walked through, whether it has boxes or not
+MIN_FPS, MAX_FPS = 1e-5, 1e5  # a frame a day is more, and what high-speed cameras take is less
 NUM_COLUMNS = 7  # frame, id, left, top, width, height, score
 
 
@@ -38,14 +40,21 @@ class Sequence:
         return self.folder.name
 
 
-def sequences(folder: Path, filename: str) -> list[Sequence]:
-    """The sequences in a folder: its subfolders with the file `filename`, by name; or the folder itself if it is one.
+def text_path(folder: Path, name: str) -> Path:
+    """A sequence's `<name>.txt`, which MOTChallenge has in a folder `<name>` of its own."""
+    path = folder / f"{name}.txt"
+    return path if path.is_file() else folder / name / path.name
+
+
+def sequences(folder: Path, name: str) -> list[Sequence]:
+    """The sequences in a folder: its subfolders with a `<name>.txt`, by name; or the folder itself if it is one.
 
     Raises SetupError if there are none.
     """
-    found = [folder] if (folder / filename).is_file() else sorted(path.parent for path in folder.glob(f"*/{filename}"))
+    inside = [folder] if text_path(folder, name).is_file() else sorted(folder.glob("*"))
+    found = [path for path in inside if text_path(path, name).is_file()]
     if not found:
-        raise SetupError(f"{folder}: no sequence there; each is a folder with {filename} and seqinfo.ini")
+        raise SetupError(f"{folder}: no sequence there; each is a folder with {name}.txt and seqinfo.ini")
     return [read_sequence(path) for path in found]
 
 
@@ -54,41 +63,46 @@ def read_sequence(folder: Path) -> Sequence:
     path = folder / "seqinfo.ini"
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(path.read_text(encoding="utf-8-sig"), source=str(path))
+        with files.open_regular(path) as file:
+            parser.read_string(file.read().decode("utf-8-sig"), source=str(path))
         info = parser["Sequence"]
         rate, num_frames, width = float(info["frameRate"]), int(info["seqLength"]), float(info.get("imWidth", "inf"))
         sequence = Sequence(folder, rate, num_frames, info.get("benchmark", ""), width if width > 0 else np.inf)
     except (OSError, ValueError, KeyError, configparser.Error) as error:
+        why = " ".join(repr(error).split())  # some are several lines
         raise SetupError(
-            f"{path}: must be readable and say frameRate and seqLength under [Sequence] ({error!r})"
+            f"{path}: must be readable and say frameRate and seqLength under [Sequence] ({why})"
         ) from error
-    if not (0 < sequence.fps < np.inf and sequence.num_frames > 0):
-        raise SetupError(f"{path}: frameRate and seqLength must be above 0")
-    if sequence.num_frames > MAX_FRAMES:
-        raise SetupError(f"{path}: seqLength is over {MAX_FRAMES}")
+    if not MIN_FPS <= sequence.fps <= MAX_FPS:
+        raise SetupError(f"{path}: frameRate must be from {MIN_FPS:g} to {MAX_FPS:g}")
+    if not 0 < sequence.num_frames <= MAX_FRAMES:
+        raise SetupError(f"{path}: seqLength must be from 1 to {MAX_FRAMES}")
     return sequence
 
 
-def read_boxes(path: Path) -> Float64:
-    """(N, 7): frame, id, left, top, width, height, score of every line. Raises SetupError naming the first bad line."""
+def read_boxes(path: Path, rest: tuple[float, ...] = ()) -> Float64:
+    """(N, 7 + R): frame, id, left, top, width, height, score of every line, and as many further columns as `rest` has,
+    which says what they are where a line is shorter. Raises SetupError naming the first bad line.
+    """
     rows = []
+    num_columns = NUM_COLUMNS + len(rest)
     try:
-        with path.open(encoding="utf-8-sig") as lines:
+        with io.TextIOWrapper(files.open_regular(path), encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
-                cells = line.replace(",", " ").split()[:NUM_COLUMNS]
                 try:
-                    rows.append([float(cell) for cell in cells])
+                    row = [float(cell) for cell in line.replace(",", " ").split()[:num_columns]]
                 except ValueError as error:
                     raise SetupError(f"{path}, line {number}: not numbers: {line.strip()[:80]!r}") from error
-                if len(cells) < NUM_COLUMNS:
+                if len(row) < NUM_COLUMNS:
                     raise SetupError(
-                        f"{path}, line {number}: {len(cells)} numbers; a box has frame,id,left,top,width,height,score"
+                        f"{path}, line {number}: {len(row)} numbers; a box has frame,id,left,top,width,height,score"
                     )
+                rows.append([*row, *rest[len(row) - NUM_COLUMNS :]])
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"{path}: can't read it ({error})") from error
-    return np.array(rows, np.float64).reshape(-1, NUM_COLUMNS)
+    return np.array(rows, np.float64).reshape(-1, num_columns)
 
 
 def write_boxes(path: Path, rows: Iterable[tuple[int, int, str]]) -> None:

@@ -26,6 +26,8 @@ from trackverse.types import Clip, Detections, FrameBatch, Track
 from trackverse.vectors import RowFile, let_go
 from trackverse.video import VideoInfo, read_frames
 
+MAX_PX = 2**24  # further out, float32 doesn't tell one pixel from the next
+
 
 @dataclass(frozen=True)
 class TrackingSettings:
@@ -168,14 +170,16 @@ def track_frames(
 
 
 def usable(detections: Detections, frame_hw: tuple[int, int] | None, refused: Counter[str]) -> Detections:
-    """The detections with finite numbers, boxes cut to the frame (None: left as they are); the others are counted in
-    `refused` by reason.
+    """The detections with finite numbers, boxes cut to the frame (None: left as they are if they may be in one); the
+    others are counted in `refused` by reason.
     """
     arrays = (detections.xyxy, detections.scores[:, None], detections.logits, detections.embeddings)
     finite = np.all([np.isfinite(array).all(axis=1) for array in arrays], axis=0)
     xyxy = np.where(finite[:, None], detections.xyxy, np.float32(0))
     if frame_hw is not None:
         xyxy = boxes.clip_to_frame(xyxy, frame_hw)
+    else:
+        xyxy[(np.abs(xyxy) > MAX_PX).any(axis=1)] = 0
     # A pixel high and wide at least: thinner slivers have no meaningful aspect.
     has_size = (xyxy[:, 2:] - xyxy[:, :2] >= 1).all(axis=1)
     refused.update(
