@@ -42,7 +42,8 @@ def make_parser() -> cli.Parser:
     cli.add_workdir(parser)
     parser.add_argument("inputs", nargs="*", type=cli.folder, metavar="PATH", help="videos or folders of videos")
     parser.add_argument("--output_dir", type=cli.folder, metavar="DIR", help="write there, under the same names")
-    parser.add_argument("--in_place", action="store_true", help="replace the videos by the blurred ones")
+    text = "replace the videos by the blurred ones; NAME.blurred.json beside each says what was blurred"
+    parser.add_argument("--in_place", action="store_true", help=text)
     parser.add_argument("--no_audio", dest="audio", action="store_false", help="leave the audio out")
     parser.add_argument("--keep_audio", action="store_true", help="keep the audio: done anyhow without --no_audio")
     parser.add_argument(
@@ -112,7 +113,7 @@ def load_blurrers(args: Namespace) -> list[blur.Blurrer]:
 
 def is_done(job: Job, wanted: set[str], *, in_place: bool) -> bool:
     """Whether everything wanted is blurred in the output. One from elsewhere is somebody's own: it is left alone."""
-    done = blur.blurred_in(job.output_path)
+    done = blur.blurred_in_place(job.output_path) if in_place else blur.blurred_in(job.output_path)
     return wanted <= done or (not in_place and not done and job.output_path.exists())
 
 

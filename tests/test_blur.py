@@ -47,9 +47,11 @@ def write_video(
     rotation: int = 0,
     audio: bool = False,
     options: dict[str, str] | None = None,
+    comment: str = "",
 ) -> Path:
     """A pan over the portrait: 2 px to the right from frame to frame. `rotation`: stored lying, with a flag."""
     with av.open(str(path), "w", options=options or {}) as container:
+        container.metadata["comment"] = comment
         video = container.add_stream(codec, rate=10, options={"crf": "12"})
         video.width, video.height = wh if rotation == 0 else wh[::-1]
         video.pix_fmt = "yuv444p" if wh[0] % 2 and codec == "libx264" else "yuv420p"
@@ -296,6 +298,24 @@ def test_in_place_replaces_each_video_once_however_many_copies_run(tmp_path):
     assert again.returncode == 0 and "2 already there: nothing to do" in again.stderr
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_what_a_video_says_of_itself_is_no_proof_that_it_was_blurred(tmp_path, name):
+    """Its tag may be a stranger's, or have stayed when somebody edited a blurred video."""
+    path = write_video(tmp_path / name, times_ms=EVEN_TIMES_MS[:3], comment=f"{blur.MARK}faces, plates auto")
+    before = read_video(path)
+    (tmp_path / "out").mkdir()
+    assert run("--output_dir", "out", "--plates", "off", name, cwd=tmp_path).returncode == 0
+    assert blur.blurred_in(tmp_path / "out" / name) == {"faces"}
+    for said in ("1 videos done", "1 already there"):
+        result = run("--in_place", "--plates", "off", name, cwd=tmp_path)
+        assert result.returncode == 0 and said in result.stderr, result.stderr
+        assert blur.blurred_in(path) == {"faces"}
+        check_faces_are_blurred(before, read_video(path))
+    write_video(path, times_ms=EVEN_TIMES_MS[:3], comment=f"{blur.MARK}faces")
+    assert "1 videos done" in run("--in_place", "--plates", "off", name, cwd=tmp_path).stderr
+    check_faces_are_blurred(before, read_video(path))
+
+
 def test_a_killed_run_leaves_nothing_that_counts_and_the_next_one_finishes(tmp_path):
     """Killed with SIGKILL in the middle of a video that is blurred in place."""
     before = read_video(write_video(tmp_path / "a.mp4", times_ms=[40 * n for n in range(60)], wh=(128, 128)))
@@ -311,7 +331,7 @@ def test_a_killed_run_leaves_nothing_that_counts_and_the_next_one_finishes(tmp_p
     assert run("--in_place", "a.mp4", cwd=tmp_path).returncode == 0
     assert read_video(tmp_path / "a.mp4").times_s == pytest.approx(before.times_s, abs=1e-6)
     assert blur.blurred_in(tmp_path / "a.mp4")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "a.mp4.blurred.json"]
 
 
 def test_output_dir_inside_the_input_folder_is_not_blurred_again(tmp_path):

@@ -18,7 +18,7 @@ import cut_videos
 import download_videos
 import parse_tracks
 from trackverse import files, forget, jsonl, report, scenes, split, stage
-from trackverse.layout import REPO_DIR, Layout, failed_path, lock_path, sidecar_beside
+from trackverse.layout import REPO_DIR, Layout, blurred_beside, failed_path, lock_path, sidecar_beside
 from trackverse.scenes import CutConfig, Segment, VideoScenes
 from trackverse.store import read_lines
 from trackverse.types import Clip
@@ -65,6 +65,8 @@ def write_files(layout: Layout, video_id: str) -> None:
         layout.video_path(video_id),
         layout.provenance_path(video_id),
         layout.blurred_path(video_id),
+        blurred_beside(layout.video_path(video_id)),
+        files.temporary_path(blurred_beside(layout.video_path(video_id))),
         files.temporary_path(layout.video_path(video_id)),
         files.temporary_path(layout.video_path(video_id)).with_suffix("") / "137.mp4.part",
         clips_dir / f"{video_id}.0.mp4",

@@ -7,6 +7,8 @@ its masks have none of that. deface knows no licence plates: those are for `trac
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +17,15 @@ from typing import Protocol
 
 import numpy as np
 
-from trackverse import files, transcode, video
-from trackverse.errors import SetupError, VideoError
+from trackverse import files, jsonl, transcode, video
+from trackverse.errors import RecordError, SetupError, VideoError
+from trackverse.layout import blurred_beside
 from trackverse.types import Bool, Float32, Float64, UInt8
 from trackverse.video import VideoInfo
 
 SUFFIXES = tuple(transcode.ENCODERS)
 MARK = "blurred by trackverse: "  # how the comment tag of a finished video begins; what was blurred follows
+DIGEST_BYTES = 1 << 20  # at each end of a file: what a container tells of all its frames is there
 MAX_TIME_CHANGE_S = 0.002  # Matroska counts in whole milliseconds
 MAX_DURATION_CHANGE_S = 0.1  # containers guess how long the last frame stays
 
@@ -99,23 +103,29 @@ class FaceBlurrer:
 def blur_video(source_path: Path, output_path: Path, blurrers: Sequence[Blurrer], *, keep_audio: bool = True) -> int:
     """Write the source with what the blurrers find made unrecognisable, whole or not at all; the number of frames.
 
-    `output_path` may be `source_path`: then the source is replaced at the end. Raises VideoError: reason "truncated
-    video", "blur changed the video", and those of `transcode.change_frames`.
+    `output_path` may be `source_path`: then the source is replaced at the end, and what was blurred noted beside it.
+    Raises VideoError: reason "truncated video", "blur changed the video", and those of `transcode.change_frames`.
     """
     source = video.decodes_at_both_ends(source_path)  # a missing end shows before the hours of work, not after
     output_path.parent.mkdir(parents=True, exist_ok=True)
     temporary = files.temporary_path(output_path)
     temporary.unlink(missing_ok=True)  # never go on writing in a file that a dead one may still have open
-    mark = MARK + ", ".join(sorted(blurred_in(source_path) | {blurrer.what for blurrer in blurrers}))
+    blurred = sorted(blurred_in_place(source_path) | {blurrer.what for blurrer in blurrers})
 
     def blur(image: UInt8) -> bool:
         return sum(blurrer.blur(image) for blurrer in blurrers) > 0  # any() would stop at the first
 
     try:
-        times_s = transcode.change_frames(source_path, temporary, blur, comment=mark, keep_audio=keep_audio)
+        comment = MARK + ", ".join(blurred)
+        times_s = transcode.change_frames(source_path, temporary, blur, comment=comment, keep_audio=keep_audio)
         _check_unchanged(source_path, source, video.decodes_at_both_ends(temporary))
         _check_times(source_path, times_s, transcode.frame_times(temporary))
         shutil.copymode(source_path, temporary)
+        if output_path.exists() and output_path.samefile(source_path):
+            # First the note, which fits only what is to come: after a kill in between, the video is blurred anew.
+            with files.atomic_write(blurred_beside(output_path)) as file:
+                note = {"schema": jsonl.SCHEMA, "blurred": blurred, "sha256_of_ends": _digest(temporary)}
+                file.write(jsonl.dump(note).encode() + b"\n")
         files.publish(temporary, output_path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -143,8 +153,35 @@ def _changed(path: Path, what: str) -> VideoError:
     return VideoError(f"{path}: not kept, for {what}", reason="blur changed the video")
 
 
+def blurred_in_place(path: Path) -> frozenset[str]:
+    """What `blur_video` has blurred in a video that it replaced, now or in earlier runs; empty for any other file.
+
+    The note beside the video says so, for this very file: its tag may be a stranger's, or older than its frames.
+    """
+    path = path.resolve()
+    try:
+        note = jsonl.read_json(blurred_beside(path))
+        is_of_it = note["sha256_of_ends"] == _digest(path)
+        return frozenset(map(str, note["blurred"])) if is_of_it else frozenset()
+    except (OSError, RecordError, TypeError, KeyError):
+        return frozenset()
+
+
+def _digest(path: Path) -> str:
+    """Of a file's size, beginning and end: no two videos have all three in common, and an hour of one is a GB."""
+    with files.open_regular(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        digest = hashlib.sha256(f"{size} ".encode())
+        for start in (0, max(0, size - DIGEST_BYTES)):
+            file.seek(start)
+            digest.update(file.read(DIGEST_BYTES))
+    return digest.hexdigest()
+
+
 def blurred_in(path: Path) -> frozenset[str]:
-    """What `blur_video` has blurred in a video, now or in earlier runs. Empty for others, and for what is no video."""
+    """What was blurred in a video by its own tag, which is `blur_video`'s in a folder where it alone writes. Empty for
+    others, and for what is no video.
+    """
     try:
         comment = transcode.comment_of(path) if path.is_file() else ""
     except VideoError:

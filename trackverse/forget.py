@@ -45,10 +45,10 @@ from trackverse.layout import (
 
 log = logging.getLogger("trackverse.forget")
 ENDINGS = (
-    r"(\.(mp4|m4v|mov|mkv|webm|json)|-(meta\.jsonl\.gzip|progress\.json|(embeddings|motion)\.npy)"
+    r"(\.json|\.(mp4|m4v|mov|mkv|webm)(\.blurred\.json)?|-(meta\.jsonl\.gzip|progress\.json|(embeddings|motion)\.npy)"
     r"|-\w*-[0-9a-f]{12}\.mp4)?"
 )
-STEMS = r"(-(meta\.jsonl|progress|embeddings|motion)|-\w*-[0-9a-f]{12})?"  # of half written ones
+STEMS = r"(-(meta\.jsonl|progress|embeddings|motion)|-\w*-[0-9a-f]{12}|\.\w+\.blurred)?"  # of half written ones
 # Where the work folder has files of many videos together.
 PLACES = ("*", "*/*.*", "mined_segments/*/*", "tracks_subsets/*/*", "tracks_meta/*/*.*", "splits/*/*")
 LOG_SUFFIXES = (".out", ".err", ".log")

@@ -203,6 +203,11 @@ def motion_beside(meta_path: Path) -> Path:
     return meta_path.with_name(meta_path.name.removesuffix("-meta.jsonl.gzip") + "-motion.npy")
 
 
+def blurred_beside(video_path: Path) -> Path:
+    """The note of what was blurred in a video that was replaced."""
+    return video_path.with_name(f"{video_path.name}.blurred.json")
+
+
 def sidecar_beside(subset_path: Path) -> Path:
     """The JSON file that says how a subset `<name>.jsonl.gzip` came about."""
     return subset_path.with_name(subset_path.name.split(".jsonl")[0] + ".json")

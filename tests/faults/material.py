@@ -246,6 +246,8 @@ def _content(path: Path) -> object:
         return {entry["key"]: entry["reason"] for entry in entries}
     if path.name.endswith(".jsonl.gzip"):
         return sorted(line for _, line in jsonl.read_lines(path))
+    if path.name.endswith(".blurred.json"):
+        return json.loads(path.read_text())["blurred"]  # the video's last bits, see below, are in the rest
     if path.name == "last_start.txt":
         return "a time"
     if path.suffix == ".mp4" and (comment := transcode.comment_of(path)):
