@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from trackverse.types import Int64
+from trackverse.types import Bool, Float64, Int64
 
 Gain = npt.NDArray[np.floating[Any]]
 
 FEW = 32  # numbers: so many are looked at faster in Python
-LEAST_GAIN = 1e-6  # a pair without gain is still better than none
+# A pair without gain is still better than none. Arrays, as numpy takes longer to make one of a number than to add it.
+NO_GAIN, LEAST_GAIN = np.array(0.0, np.float32), np.array(1e-6)
 # How gains of three turns compare: the least one outweighs all of a row in the next turn, below 1000 together.
 TURN_WEIGHTS = np.array([1e18, 1e9, 1.0])
 
@@ -28,11 +29,11 @@ def assign(rows: Int64, columns: Int64, gain: Gain, turns: Int64) -> Int64:
     two have a row or a column in common; among pairs of turn 0 first, then, for what is left, of turn 1, then of
     turn 2 (`turns` (P,)). Pairs with less gain than 0 (-inf is allowed) are left out.
     """
-    numbers = (gain >= 0).nonzero()[0]
+    numbers = (gain >= NO_GAIN).nonzero()[0]
     rows, columns = rows.take(numbers), columns.take(numbers)
     if len(numbers) <= FEW and _differ(rows) and _differ(columns):
         return numbers
-    gain, turns = gain.take(numbers) + np.float64(LEAST_GAIN), turns.take(numbers)
+    gain, turns = gain.take(numbers) + LEAST_GAIN, turns.take(numbers)
     # A pair that gains more than all others of its row and its column together is in the best choice: whichever of them
     # were chosen in its place, it would be the better. Most pairs are like that and need no solver.
     weighed = gain * TURN_WEIGHTS.take(turns)
@@ -58,10 +59,7 @@ def assign_lazily(rows: Int64, columns: Int64, most: Gain, turns: Int64, exact: 
     gain, weights = most.take(numbers), TURN_WEIGHTS.take(turns)
     weighed = (gain + LEAST_GAIN) * weights
     num_rows, num_columns = int(rows.max()) + 1, int(columns.max()) + 1
-    order = weighed.argsort()
-    best_of_row, best_of_column = np.empty(num_rows, np.int64), np.empty(num_columns, np.int64)
-    best_of_row[rows.take(order)] = best_of_column[columns.take(order)] = order  # the last one stays
-    is_best = best_of_row.take(rows) == best_of_column.take(columns)
+    is_best = _best(weighed, rows, num_rows) & _best(weighed, columns, num_columns)
     best, others = is_best.nonzero()[0], (~is_best).nonzero()[0]
     second_of_row, second_of_column = np.zeros(num_rows), np.zeros(num_columns)
     np.maximum.at(second_of_row, rows.take(others), weighed.take(others))
@@ -77,6 +75,18 @@ def assign_lazily(rows: Int64, columns: Int64, most: Gain, turns: Int64, exact: 
     gain[unknown] = exact(numbers.take(unknown))
     chosen = assign(rows.take(left), columns.take(left), gain.take(left), turns.take(left))
     return numbers.take(np.concatenate([sure, left.take(chosen)]))
+
+
+def _best(values: Float64, group: Int64, num_groups: int) -> Bool:
+    """(P,): which of the positive `values` (P,) is the largest of its group; one of those that are equal."""
+    largest = np.zeros(num_groups)
+    np.maximum.at(largest, group, values)
+    numbers = (values == largest.take(group)).nonzero()[0]
+    best_of_group = np.empty(num_groups, np.int64)
+    best_of_group[group.take(numbers)] = numbers  # the last one stays
+    is_best = np.zeros(len(values), bool)
+    is_best[best_of_group.take(group)] = True
+    return is_best
 
 
 class _Left:

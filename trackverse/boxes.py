@@ -89,14 +89,13 @@ def upright_iou_of_pairs(a: Boxes, i: npt.NDArray[np.int64], b: Boxes, j: npt.ND
 
 
 def measured(edges: Boxes) -> Boxes:
-    """(6, N): the edges (4, N) of boxes, their heights and their areas. Coordinates first, as numpy is slow at rows of
+    """(6, N): the edges (4, N) of boxes, their areas and their heights. Coordinates first, as numpy is slow at rows of
     four.
     """
     columns: Boxes = np.empty((6, edges.shape[1]), edges.dtype)
     columns[:4] = edges
-    size = edges[2:] - edges[:2]
-    columns[4] = size[1]
-    np.multiply(size[0], size[1], out=columns[5])
+    size = np.subtract(edges[2:], edges[:2], out=columns[4:])
+    np.multiply(size[0], size[1], out=size[0])
     return columns
 
 
@@ -109,7 +108,7 @@ def upright_iou(one: Boxes, other: Boxes) -> tuple[Boxes, Boxes]:
     """
     common = np.minimum(one[2:4], other[2:4])
     common -= np.maximum(one[:2], other[:2])
-    height, area = one[4:] + other[4:]  # of both together, less what they have in common
+    area, height = one[4:] + other[4:]  # of both together, less what they have in common
     height -= common[1]  # and the gap between them
     np.maximum(common, NOTHING, out=common)
     common_area: Boxes = common[0] * common[1]
@@ -134,7 +133,7 @@ def hidden_share(columns: Boxes, i: npt.NDArray[np.int64], common_area: Boxes) -
     """
     share: Boxes = np.zeros(columns.shape[1], columns.dtype)
     np.maximum.at(share, i, common_area)
-    share /= columns[5]
+    share /= columns[4]
     return share
 
 

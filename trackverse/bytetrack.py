@@ -46,9 +46,10 @@ MIN_HOLE_STEPS = 1.5
 LEAST_SHARE = 1e-6  # of the old appearance, and of the new one
 # Pairs with so many numbers of looks and class scores to compare take longer than finding out which ones decide.
 MANY_FLOATS = 150_000
-# Doubtful detections have the third turn, after confident ones with tracks (0) and with those seen only once (1).
-DOUBTFUL = 2
-NEVER = np.float32(np.inf)
+# The turns in which pairs are matched: confident detections with tracks (0), and with those that were seen only once
+# (1); doubtful ones (2). Those that may not be wait for a turn that never comes. Arrays, as numpy takes longer to make
+# one of a number than to compute with it.
+NEVER, NOTHING = np.array(3), np.array(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,11 @@ class ByteTracker:
     ) -> None:
         self._config = config
         self._centre_embeddings = centre_embeddings
-        self._new_share = np.float32(min(max(1 - config.embedding_momentum, LEAST_SHARE), 1 - LEAST_SHARE))
-        self._motion_weight = np.float32(config.motion_weight)
+        self._new_share = np.array(min(max(1 - config.embedding_momentum, LEAST_SHARE), 1 - LEAST_SHARE), np.float32)
+        self._motion_weight = np.array(config.motion_weight, np.float32)
+        self._looks_weight = np.array(1 - self._motion_weight)
+        self._least_overlap = _least(MAX_OVERLAP_COST, config.low_match_thresh)
+        self._least_likeness = _least(config.match_thresh, config.low_match_thresh)
         self._time_s = -np.inf  # of the last frame
         self._shortest_step_s = np.inf  # between two frames so far
         self._live = _Live.none()
@@ -174,25 +178,22 @@ class ByteTracker:
         one, other = columns.take(i, axis=1), columns.take(j + num, axis=1)
         overlap, common_area = boxes.upright_iou(one, other)
         split = int(i.searchsorted(num))
-        common_area *= one[3] < other[3]
-        hidden = boxes.hidden_share(columns[:, num:], i[split:] - num, common_area[split:])
-        views = CLEAR_VIEW - hidden / CLEAR_MARGIN
+        hiding = common_area[split:] * (one[3, split:] < other[3, split:])
+        views = CLEAR_VIEW - boxes.hidden_share(columns[:, num:], i[split:] - num, hiding) / CLEAR_MARGIN
         np.maximum(np.minimum(views, FULL_VIEW, out=views), MIN_VIEW, out=views)
         return _Near(i[:split], j[:split], overlap[:split]), views
 
     def _matched(self, near: _Near, detections: Detections, is_sure: Bool, was_seen: Bool) -> tuple[Int64, Int64]:
         """Rows (K,) of tracks and (K,) of detections that go together best, turn by turn."""
-        config, rows, columns = self._config, near.rows, near.columns
+        rows, columns = near.rows, near.columns
         if not len(rows):
             return rows, columns
         num_classes, num_dims = detections.logits.shape[1], detections.embeddings.shape[1]
-        max_cost = config.match_thresh if num_dims else MAX_OVERLAP_COST
         sure = is_sure.take(columns)
-        turns = np.where(sure, self._live.is_tentative.take(rows), DOUBTFUL)
         # A track that wasn't there a frame ago never gets a doubtful detection.
-        least_overlap = np.where(was_seen, np.float32(1 - config.low_match_thresh), NEVER).take(rows)
-        least = np.where(sure, np.float32(1 - max_cost), least_overlap)
-        pairs = _Pairs(rows, columns, near.overlap, sure, least)
+        turns = np.where(sure, self._live.is_tentative.take(rows), (NEVER - was_seen).take(rows))
+        least = self._least_likeness if num_dims else self._least_overlap
+        pairs = _Pairs(rows, columns, near.overlap, sure, least.take(turns))
         if len(rows) * (num_classes + num_dims) < MANY_FLOATS:
             chosen = assign(rows, columns, self._gain(pairs, detections), turns)
         else:
@@ -204,10 +205,10 @@ class ByteTracker:
         """By how much (P,) the pairs go together better than they must; less than 0 where they may not."""
         if detections.embeddings.shape[1]:
             likeness = self._cosines(pairs, detections.embeddings)
-            likeness *= 1 - self._motion_weight
+            likeness *= self._looks_weight
             likeness += self._motion_weight * pairs.overlap
             gain = np.where(pairs.is_sure, likeness, pairs.overlap) - pairs.least
-            apart = ((pairs.overlap == 0) & (gain >= 0)).nonzero()[0]
+            apart = ((pairs.overlap == NOTHING) & (gain >= NOTHING)).nonzero()[0]
             if len(apart):
                 xyxy = detections.xyxy.take(pairs.columns.take(apart), axis=0)
                 distance = self._live.kalman.distance(pairs.rows.take(apart), xyxy)
@@ -222,7 +223,7 @@ class ByteTracker:
         """What `_gain` can be (P,) at most, whatever looks and class scores are."""
         most = pairs.overlap
         if detections.embeddings.shape[1]:
-            most = np.where(pairs.is_sure, self._motion_weight * most + (1 - self._motion_weight), most)
+            most = np.where(pairs.is_sure, self._motion_weight * most + self._looks_weight, most)
         most = most - pairs.least
         if detections.logits.shape[1] > 1:
             most += np.float32(CLASS_WEIGHT) * (most >= 0)
@@ -284,6 +285,11 @@ class ByteTracker:
         tracks = [self._histories.take(slot) for slot in self._live.slots.take(rows).tolist()]
         self._live = self._live.select((~ended).nonzero()[0])
         return tracks
+
+
+def _least(max_cost: float, max_doubtful_cost: float) -> Float32:
+    """(4,): by turn, the least likeness of pairs that may be matched; of doubtful ones, the least overlap."""
+    return np.array([1 - max_cost, 1 - max_cost, 1 - max_doubtful_cost, np.inf], np.float32)
 
 
 class _Near(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -15,29 +14,26 @@ from trackverse.vectors import blocks, lengths, unit
 # enough that 200 slots of 1203 class scores take 31 MB. Whole looks; more where what is held of a frame is little.
 MIN_SLOT_FRAMES, MAX_SLOT_FRAMES, SLOT_FLOATS = 4 * LOOK_FRAMES, 16 * LOOK_FRAMES, 8192
 MIN_SLOTS = 16
+# Arrays, as numpy takes longer to make one of a number than to compute with it.
+WHOLE, PER_LOOK = np.array(1, np.float32), np.array(LOOK_FRAMES)
 
 
 class _Piece(NamedTuple):
-    """Some frames of a track in turn: `times_s` (F,), `frames` (F, 6), `logits` (F, C), and the `looks` (S, D) of them.
-
-    A row of `frames` is a box, its score and how much its looks count.
+    """Some frames of a track in turn: `times_s` (F,), `xyxy` (F, 4), `scores` (F,), how much their looks count
+    (`weights` (F,)), `logits` (F, C), and the `looks` (S, D) of them.
     """
 
     times_s: Float64
-    frames: Float32
+    xyxy: Float32
+    scores: Float32
+    weights: Float32
     logits: Float32
     looks: Float32
 
-    def copy(self) -> _Piece:
-        return _Piece(self.times_s.copy(), self.frames.copy(), self.logits.copy(), self.looks.copy())
-
-
-XYXY, SCORE, WEIGHT = slice(0, 4), 4, 5
-
 
 def _joined(pieces: list[_Piece]) -> _Piece:
-    times_s, frames, logits, looks = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
-    return _Piece(times_s, frames, logits, looks)
+    """A copy, of whatever number of pieces."""
+    return _Piece(*(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))
 
 
 class _Spool:
@@ -56,7 +52,7 @@ class _Spool:
         else:
             number, self._num_pieces = self._num_pieces, self._num_pieces + 1
         if self._file is None:
-            self._held[number] = piece.copy()
+            self._held[number] = _joined([piece])
         else:
             self._file.seek(number * sum(array.nbytes for array in piece))
             for array in piece:
@@ -93,7 +89,7 @@ class Histories:
         """Slots (num,) for new tracks that begin with some of the `detections`; nothing is written into them yet."""
         if len(self._free) < num:
             num_slots = max(MIN_SLOTS, 2 * (len(self._pasts) + num))
-            self._slots = _Slots.make(num_slots, detections, self._slots)
+            self._slots = self._slots.more(num_slots, detections) if self._slots else _Slots(num_slots, detections)
             self._free += range(num_slots - 1, len(self._pasts) - 1, -1)
             self._pasts += [[] for _ in range(num_slots - len(self._pasts))]
         assert self._slots is not None
@@ -111,24 +107,20 @@ class Histories:
         if self._slots is None or not len(slots):
             return
         held = self._slots
-        n = held.num.take(slots)
-        place = slots * held.num_frames + n
-        frames = np.empty((len(slots), WEIGHT + 1), np.float32)
-        frames[:, XYXY] = detections.xyxy.take(rows, axis=0)
-        frames[:, SCORE] = detections.scores.take(rows)
-        frames[:, WEIGHT] = weights
+        place = held.ends.take(slots)
+        held.ends[slots] = place + 1
         held.times_s[place] = time_s
-        held.frames[place] = frames
+        held.xyxy[place] = detections.xyxy.take(rows, axis=0)
+        held.scores[place] = detections.scores.take(rows)
+        held.weights[place] = weights
         for part in blocks(len(slots), detections.logits.shape[1]):
             logits = detections.logits.take(rows[part], axis=0)
             held.logits[place[part]] = logits
             if logits.shape[1] > 1:
                 held.class_sums[slots[part]] += logits
         if detections.embeddings.shape[1]:
-            self._add_looks(slots, place // LOOK_FRAMES, detections.embeddings, rows, weights, shares)
-        n += 1
-        held.num[slots] = n
-        for slot in slots[n == held.num_frames].tolist():
+            self._add_looks(slots, place // PER_LOOK, detections.embeddings, rows, weights, shares)
+        for slot in slots[place == held.lasts.take(slots)].tolist():
             self._put_away(slot)
 
     def _add_looks(
@@ -139,7 +131,7 @@ class Histories:
         """
         assert self._slots is not None
         held = self._slots
-        ratios = shares / (1 - weights * shares)  # of new, weighted looks to one part of the old appearance
+        ratios = shares / (WHOLE - weights * shares)  # of new, weighted looks to one part of the old appearance
         for part in blocks(len(slots), embeddings.shape[1]):
             seen = embeddings.take(rows[part], axis=0)
             seen *= weights[part, None]
@@ -168,18 +160,11 @@ class Histories:
         past = [self._spool.take(number, full) for number in self._pasts[slot]]
         self._pasts[slot] = []
         self._free.append(slot)
-        last = self._slots.piece(slot).copy()
+        times_s, xyxy, scores, weights, logits, looks = _joined([*past, self._slots.piece(slot)])
         self._slots.empty(slot)
-        times_s, frames, logits, looks = _joined([*past, last]) if past else last
-        return Track(
-            times_s,
-            frames[:, XYXY].copy(),
-            frames[:, SCORE].copy(),
-            logits,
-            unit(looks.sum(axis=0, keepdims=True))[0],
-            looks,
-            look_weights=np.add.reduceat(frames[:, WEIGHT], np.arange(0, len(frames), LOOK_FRAMES)),
-        )
+        embedding = unit(looks.sum(axis=0, keepdims=True))[0]
+        look_weights = np.add.reduceat(weights, np.arange(0, len(weights), LOOK_FRAMES))
+        return Track(times_s, xyxy, scores, logits, embedding, looks, look_weights=look_weights)
 
     def _put_away(self, slot: int) -> None:
         """Make room in a full slot."""
@@ -188,53 +173,53 @@ class Histories:
         self._slots.empty(slot)
 
 
-@dataclass
 class _Slots:
-    """S slots, a row each of `num` (S,) frames held and of what the track is like now: `appearance` (S, D),
-    `class_sums` (S, C). `num_frames` rows each of the rest, which is as in `_Piece`: one a frame, of `looks` one a
-    `LOOK_FRAMES`.
+    """S slots, a row each of `ends` (S,), the place behind the last frame that is held, and of what the track is like
+    now: `appearance` (S, D), `class_sums` (S, C). `num_frames` places each in the rest, which is as in `_Piece`: one a
+    frame, of `looks` one a `LOOK_FRAMES`; the last ones are `lasts` (S,).
     """
 
-    num_frames: int
-    num: Int64
-    appearance: Float32
-    class_sums: Float32
-    times_s: Float64
-    frames: Float32
-    logits: Float32
-    looks: Float32
-
-    @staticmethod
-    def make(num_slots: int, like: Detections, old: _Slots | None) -> _Slots:
-        """Empty slots for detections `like` these, after those that are there."""
+    def __init__(self, num_slots: int, like: Detections) -> None:
+        """Empty slots for detections `like` these."""
         num_classes, num_dims = like.logits.shape[1], like.embeddings.shape[1]
         looks_that_fit = SLOT_FLOATS // (num_dims + LOOK_FRAMES * max(num_classes, 1))
-        per_slot = min(max(looks_that_fit * LOOK_FRAMES, MIN_SLOT_FRAMES), MAX_SLOT_FRAMES)
-        num_frames, num_looks = num_slots * per_slot, num_slots * per_slot // LOOK_FRAMES
-        slots = _Slots(
-            per_slot,
-            np.zeros(num_slots, np.int64),
-            np.zeros((num_slots, num_dims), np.float32),
-            np.zeros((num_slots, num_classes), np.float32),
-            np.zeros(num_frames, np.float64),
-            np.zeros((num_frames, WEIGHT + 1), np.float32),
-            np.zeros((num_frames, num_classes), np.float32),
-            np.zeros((num_looks, num_dims), np.float32),
-        )
-        if old is not None:
-            for name, array in vars(old).items():
-                if name != "num_frames":
-                    getattr(slots, name)[: len(array)] = array
+        self.num_frames = min(max(looks_that_fit * LOOK_FRAMES, MIN_SLOT_FRAMES), MAX_SLOT_FRAMES)
+        num_frames = num_slots * self.num_frames
+        self.ends = np.arange(0, num_frames, self.num_frames)
+        self.lasts = self.ends + self.num_frames - 1
+        self.appearance = np.zeros((num_slots, num_dims), np.float32)
+        self.class_sums = np.zeros((num_slots, num_classes), np.float32)
+        self.times_s = np.zeros(num_frames, np.float64)
+        self.xyxy = np.zeros((num_frames, 4), np.float32)
+        self.scores = np.zeros(num_frames, np.float32)
+        self.weights = np.zeros(num_frames, np.float32)
+        self.logits = np.zeros((num_frames, num_classes), np.float32)
+        self.looks = np.zeros((num_frames // LOOK_FRAMES, num_dims), np.float32)
+
+    def more(self, num_slots: int, like: Detections) -> _Slots:
+        """These slots, and empty ones behind them."""
+        slots = _Slots(num_slots, like)
+        for name in ("ends", "appearance", "class_sums", *_Piece._fields):
+            array = getattr(self, name)
+            getattr(slots, name)[: len(array)] = array
         return slots
 
     def piece(self, slot: int, num: int | None = None) -> _Piece:
         """A view of the first `num` frames of a slot; without `num`, of those that it holds."""
-        num = int(self.num[slot]) if num is None else num
-        frames = slice(slot * self.num_frames, slot * self.num_frames + num)
-        looks = slice(frames.start // LOOK_FRAMES, -(-frames.stop // LOOK_FRAMES))
-        return _Piece(self.times_s[frames], self.frames[frames], self.logits[frames], self.looks[looks])
+        start = slot * self.num_frames
+        end = int(self.ends[slot]) if num is None else start + num
+        looks = self.looks[start // LOOK_FRAMES : -(-end // LOOK_FRAMES)]
+        frames = slice(start, end)
+        return _Piece(
+            self.times_s[frames],
+            self.xyxy[frames],
+            self.scores[frames],
+            self.weights[frames],
+            self.logits[frames],
+            looks,
+        )
 
     def empty(self, slot: int) -> None:
         """Make the slot hold nothing."""
         self.piece(slot).looks[:] = 0
-        self.num[slot] = 0
+        self.ends[slot] = slot * self.num_frames
