@@ -21,7 +21,6 @@ from trackverse.appearance import ColourStripes, Embedder
 from trackverse.detectors import (
     DEFAULTS,
     EMBEDDINGS,
-    OWN_EMBEDDING,
     choose_detector,
     load_detector,
 )
@@ -31,7 +30,7 @@ from trackverse.detectors.protocol import Detector
 from trackverse.detectors.vocabulary import load_labels
 from trackverse.errors import SetupError
 from trackverse.layout import ASSETS_DIR, REPO_DIR
-from trackverse.types import Detections
+from trackverse.types import OWN_EMBEDDING, Detections
 from trackverse.video import read_frames
 
 STREET = ASSETS_DIR / "demo" / "street.mp4"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from trackverse import progress as progress_file
 from trackverse.errors import RecordError, SetupError
 from trackverse.index import Index
-from trackverse.layout import embeddings_beside
+from trackverse.layout import embeddings_beside, progress_beside
 from trackverse.store import load_embeddings
 from trackverse.track_table import TrackTable, runs
 from trackverse.types import Float16, Int64
@@ -28,9 +29,12 @@ class StoredEmbeddings:
 
     def __init__(self, index: Index, meta_paths: Sequence[Path], table: TrackTable, *, failed: Counter[str]) -> None:
         self._index, self._meta_paths, self._table, self._failed = index, meta_paths, table, failed
-        self._matrices: OrderedDict[int, Float16 | None] = OrderedDict()
+        self._matrices: OrderedDict[int, Float16] = OrderedDict()
         self._bad: set[int] = set()
-        self.dim = next((len(rows[0]) for n in range(len(meta_paths)) if len(rows := self._load(n, any_dim=True))), 0)
+        self._checked: set[int] = set()
+        self._embedder: str | None = None
+        self.dim = 0  # not known yet
+        self.dim = next((rows.shape[1] for n in range(len(meta_paths)) if len(rows := self._load(n))), 0)
         if not self.dim:
             raise SetupError("none of the tracks has an embedding; parse_tracks.py stores them unless --embedding none")
 
@@ -47,16 +51,18 @@ class StoredEmbeddings:
             found[places] = matrix[track_ids[places]]
         return found
 
-    def _load(self, number: int, *, any_dim: bool = False) -> Float16:
+    def _load(self, number: int) -> Float16:
         """The matrix of a file's tracks; of no rows where there is none."""
-        nothing = np.zeros((0, 0 if any_dim else self.dim), np.float16)
-        path = embeddings_beside(self._meta_paths[number])
+        nothing = np.zeros((0, self.dim), np.float16)
         if number in self._bad:
             return nothing
         matrix = self._matrices.get(number)
         if matrix is None:
             try:
+                path = embeddings_beside(self._meta_paths[number])
                 matrix = load_embeddings(path) if path.exists() else nothing
+                if len(matrix) and number not in self._checked:
+                    self._check(number, matrix.shape[1])
             except RecordError as error:
                 self._bad.add(number)
                 self._failed[error.reason] += 1
@@ -65,8 +71,17 @@ class StoredEmbeddings:
             self._matrices[number] = matrix
             if len(self._matrices) > MAX_OPEN:
                 self._matrices.popitem(last=False)
-        if not len(matrix):
-            return nothing  # which may have been kept before the dimension was known
-        if not any_dim and matrix.shape[1] != self.dim:
-            raise SetupError(f"{path}: {matrix.shape[1]} numbers a track, other files have {self.dim}")
-        return matrix
+        return matrix if len(matrix) else nothing  # as wide as the others, which may not have been known yet
+
+    def _check(self, number: int, dim: int) -> None:
+        """Raises SetupError if the file's embeddings, of `dim` numbers, can't be compared with those before."""
+        path = embeddings_beside(self._meta_paths[number])
+        if self.dim not in (0, dim):
+            raise SetupError(f"{path}: {dim} numbers a track, other files have {self.dim}")
+        progress = progress_file.load_ours(progress_beside(self._meta_paths[number]))
+        embedder = progress.embedder if progress else None
+        if None not in (embedder, self._embedder) and embedder != self._embedder:
+            told = f"made by {embedder}, other files by {self._embedder}: keep them in folders of their own"
+            raise SetupError(f"{path}: {told}")
+        self._embedder = self._embedder or embedder
+        self._checked.add(number)

@@ -9,6 +9,7 @@ from typing import Any
 
 from trackverse import files, jsonl
 from trackverse.errors import RecordError
+from trackverse.types import OWN_EMBEDDING
 
 MAX_COUNT = 1 << 62  # what a file system can hold
 
@@ -27,6 +28,14 @@ class Progress:
     meta_bytes: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def embedder(self) -> str | None:
+        """What made the tracks' embeddings, if the settings say so. Those of two embedders can't be compared."""
+        name = self.settings.get("embedding")
+        if name == OWN_EMBEDDING:
+            name = self.settings.get("detector")
+        return name if name is None else str(name)
+
     def has(self, start_s: float, end_s: float) -> bool:
         """Whether the segment is complete; times are compared as they are stored, to 0.1 ms."""
         return _rounded(start_s, end_s) in self.segments_complete
@@ -42,13 +51,17 @@ def load(path: Path) -> Progress | None:
     return _parse(_read(path), path) if path.exists() else None
 
 
-def load_meta_bytes(path: Path) -> int | None:
-    """How many bytes of the track file count; None, for all, if there is no progress file or one of the published
-    pipeline, which doesn't say. Raises RecordError as `load` does.
-    """
+def load_ours(path: Path) -> Progress | None:
+    """As `load`; None also for a file of the published pipeline, which says less."""
     value = _read(path) if path.exists() else {}
     is_ours = not isinstance(value, dict) or "schema" in value
-    return _parse(value, path).meta_bytes if is_ours else None
+    return _parse(value, path) if is_ours else None
+
+
+def load_meta_bytes(path: Path) -> int | None:
+    """How many bytes of the track file count; None, for all, if nothing of ours says so. Raises RecordError."""
+    progress = load_ours(path)
+    return progress.meta_bytes if progress else None
 
 
 def _read(path: Path) -> Any:

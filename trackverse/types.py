@@ -25,6 +25,8 @@ Bool = npt.NDArray[np.bool_]
 # told to half a second at 16 frames/s, and that looks take an eighth of the memory that embeddings do.
 LOOK_FRAMES = 8
 
+OWN_EMBEDDING = "detector"  # the features by which a detector itself tells classes, as objects' looks
+
 # Frame times are rounded: 8 frames of 0.1 s must not come out as more than 0.8 s.
 ROUNDING_S = 1e-6
 

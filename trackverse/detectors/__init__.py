@@ -15,9 +15,9 @@ from trackverse.detectors.vocabulary import BUILT_IN, load_labels
 from trackverse.errors import SetupError
 from trackverse.fetch import file_sha256
 from trackverse.layout import ASSETS_DIR
+from trackverse.types import OWN_EMBEDDING
 
 DETECTORS = ("nanodet", "detic", "detectron2")
-OWN_EMBEDDING = "detector"  # the features by which the detector itself tells classes
 EMBEDDINGS = (OWN_EMBEDDING, ColourStripes.name, EfficientNetLite0.name, "none")
 NANODET_WEIGHTS = ASSETS_DIR / "models" / "nanodet_g_coco_fp16w.onnx"
 EFFICIENTNET_WEIGHTS = ASSETS_DIR / "models" / "efficientnet_lite0_fp16w.onnx"
