@@ -66,8 +66,9 @@ def near_pairs(a: Boxes, b: Boxes) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     is_near &= other[:2, None] <= one[2:, :, None]
     # `nonzero` of a matrix takes twenty times as long, and `divmod` ten times.
     number = (is_near[0] & is_near[1]).ravel().nonzero()[0]
-    i = number // max(len(b), 1)
-    return i, number - i * len(b)
+    width = np.array(max(len(b), 1))
+    i = number // width
+    return i, number - i * width
 
 
 def _whole(edges: Boxes) -> npt.NDArray[np.int16]:

@@ -178,10 +178,12 @@ class ByteTracker:
         one, other = columns.take(i, axis=1), columns.take(j + num, axis=1)
         overlap, common_area = boxes.upright_iou(one, other)
         split = int(i.searchsorted(num))
+        near = _Near(i[:split], j[:split], overlap[:split])
+        if len(i) - split == len(detections):  # of detections, each is near itself alone
+            return near, np.ones(len(detections), np.float32)
         hiding = common_area[split:] * (one[3, split:] < other[3, split:])
         views = CLEAR_VIEW - boxes.hidden_share(columns[:, num:], i[split:] - num, hiding) / CLEAR_MARGIN
-        np.maximum(np.minimum(views, FULL_VIEW, out=views), MIN_VIEW, out=views)
-        return _Near(i[:split], j[:split], overlap[:split]), views
+        return near, np.maximum(np.minimum(views, FULL_VIEW, out=views), MIN_VIEW, out=views)
 
     def _matched(self, near: _Near, detections: Detections, is_sure: Bool, was_seen: Bool) -> tuple[Int64, Int64]:
         """Rows (K,) of tracks and (K,) of detections that go together best, turn by turn."""
@@ -235,7 +237,7 @@ class ByteTracker:
         if not self._centre_embeddings:
             slots = slots.take(pairs.rows)
             cosine = cosines(tracks, slots, embeddings, pairs.columns, is_unit=True)
-            unknown = (cosine == 0).nonzero()[0]  # or at a right angle, for once exactly
+            unknown = (cosine == NOTHING).nonzero()[0]  # or at a right angle, for once exactly
             if len(unknown):
                 is_known = tracks[slots[unknown]].any(axis=1) & embeddings[pairs.columns[unknown]].any(axis=1)
                 unknown = unknown[~is_known]

@@ -161,7 +161,7 @@ class KalmanState:
         squared Mahalanobis distance of its centre.
         """
         low, high = self._columns[:2], self._columns[2:4]
-        beyond = np.sqrt(max_distance * _var_of_innovation(self._columns)) - (high - low) * HALF  # the edges
+        beyond = np.sqrt(max_distance * _var_of_innovation(self._columns)) - HALF * (high - low)  # the edges
         np.maximum(beyond, NOTHING, out=beyond)
         reached = np.empty((4, beyond.shape[1]))
         np.subtract(low, beyond, out=reached[:2])
