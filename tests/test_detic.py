@@ -487,6 +487,13 @@ class Harm:
         return os.mkdir, ("harm",)
 
 
+def save_with_a_hole(path: Path) -> None:
+    torch.save({"model": hollow(r18_shapes()) | {"backbone.fpn_lateral3.bias": torch.ones(256)}}, path)
+    body = path.read_bytes()
+    ones = torch.ones(256).numpy().tobytes()
+    path.write_bytes(body.replace(ones, bytes(len(ones))))
+
+
 def save_without(path: Path) -> None:
     entries = hollow(r18_shapes())
     for name in [name for name in entries if "box_head" in name]:
@@ -530,6 +537,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a part sparse": (lambda path: save_with_bias(torch.zeros(256).to_sparse(), path), BIAS_MISSING),
     "a part without memory": (lambda path: save_with_bias(torch.zeros(256, device="meta"), path), BIAS_MISSING),
     "a part complex": (lambda path: save_with_bias(torch.zeros(256, dtype=torch.complex64), path), BIAS_MISSING),
+    "a hole of zeros": (save_with_a_hole, r"damaged \(Bad CRC-32 for file 'weights/data/\d+'\)"),
     "not finite": (save_with_nan, r"1 entries with values that are not finite: backbone\.fpn_lateral3\.bias"),
 }
 

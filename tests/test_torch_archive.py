@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trackverse.detectors.torch_archive import read_tensors
+from trackverse.detectors.torch_archive import check_sums, read_tensors
 from trackverse.errors import SetupError
 
 # Saved by torch.jit.script(module).save(path) of PyTorch 2.14.1: a parameter `t` that is stored transposed, `inner`
@@ -40,6 +40,28 @@ def test_every_tensor_of_a_torchscript_archive_is_read_under_its_name() -> None:
 
 def test_only_what_is_wanted_is_read() -> None:
     assert set(read_tensors(TINY, lambda name: name.startswith("inner.ln."))) == {"inner.ln.weight", "inner.ln.bias"}
+
+
+def test_a_hole_of_zeros_is_found_in_every_tensor(tmp_path: Path) -> None:
+    """As a copy that broke off leaves it: the file is as long as it should be, and PyTorch loads it without a word."""
+    path = tmp_path / "weights.pth"
+    body = TINY.read_bytes()
+    path.write_bytes(body)
+    check_sums(path)
+    for tensor in filter(np.any, read_tensors(TINY).values()):
+        stored = tensor.T.tobytes() if tensor.shape == (3, 2) else tensor.tobytes()
+        assert stored in body
+        path.write_bytes(body.replace(stored, bytes(len(stored))))
+        with pytest.raises(SetupError, match=r"weights\.pth: damaged \(.*/data/\d+'\)"):
+            check_sums(path)
+
+
+@pytest.mark.parametrize("body", [b"", b"\x80\x02}q\x00.", TINY.read_bytes()[:4000]])
+def test_a_file_without_checksums_is_left_to_who_reads_it(body: bytes, tmp_path: Path) -> None:
+    (tmp_path / "old.pth").write_bytes(body)
+    check_sums(tmp_path / "old.pth")
+    check_sums(tmp_path / "missing.pth")
+    check_sums(tmp_path)
 
 
 class Harm:

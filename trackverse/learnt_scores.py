@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trackverse.detectors.torch_archive import read_tensors
+from trackverse.detectors.torch_archive import check_sums, read_tensors
 from trackverse.errors import SetupError
 from trackverse.types import UInt8
 
@@ -133,6 +133,7 @@ def _load_state(path: Path) -> Mapping[str, Any]:
 
     if not path.is_file():
         raise SetupError(f"{path}: no such file")
+    check_sums(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -12,6 +12,7 @@ from pickle import UnpicklingError
 import numpy as np
 
 from trackverse.appearance import Embedder
+from trackverse.detectors.torch_archive import check_sums
 from trackverse.errors import SetupError
 from trackverse.types import Detections, UInt8
 
@@ -35,6 +36,7 @@ class Detectron2:
                 f"{weights}: only {' and '.join(SUFFIXES)} load without running code that may be in them; where you "
                 "trust it, unpickle it and torch.save its tensors"
             )
+        check_sums(weights)
         os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
         try:
             from detectron2.config import get_cfg

@@ -62,6 +62,21 @@ def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
         raise SetupError(f"{path}: not tensors saved by PyTorch ({type(error).__name__}: {error})") from error
 
 
+def check_sums(path: Path) -> None:
+    """Compares what PyTorch saved with the file's own checksums, which PyTorch's loader doesn't: to it, a hole of zeros
+    that a broken copy left is weights like any others. Raises SetupError; files without checksums pass.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # an older format, or nothing that PyTorch saved: for who reads it to say
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for part in archive.infolist():
+                if part.compress_type == zipfile.ZIP_STORED:  # as all tensors are; TorchScript's code is not
+                    archive.read(part)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError) as error:
+        raise SetupError(f"{path}: damaged ({error}): fetch or copy it again") from error
+
+
 @dataclass(frozen=True)
 class _Storage:
     """The raw bytes of one or more tensors: file data/<key> of the archive."""

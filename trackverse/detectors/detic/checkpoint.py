@@ -18,6 +18,7 @@ from torch import Tensor
 from trackverse.detectors.detic.network import DeticNetwork
 from trackverse.detectors.detic.resnet import ResNet18
 from trackverse.detectors.detic.swin import SwinB
+from trackverse.detectors.torch_archive import check_sums
 from trackverse.errors import SetupError
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ def _read_safetensors(path: Path) -> object:
 
 def _read_pickle(path: Path) -> object:
     """What torch.save wrote, tensors and plain containers only: no code in the file is run."""
+    check_sums(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of odd formats: what can't be read is an error
