@@ -27,6 +27,7 @@ ROWS = (
         "records", "appearance", "flat_drawing", "plate_search", "shots", "slurm_queue", "looks", "motion", "smoothing",
         "members", "pairs",
     ),
+    ("live",),
     ("columns", "flow", "both_ways"),
     ("index_entries", "index_rows", "member_heads", "cutting"),
     ("joining",),

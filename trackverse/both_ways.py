@@ -14,8 +14,8 @@ import numpy as np
 
 from trackverse import boxes
 from trackverse.association import assign
-from trackverse.kalman import Agility, KalmanState
-from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
+from trackverse.live import LiveTracks
+from trackverse.types import ROUNDING_S, Bool, Float32, Int64, Track
 
 # ByteTrack's limits on 1 − IoU, of confident detections and of doubtful ones.
 MAX_COST, MAX_DOUBTFUL_COST = 0.9, 0.5
@@ -49,65 +49,47 @@ def _backward(tracks: Sequence[Track], sure_score: float) -> Int64:
     order = np.argsort(-times_s, kind="stable")
     steps, first = np.unique(-times_s[order], return_index=True)
     labels = np.full(len(times_s), -1)
-    live = _Live()
+    direction = _Backward()
     for time_s, rows in zip(steps.tolist(), np.split(order, first[1:]), strict=True):
-        labels[rows] = live.take(time_s, xyxy[rows], is_sure[rows])
+        labels[rows] = direction.take(time_s, xyxy[rows], is_sure[rows])
     return labels
 
 
-class _Live:
-    """The tracks that are looked for: row n of every array is the same one."""
+class _Backward:
+    """The tracks of one direction of time."""
 
     def __init__(self) -> None:
-        self._kalman = KalmanState.start(np.zeros((0, 4)))
-        self._agility = Agility()
-        self._last_seen_s: Float64 = np.zeros(0)
-        self._numbers: Int64 = np.zeros(0, np.int64)
-        self._is_new: Bool = np.zeros(0, bool)
+        self._live = LiveTracks()
         self._num_tracks = 0
-        self._time_s: float | None = None
+        self._time_s = -np.inf  # of the last frame
 
     def take(self, time_s: float, xyxy: Float32, is_sure: Bool) -> Int64:
         """The numbers (N,) of the tracks that a frame's boxes (N, 4) go to, -1 for none."""
-        if self._time_s is not None:
-            self._kalman.predict(time_s - self._time_s, self._agility.value)
-        self._keep(self._last_seen_s >= time_s - MAX_LOST_S - ROUNDING_S)
+        live = self._live
+        live.predict(time_s - self._time_s)
+        live.keep((live.last_seen_s >= time_s - MAX_LOST_S - ROUNDING_S).nonzero()[0])
         numbers = np.full(len(xyxy), -1)
         rows, columns = self._pairs(xyxy, is_sure)
-        self._time_s = time_s
-        if len(rows):
-            self._agility.learn(*self._kalman.update(rows, xyxy[columns]))
-            self._last_seen_s[rows] = time_s
-            self._is_new[rows] = False
-            numbers[columns] = self._numbers[rows]
+        live.see(rows, time_s, xyxy[columns])
+        numbers[columns] = live.numbers[rows]
         # A track that was seen in one frame only is not looked for, as online.
-        self._keep(~self._is_new)
+        live.keep((~live.is_tentative).nonzero()[0])
         new = np.flatnonzero(is_sure & (numbers < 0))
-        if len(new):
-            numbers[new] = self._num_tracks + np.arange(len(new))
-            self._num_tracks += len(new)
-            self._kalman = self._kalman.join(KalmanState.start(xyxy[new]))
-            self._last_seen_s = np.append(self._last_seen_s, np.full(len(new), time_s))
-            self._numbers = np.append(self._numbers, numbers[new])
-            self._is_new = np.append(self._is_new, np.ones(len(new), bool))
+        numbers[new] = self._num_tracks + np.arange(len(new))
+        live.start(numbers[new], time_s, xyxy[new])
+        self._num_tracks += len(new)
+        self._time_s = time_s
         return numbers
 
     def _pairs(self, xyxy: Float32, is_sure: Bool) -> tuple[Int64, Int64]:
         """Rows of the tracks and of the boxes (N, 4) that belong together."""
-        tracks, seen = self._kalman.xyxy.astype(np.float32), np.asfortranarray(xyxy)
+        tracks, seen = self._live.kalman.xyxy.astype(np.float32), np.asfortranarray(xyxy)
         rows, columns = boxes.near_pairs(tracks, seen)
         overlap = boxes.upright_iou_of_pairs(tracks, rows, seen, columns)
         sure = is_sure.take(columns)
         # A doubtful detection goes on with a track that was there a frame ago, or with none.
-        was_seen = self._last_seen_s == self._time_s
+        was_seen = self._live.last_seen_s == self._time_s
         least = np.where(was_seen, np.float32(1 - MAX_DOUBTFUL_COST), np.float32(np.inf)).take(rows)
         least[sure] = 1 - MAX_COST
         chosen = assign(rows, columns, overlap - least, np.where(sure, 0, 1))
         return rows[chosen], columns[chosen]
-
-    def _keep(self, kept: Bool) -> None:
-        if kept.all():
-            return
-        self._kalman = self._kalman.select(kept.nonzero()[0])
-        self._last_seen_s, self._numbers = self._last_seen_s[kept], self._numbers[kept]
-        self._is_new = self._is_new[kept]

@@ -22,7 +22,7 @@ import numpy as np
 from trackverse import boxes
 from trackverse.association import assign, assign_lazily
 from trackverse.history import Histories
-from trackverse.kalman import Agility, KalmanState
+from trackverse.live import LiveTracks
 from trackverse.types import ROUNDING_S, Bool, Detections, Float32, Float64, Int64, Track
 from trackverse.vectors import cosines, unit
 
@@ -92,8 +92,7 @@ class ByteTracker:
         self._least_likeness = _least(config.match_thresh, config.low_match_thresh)
         self._time_s = -np.inf  # of the last frame
         self._shortest_step_s = np.inf  # between two frames so far
-        self._live = _Live.none()
-        self._agility = Agility()
+        self._live = LiveTracks()  # their numbers are slots of the histories
         self._histories = Histories(spool_file)
         self._embedding_sum: Float32 | float = 0.0  # of all detections so far, for `_centred`
         self._num_embeddings = 0
@@ -110,13 +109,12 @@ class ByteTracker:
         if not step_s > 0:
             raise ValueError(f"time {time_s} s does not follow {self._time_s} s")
         self._shortest_step_s = min(self._shortest_step_s, step_s)
-        if len(live):
-            live.kalman.predict(step_s, self._agility.value)
+        live.predict(step_s)
         if camera is not None:
             live.kalman.move(camera)
         patience_s = max(self._config.max_lost_s, MIN_HOLE_STEPS * self._shortest_step_s)
         ended = self._end(live.last_seen_s < time_s - patience_s - ROUNDING_S)
-        was_seen = self._live.last_seen_s == self._time_s
+        was_seen = live.last_seen_s == self._time_s
         self._time_s = time_s
         if self._centre_embeddings:
             self._embedding_sum = self._embedding_sum + detections.embeddings.sum(axis=0)
@@ -124,7 +122,7 @@ class ByteTracker:
             self._num_frames_with_objects += bool(len(detections))
         self._associate(detections, was_seen)
         # A track that was seen in one frame only is not looked for: most are slips of the detector.
-        return ended + self._end(self._live.is_tentative & (self._live.last_seen_s < time_s))
+        return ended + self._end(live.is_tentative & (live.last_seen_s < time_s))
 
     def finish(self) -> list[Track]:
         """The tracks that are still alive; the tracker is empty afterwards."""
@@ -132,7 +130,8 @@ class ByteTracker:
 
     def drain(self) -> Iterator[Track]:
         """As `finish`, one track at a time, so that the class scores of only one need be in memory."""
-        slots, self._live = self._live.slots.tolist(), _Live.none()
+        slots = self._live.numbers.tolist()
+        self._live.keep(np.zeros(0, np.int64))
         yield from map(self._histories.take, slots)
 
     def _associate(self, detections: Detections, was_seen: Bool) -> None:
@@ -143,14 +142,15 @@ class ByteTracker:
         is_sure = detections.scores >= config.track_thresh
         near, views = self._near(detections)
         rows, taken = self._matched(near, detections, is_sure, was_seen)
-        if len(taken):
-            self._extend(rows, detections.xyxy.take(taken, axis=0))
-        slots = live.slots.take(rows)
+        live.see(rows, self._time_s, detections.xyxy.take(taken, axis=0))
+        slots = live.numbers.take(rows)
         is_new = detections.scores >= config.track_thresh + config.new_track_margin
         is_new[taken] = False
         new = is_new.nonzero()[0]
         if len(new):
-            taken, slots = np.concatenate([taken, new]), np.concatenate([slots, self._start(detections, new)])
+            new_slots = self._histories.open(len(new), detections)
+            live.start(new_slots, self._time_s, detections.xyxy.take(new, axis=0))
+            taken, slots = np.concatenate([taken, new]), np.concatenate([slots, new_slots])
         # A doubtful detection is mostly an occluded one: its appearance is another object's.
         shares = is_sure.take(taken) * self._new_share
         self._histories.add(slots, self._time_s, detections, taken, views.take(taken), shares)
@@ -233,7 +233,7 @@ class ByteTracker:
 
     def _cosines(self, pairs: _Pairs, embeddings: Float32) -> Float32:
         """(P,): how alike tracks and detections look; where one has no look, how much they overlap."""
-        tracks, slots = self._histories.appearance, self._live.slots
+        tracks, slots = self._histories.appearance, self._live.numbers
         if not self._centre_embeddings:
             slots = slots.take(pairs.rows)
             cosine = cosines(tracks, slots, embeddings, pairs.columns, is_unit=True)
@@ -251,7 +251,7 @@ class ByteTracker:
         and those of the track over time have nothing in common, `CLASS_WEIGHT` where they are distributed alike.
         """
         may = (gain >= 0).nonzero()[0]
-        slots = self._live.slots.take(pairs.rows.take(may))
+        slots = self._live.numbers.take(pairs.rows.take(may))
         likeness = cosines(self._histories.class_sums, slots, logits, pairs.columns.take(may))
         gain[may] += np.float32(CLASS_WEIGHT) * likeness
 
@@ -266,26 +266,13 @@ class ByteTracker:
         mean = self._embedding_sum / np.float32(max(self._num_embeddings, 1))
         return unit(embeddings - np.float32(share) * mean)
 
-    def _extend(self, rows: Int64, xyxy: Float32) -> None:
-        """The tracks of `rows` (K,) are seen at `xyxy` (K, 4)."""
-        live = self._live
-        self._agility.learn(*live.kalman.update(rows, xyxy))
-        live.last_seen_s[rows] = self._time_s
-        live.is_tentative[rows] = False
-
-    def _start(self, detections: Detections, new: Int64) -> Int64:
-        """Slots (K,) of new tracks, one for each of the detections of `new` (K,)."""
-        slots = self._histories.open(len(new), detections)
-        self._live = self._live.join(_Live.start(self._time_s, detections.xyxy.take(new, axis=0), slots))
-        return slots
-
     def _end(self, ended: Bool) -> list[Track]:
         """Take tracks out of the live ones and return them."""
         rows = ended.nonzero()[0]
         if not len(rows):
             return []
-        tracks = [self._histories.take(slot) for slot in self._live.slots.take(rows).tolist()]
-        self._live = self._live.select((~ended).nonzero()[0])
+        tracks = [self._histories.take(slot) for slot in self._live.numbers.take(rows).tolist()]
+        self._live.keep((~ended).nonzero()[0])
         return tracks
 
 
@@ -322,40 +309,4 @@ class _Pairs(NamedTuple):
             self.overlap.take(numbers),
             self.is_sure.take(numbers),
             self.least.take(numbers),
-        )
-
-
-@dataclass
-class _Live:
-    """The live tracks, a row each: `is_tentative` (N,), seen once, `slots` (N,) of `Histories`."""
-
-    kalman: KalmanState
-    last_seen_s: Float64
-    is_tentative: Bool
-    slots: Int64
-
-    def __len__(self) -> int:
-        return len(self.slots)
-
-    @staticmethod
-    def none() -> _Live:
-        return _Live.start(0.0, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-
-    @staticmethod
-    def start(time_s: float, xyxy: Float32, slots: Int64) -> _Live:
-        """Tracks of one box (N, 4) each."""
-        num = len(xyxy)
-        return _Live(KalmanState.start(xyxy), np.full(num, time_s), np.ones(num, bool), slots)
-
-    def select(self, rows: Int64) -> _Live:
-        last_seen_s, is_tentative = self.last_seen_s.take(rows), self.is_tentative.take(rows)
-        return _Live(self.kalman.select(rows), last_seen_s, is_tentative, self.slots.take(rows))
-
-    def join(self, other: _Live) -> _Live:
-        """These tracks, then the other ones."""
-        return _Live(
-            self.kalman.join(other.kalman),
-            np.concatenate([self.last_seen_s, other.last_seen_s]),
-            np.concatenate([self.is_tentative, other.is_tentative]),
-            np.concatenate([self.slots, other.slots]),
         )
