@@ -34,8 +34,6 @@ from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from trackverse import cli, curation_flags, files, selection, stage, subset, track_table
 from trackverse.embeddings import StoredEmbeddings
 from trackverse.index import Index, is_current, open_index, ready_index
@@ -97,20 +95,19 @@ def choose_and_write(args: Namespace, index: Index, meta_paths: Sequence[Path]) 
     table = track_table.make_table(index, dropped=tally.dropped, is_forgotten=layout.is_forgotten)
     plan = curation_flags.plan(args, table)
     told = {f"all of {args.tracks_dir.name}": stats_of(table, motion=plan.motion)} if args.stats else {}
-    rows = np.zeros(0, np.int64)
     if args.criterion:
         choice = selection.choose(
             table,
             plan,
-            np.random.default_rng(args.seed),
+            curation_flags.rng(args),
             lambda: StoredEmbeddings(index, meta_paths, table, failed=tally.failed),
         )
-        rows, by_class = choice.rows, selection.by_class_and_reason(table, choice)
-        tell(by_class, len(rows), len(table))
+        by_class = selection.by_class_and_reason(table, choice)
+        tell(by_class, len(choice.rows), len(table))
         if line := selection.short_of(choice, plan.cap):
             log.info("%s", line)
         if args.stats:
-            told[args.output_file.name] = stats_of(table, rows, motion=plan.motion)
+            told[args.output_file.name] = stats_of(table, choice.rows, motion=plan.motion)
     for name, stats in told.items():
         cli.show("\n".join([f"{name}:", *stats.lines()]))
     if args.dry_run:
@@ -120,7 +117,7 @@ def choose_and_write(args: Namespace, index: Index, meta_paths: Sequence[Path]) 
         return tally
     if args.criterion:
         report = selection.report(table, choice, by_class) | {"left_out": dict(tally.failed + tally.dropped)}
-        subset.write(args.output_file, made_with | report, index, meta_paths, table.index_rows(rows))
+        subset.write(args.output_file, made_with | report, index, meta_paths, table.index_rows(choice.rows))
     if args.stats:
         with files.atomic_write(stats_beside(args.output_file)) as file:
             file.write(page(told).encode())

@@ -251,6 +251,19 @@ def test_a_set_up_error_of_a_real_script_is_status_2_and_one_line(command: str, 
     assert [path.name for path in tmp_path.iterdir()] == ["ids.txt"]
 
 
+SCRIPTS = [path.name for path in REPO_DIR.glob("*.py")]
+MODULES = [path.stem for path in (REPO_DIR / "trackverse").glob("*.py") if "def main(argv" in path.read_text()]
+
+
+@pytest.mark.parametrize("name", [*SCRIPTS, *(f"trackverse.{name}" for name in MODULES)])
+def test_with_another_python_every_command_says_in_one_line_what_to_do(name: str) -> None:
+    """Where nothing is installed: the standard library alone, as without .venv."""
+    command = [name] if name.endswith(".py") else ["-m", name]
+    ended = subprocess.run([sys.executable, "-S", *command], capture_output=True, text=True, cwd=REPO_DIR)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert ended.stderr.startswith("error: ") and "make setup, then source .venv/bin/activate" in ended.stderr
+
+
 # ---- the command line of a job
 
 COMMANDS = {

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from trackverse import NEEDED
+
 REPO_DIR = Path(__file__).resolve().parent.parent
 PACKAGE_DIR = REPO_DIR / "trackverse"
 
@@ -58,11 +60,16 @@ def imported_modules(path: Path) -> set[str]:
     """Full names of everything a file imports, anywhere in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        names |= imported_by(node)
     return names
+
+
+def imported_by(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return set()
 
 
 def imported_rooms(path: Path) -> set[str]:
@@ -122,6 +129,15 @@ def test_importing_loads_no_heavy_library_but_its_own(module: str, allowed: tupl
     code = f"import sys, {module}; print(*[name for name in {HEAVY} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=REPO_DIR, capture_output=True, text=True, check=True)
     assert set(result.stdout.split()) <= set(allowed)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE_DIR)))
+def test_what_a_module_is_made_with_is_asked_for_at_the_door(path: Path) -> None:
+    if "detic" in path.parts:
+        return  # which needs torch besides, and says so
+    modules = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom))
+    names = {name.split(".")[0] for node in modules for name in imported_by(node)}
+    assert names <= {*sys.stdlib_module_names, "trackverse", *NEEDED}
 
 
 def test_the_project_speaks_of_itself_alone() -> None:

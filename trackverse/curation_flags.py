@@ -116,6 +116,11 @@ def made_with(args: Namespace, index: Index) -> dict[str, Any]:
     return {"version": __version__, "input": index.fingerprint()} | values
 
 
+def rng(args: Namespace) -> np.random.Generator:
+    """Where all chance comes from."""
+    return np.random.default_rng(args.seed)
+
+
 def plan(args: Namespace, table: TrackTable) -> Plan:
     """The plan that the flags stand for. Raises SetupError for a class that no track is of."""
     among = subset.tracks_in(args.from_subset) if args.from_subset else None
