@@ -205,20 +205,25 @@ class ByteTracker:
 
     def _gain(self, pairs: _Pairs, detections: Detections) -> Float32:
         """By how much (P,) the pairs go together better than they must; less than 0 where they may not."""
+        gain = pairs.overlap - pairs.least
         if detections.embeddings.shape[1]:
-            likeness = self._cosines(pairs, detections.embeddings)
-            likeness *= self._looks_weight
-            likeness += self._motion_weight * pairs.overlap
-            gain = np.where(pairs.is_sure, likeness, pairs.overlap) - pairs.least
-            apart = ((pairs.overlap == NOTHING) & (gain >= NOTHING)).nonzero()[0]
-            if len(apart):
-                xyxy = detections.xyxy.take(pairs.columns.take(apart), axis=0)
-                distance = self._live.kalman.distance(pairs.rows.take(apart), xyxy)
-                gain[apart[distance > MAX_GATE]] = -np.inf
-        else:
-            gain = pairs.overlap - pairs.least
+            sure = pairs.is_sure.nonzero()[0]
+            gain[sure] = self._gain_by_looks(pairs.take(sure), detections)
         if detections.logits.shape[1] > 1:
             self._favour_class(gain, pairs, detections.logits)
+        return gain
+
+    def _gain_by_looks(self, pairs: _Pairs, detections: Detections) -> Float32:
+        """As `_gain`, of confident pairs."""
+        gain = self._cosines(pairs, detections.embeddings)
+        gain *= self._looks_weight
+        gain += self._motion_weight * pairs.overlap
+        gain -= pairs.least
+        apart = ((pairs.overlap == NOTHING) & (gain >= NOTHING)).nonzero()[0]
+        if len(apart):
+            xyxy = detections.xyxy.take(pairs.columns.take(apart), axis=0)
+            distance = self._live.kalman.distance(pairs.rows.take(apart), xyxy)
+            gain[apart[distance > MAX_GATE]] = -np.inf
         return gain
 
     def _gain_at_most(self, pairs: _Pairs, detections: Detections) -> Float32:
