@@ -5,7 +5,7 @@
     python track_objects.py --workdir data/hdvila-100m --visualize
 
 Reads   video_clips/<id[:2]>/<id>/<clip_id> of the work folder, and where each clip begins from video_scenes/.
-Writes  object_tracks/<id[:2]>/<id>/<clip>.txt (MOT text, frames from 1), <clip>.mp4 with the tracks drawn in
+Writes  object_tracks/<id[:2]>/<id>/<clip>.txt (MOT text, frames and ids from 1), <clip>.mp4 with the tracks drawn in
         (--visualize) and <clip>.jsonl.gzip (records, times on the source video's clock).
 """
 

@@ -366,6 +366,19 @@ def test_boxes_that_were_filled_in_are_dashed(tmp_path: Path, square_video: Path
     assert ((lower_edge.mean(axis=1) > 0.3) & (lower_edge.mean(axis=1) < 0.8)).all()
 
 
+def test_where_the_detector_missed_an_object_its_box_is_dashed(tmp_path: Path, square_video: Path) -> None:
+    """Every third frame is looked at; in those of the third second it isn't found, and the gap wasn't filled either."""
+    shown = np.array([n for n in range(0, 125, 3) if not 50 < n < 70])
+    box = np.array([90.0, 20, 190, 70])
+    record = record_of(1, shown / 25, np.tile(box, (len(shown), 1)))
+    draw_tracks(square_video, tmp_path / "drawn.mp4", [record], start_s=0.0, video=probe(square_video))
+    images = np.concatenate([batch.images for batch in read_frames(tmp_path / "drawn.mp4")])
+    lower_edge = (images[:, 69:72, 95:185].max(axis=(1, 3)) > 150).mean(axis=1)
+    is_missed = (np.arange(125) > 48) & (np.arange(125) < 72)
+    assert ((lower_edge[is_missed] > 0.3) & (lower_edge[is_missed] < 0.8)).all()
+    assert (lower_edge[:123][~is_missed[:123]] > 0.9).all()
+
+
 def test_nothing_is_drawn_where_an_object_is_long_unseen(tmp_path: Path, square_video: Path) -> None:
     """Seen in the first and in the last second, not in the three between."""
     times_s = np.concatenate([np.arange(0, 1, 0.04), np.arange(4, 4.98, 0.04)])

@@ -1,10 +1,12 @@
 """Tracks drawn into their video: boxes in steady colours, id, class, score and where the object came from. A box is
-thick where the object was detected, thin in the frames between, and dashed where the second pass filled a gap.
+thick where the object was detected, thin in the frames between those that were looked at, and dashed where it was not
+detected, whether the second pass filled the gap or not.
 """
 
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -49,8 +51,7 @@ def draw_tracks(
     ):
         for time_s, planes in frames:
             canvas = _Canvas(planes)
-            # Sampled times are rounded to 0.1 ms in records, so half a frame of tolerance is needed at both ends.
-            labels = [_draw(canvas, record, start_s + time_s, 0.5 / video.fps) for record in records]
+            labels = [_draw(canvas, record, start_s + time_s, video.fps) for record in records]
             for label in filter(None, labels):  # after all boxes, so that none crosses a label
                 _draw_label(canvas, label)
             writer.write_planes(planes)
@@ -95,9 +96,12 @@ class _Label:
     colour: Colour
 
 
-def _draw(canvas: _Canvas, record: TrackRecord, time_s: float, tolerance_s: float) -> _Label | None:
-    """Draw the track's box and trail as they are at `time_s`, if it is there then; returns what to write beside it."""
+def _draw(canvas: _Canvas, record: TrackRecord, time_s: float, fps: float) -> _Label | None:
+    """Draw the track's box and trail as they are at `time_s`, if it is there then; returns what to write beside it.
+    `fps`: the video's.
+    """
     times = record.times_s
+    tolerance_s = 0.5 / fps  # sampled times are rounded to 0.1 ms in records
     if not times[0] - tolerance_s <= time_s <= times[-1] + tolerance_s:
         return None
     after = min(int(np.searchsorted(times, time_s)), len(times) - 1)
@@ -110,16 +114,24 @@ def _draw(canvas: _Canvas, record: TrackRecord, time_s: float, tolerance_s: floa
     colour = colour_of(record.track_id)
     width = _line_width(canvas)
     left, top, right, bottom = (int(value) for value in tlwh_to_xyxy(box).round())
-    is_filled = record.frames is not None and bool(record.frames.interpolated[nearest])
-    if is_filled:
+    is_missed = record.frames is not None and bool(record.frames.interpolated[nearest])
+    if not is_seen:
+        is_missed |= times[after] - times[before] > _longest_step_s(record, fps) + tolerance_s
+    if is_missed:
         _draw_dashed(canvas, (left, top, right, bottom), colour, width)
     else:
         canvas.rectangle((left, top), (right, bottom), colour, 2 * width if is_seen else width)
     trail = (times >= time_s - TRAIL_S) & (times <= time_s)
     feet = record.tlwh[trail, :2] + record.tlwh[trail, 2:] * (0.5, 1.0)
     canvas.lines(feet.round().astype(np.int64), colour, width)
-    score = f" {record.frames.scores[nearest]:.2f}" if record.frames is not None and not is_filled else ""
+    score = f" {record.frames.scores[nearest]:.2f}" if record.frames is not None and not is_missed else ""
     return _Label(f"{record.track_id} {record.top.labels[0]}{score}", (left, top), colour)
+
+
+def _longest_step_s(record: TrackRecord, fps: float) -> float:
+    """From one frame of the video that was looked at to the next."""
+    sampled = record.origin.fps if record.origin is not None and record.origin.fps else fps
+    return math.ceil(max(fps / sampled, 1)) / fps
 
 
 def _draw_dashed(canvas: _Canvas, xyxy: tuple[int, int, int, int], colour: Colour, width: int) -> None:
