@@ -9,8 +9,10 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +134,15 @@ def test_tracks_without_appearance_have_no_embeddings_file(tmp_path: Path) -> No
 
 # Not forked from the tests' own process: threads of libraries that other tests use would leave locks behind.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["test_store"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm_forks() -> None:
+    """The process that is forked has imported all this already, or each fork would take seconds for it."""
+    FORKS.set_forkserver_preload(["test_store"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it knows no other way
+        forkserver.ensure_running()
 
 
 def in_child(work: Callable[..., None], *args: object) -> int:
