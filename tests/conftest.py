@@ -4,7 +4,7 @@ from hypothesis import settings
 from slurm_cluster import slurm_cluster  # noqa: F401  a fixture is known by being here
 
 # A busy machine is no mistake: no example has to be done within a time. Where $CI is set, hypothesis takes the same
-# examples in every run, so that what fails there is what was changed. Elsewhere it looks for new ones: one that fails is
-# kept in .hypothesis/ and is the first of all later runs.
+# examples in every run, so that what fails there is what was changed. Elsewhere it looks for new ones, and one that
+# fails is kept in .hypothesis/ and tried first from then on.
 settings.register_profile("untimed", settings.default, deadline=None)
 settings.load_profile("untimed")
