@@ -32,7 +32,9 @@ class _Piece(NamedTuple):
 
 
 def _joined(pieces: list[_Piece]) -> _Piece:
-    """A copy, of whatever number of pieces."""
+    """A copy of all of them."""
+    if len(pieces) == 1:
+        return _Piece(*map(np.array, pieces[0]))
     return _Piece(*(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))
 
 
@@ -156,9 +158,11 @@ class Histories:
     def take(self, slot: int) -> Track:
         """The whole track of a slot, which is free from now on."""
         assert self._slots is not None
-        full = self._slots.piece(slot, self._slots.num_frames)
-        past = [self._spool.take(number, full) for number in self._pasts[slot]]
-        self._pasts[slot] = []
+        past = []
+        if self._pasts[slot]:
+            full = self._slots.piece(slot, self._slots.num_frames)
+            past = [self._spool.take(number, full) for number in self._pasts[slot]]
+            self._pasts[slot] = []
         self._free.append(slot)
         times_s, xyxy, scores, weights, logits, looks = _joined([*past, self._slots.piece(slot)])
         self._slots.empty(slot)
@@ -208,7 +212,6 @@ class _Slots:
         """A view of the first `num` frames of a slot; without `num`, of those that it holds."""
         start = slot * self.num_frames
         end = int(self.ends[slot]) if num is None else start + num
-        looks = self.looks[start // LOOK_FRAMES : -(-end // LOOK_FRAMES)]
         frames = slice(start, end)
         return _Piece(
             self.times_s[frames],
@@ -216,10 +219,15 @@ class _Slots:
             self.scores[frames],
             self.weights[frames],
             self.logits[frames],
-            looks,
+            self._looks(start, end),
         )
 
     def empty(self, slot: int) -> None:
         """Make the slot hold nothing."""
-        self.piece(slot).looks[:] = 0
-        self.ends[slot] = slot * self.num_frames
+        start = slot * self.num_frames
+        self._looks(start, int(self.ends[slot]))[:] = 0
+        self.ends[slot] = start
+
+    def _looks(self, start: int, end: int) -> Float32:
+        """A view of the looks of the frames of some places."""
+        return self.looks[start // LOOK_FRAMES : -(-end // LOOK_FRAMES)]
