@@ -25,7 +25,7 @@ from yt_dlp.networking.exceptions import HTTPError, NoSupportingHandlers, Transp
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
 import download_videos
-from trackverse import download, public_web, refusals, slow_bodies, stage
+from trackverse import download, downloaded, public_web, refusals, slow_bodies, stage
 from trackverse.download import DownloadConfig, _Session
 from trackverse.errors import ItemError, SetupError, StopWorkError, VideoError
 from trackverse.layout import REPO_DIR, Layout
@@ -217,7 +217,7 @@ def test_an_ffmpeg_that_is_ended_says_nothing_about_the_video(
     ffmpeg.chmod(0o755)
     metafile = write_metafile(layout, {"one": server.url("vp9.webm")})
     with monkeypatch.context() as patch:
-        patch.setattr(download, "ffmpeg_path", lambda: str(ffmpeg))
+        patch.setattr(downloaded, "ffmpeg_path", lambda: str(ffmpeg))
         status, said = run(metafile)
     assert (status, "1 failed (1 killed)" in said) == (1, True), said
     assert run(metafile)[0] == 0, "the next run tries it again unasked"
@@ -528,8 +528,8 @@ def test_what_has_no_picture_is_not_asked_for_again(layout: Layout, server: Loca
 
 def test_a_shorter_video_than_announced_is_not_whole(videos: Path) -> None:
     with pytest.raises(VideoError, match=r"2\.0 s came of 60\.0 s"):
-        download._check_whole(videos / "whole.mp4", {"duration": 60})
-    assert download._check_whole(videos / "whole.mp4", {"duration": 3}).num_frames == SECONDS * FPS
+        downloaded.check_whole(videos / "whole.mp4", {"duration": 60})
+    assert downloaded.check_whole(videos / "whole.mp4", {"duration": 3}).num_frames == SECONDS * FPS
 
 
 # --- addresses -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import shelf
 from hostile_videos import LIES, MANIFESTS
 from local_server import serve
 
-from trackverse import blur, download, transcode, video
+from trackverse import blur, downloaded, transcode, video
 from trackverse.errors import ItemError, VideoError
 from trackverse.layout import REPO_DIR
 from trackverse.video import container, source
@@ -29,7 +29,7 @@ DOORS: dict[str, Callable[[Path, Path], object]] = {
     "changing it": lambda path, out: transcode.change_frames(path, out, lambda image: True, comment=""),
     "reading its times": lambda path, out: transcode.frame_times(path),
     "blurring it": lambda path, out: blur.blur_video(path, out, []),
-    "taking it as a download": lambda path, out: download._as_mp4(path, keep_audio=True),
+    "taking it as a download": lambda path, out: downloaded.as_mp4(path, keep_audio=True),
 }
 PEAK_MB = 700  # of a process that has opened all of them, 60 of which are Python's and libav's own
 
@@ -62,7 +62,7 @@ def test_the_server_of_these_tests_would_have_been_asked(tmp_path: Path) -> None
     with serve(tmp_path) as server:
         path = tmp_path / "list.m3u8"
         path.write_text(hostile_videos.hls(tmp_path, server.url("stream.ts")))
-        command = [download.ffmpeg_path(), "-v", "error", "-protocol_whitelist", "file,http,tcp", "-i", str(path)]
+        command = [downloaded.ffmpeg_path(), "-v", "error", "-protocol_whitelist", "file,http,tcp", "-i", str(path)]
         subprocess.run([*command, "-f", "null", "-"], capture_output=True)
         assert server.requests["stream.ts"] > 0
 
@@ -78,7 +78,7 @@ def test_a_name_is_only_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert len(transcode.frame_times(path)) == 60
     video.cut_clip(path, Path(f"cut {name}"), 0.0, 1.0)
     transcode.change_frames(path, Path(f"changed {name}"), lambda image: False, comment="")
-    assert download._as_mp4(path, keep_audio=True) == path
+    assert downloaded.as_mp4(path, keep_audio=True) == path
     assert {each.name for each in tmp_path.iterdir()} == {name, f"cut {name}", f"changed {name}"}
 
 

@@ -30,7 +30,7 @@ ROWS = (
         "members", "pairs",
     ),
     ("live",),
-    ("columns", "flow", "both_ways"),
+    ("columns", "flow", "both_ways", "downloaded"),
     ("index_entries", "index_rows", "member_heads", "cutting"),
     ("joining",),
     (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import errno
 import functools
 import importlib.metadata
@@ -11,7 +10,6 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,14 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import imageio_ffmpeg
 from yt_dlp import YoutubeDL
 from yt_dlp.cookies import YoutubeDLCookieJar
 from yt_dlp.globals import supported_js_runtimes
 from yt_dlp.networking.exceptions import RequestError, TransportError
 from yt_dlp.utils import DownloadError, ExtractorError, UnavailableVideoError
 
-from trackverse import files, jsonl, refusals, video
+from trackverse import downloaded, files, jsonl, refusals, video
 from trackverse.errors import ItemError, SetupError, TrackverseError, VideoError
 from trackverse.public_web import PrivateAddressError, PublicRH
 from trackverse.refusals import CONDITIONAL, INSTALL_HINT, PERMANENT, TRANSIENT
@@ -47,13 +44,9 @@ FILE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES,
     errno.EEXIST,
     errno.EFBIG,
 }
-DURATION_TOLERANCE_S, DURATION_TOLERANCE_FRAC = 1.0, 0.02
 NEVER_WHOLE = ("no video stream", "not a video", "frame too large")  # however often it is fetched
 # Not what YouTube enlarged to 720p from less ("AI-upscaled" in yt-dlp's notes): its details were never filmed.
 REAL = "[format_note!*=?AI-upscaled]"
-FFMPEG_TOLD_TO_END = 255  # its status when it handles a signal itself
-# What a downloaded file may be: playlists (hls, concat, dash) would make ffmpeg open other files.
-FFMPEG_LIMITS = ["-protocol_whitelist", "file", "-format_whitelist", "mov,matroska,mpegts,mpeg,flv,avi,asf,ogg,aac,mp3"]
 MAX_FILE_BYTES = 32 << 30  # twelve hours at the 6 Mbit/s of a good 720p; who sends more means to fill the disk
 
 
@@ -103,8 +96,8 @@ def fetch(source: SourceVideo, video_path: Path, provenance_path: Path, config: 
                 # What came before is whole, or of another file, and yt-dlp takes neither for what it is.
                 _remove(partial_dir)
                 info, downloaded_path = _download(url, partial_dir, config)
-            mp4_path = _as_mp4(downloaded_path, keep_audio=config.audio)
-            found = _check_whole(mp4_path, info)
+            mp4_path = downloaded.as_mp4(downloaded_path, keep_audio=config.audio)
+            found = downloaded.check_whole(mp4_path, info)
         except VideoError as error:
             _remove(partial_dir)
             kind = PERMANENT if error.reason in NEVER_WHOLE else TRANSIENT
@@ -119,7 +112,7 @@ def fetch(source: SourceVideo, video_path: Path, provenance_path: Path, config: 
             raise
         with files.atomic_write(provenance_path) as file:
             # Titles may hold half a surrogate pair, which UTF-8 can't.
-            file.write(jsonl.dump(_provenance(url, info, found)).encode(errors="replace") + b"\n")
+            file.write(jsonl.dump(downloaded.provenance(url, info, found)).encode(errors="replace") + b"\n")
         # The folder goes first, as nobody would come back for it once the video is there.
         temporary = files.temporary_path(video_path)
         os.replace(mp4_path, temporary)
@@ -233,8 +226,8 @@ def options(config: DownloadConfig) -> dict[str, Any]:
         "external_downloader": {"default": "native"},
         # What yt-dlp starts ffmpeg for: to fetch streams that it can't itself (this fails, as no protocol but that
         # of files is left: ffmpeg would ask any address), to mend files (we do, with bounds), and to join two.
-        "external_downloader_args": {"ffmpeg_i": FFMPEG_LIMITS},
-        "postprocessor_args": {"ffmpeg_i": FFMPEG_LIMITS},
+        "external_downloader_args": {"ffmpeg_i": downloaded.FFMPEG_LIMITS},
+        "postprocessor_args": {"ffmpeg_i": downloaded.FFMPEG_LIMITS},
         "fixup": "never",
         "max_filesize": MAX_FILE_BYTES,
         "progress_hooks": [_refuse_endless],
@@ -243,7 +236,7 @@ def options(config: DownloadConfig) -> dict[str, Any]:
         "fragment_retries": config.retries,
         "extractor_retries": config.retries,
         "retry_sleep_functions": backoff,
-        "ffmpeg_location": ffmpeg_path(),
+        "ffmpeg_location": downloaded.ffmpeg_path(),
         "proxy": config.proxy,
         "cookiefile": config.cookies_path and str(config.cookies_path),
     }
@@ -303,15 +296,6 @@ class _Messages:
         log.debug("yt-dlp: %s", message)  # comes again as an exception
 
 
-@functools.cache
-def ffmpeg_path() -> str:
-    """The ffmpeg on PATH, else the one that imageio-ffmpeg brings. Raises SetupError if there is none."""
-    try:
-        return shutil.which("ffmpeg") or str(imageio_ffmpeg.get_ffmpeg_exe())
-    except RuntimeError as error:
-        raise SetupError("no ffmpeg: install it, or pip install imageio-ffmpeg") from error
-
-
 # --- what went wrong -------------------------------------------------------------------------------------------------
 
 
@@ -337,66 +321,6 @@ def translate(error: Exception, warnings: Sequence[str]) -> TrackverseError:
     return refusals.failure(f"{type(cause).__name__}: {line}", refusals.EXTRACTOR_FAILED, TRANSIENT)
 
 
-# --- what came of it -------------------------------------------------------------------------------------------------
-
-
-def _as_mp4(path: Path, *, keep_audio: bool) -> Path:
-    """`path` itself if it is an MP4 of the wanted streams, else a file beside it to which they are copied unchanged."""
-    with open(path, "rb") as file:
-        is_mp4 = file.read(8)[4:] == b"ftyp"
-    if is_mp4 and (keep_audio or not video.probe(path).has_audio):
-        return path
-    mp4_path = path.with_suffix(".whole.mp4")
-    # `V` leaves out pictures that are attached as a cover.
-    streams = ["-map", "0:V:0", *(["-map", "0:a:0?"] if keep_audio else [])]
-    command = [
-        ffmpeg_path(),
-        "-nostdin",
-        "-v",
-        "error",
-        "-y",
-        *FFMPEG_LIMITS,
-        "-i",
-        f"file:{path}",
-        *streams,
-        "-c",
-        "copy",
-    ]
-    done = subprocess.run([*command, f"file:{mp4_path}"], capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        if refusals.SETUP.search(done.stderr):
-            raise SetupError(f"{mp4_path}: can't be written ({said})")
-        if done.returncode < 0 or done.returncode == FFMPEG_TOLD_TO_END:  # which says nothing about the video
-            raise refusals.failure(f"ffmpeg was ended by a signal ({said})", "killed", TRANSIENT)
-        raise refusals.failure(f"can't be copied into an MP4 ({said})", "does not fit MP4", PERMANENT)
-    return mp4_path
-
-
-def _check_whole(path: Path, info: dict[str, Any]) -> video.VideoInfo:
-    """What the file holds. Raises VideoError if its end is missing."""
-    found = video.decodes_at_both_ends(path)
-    announced_s = float(info.get("duration") or 0)
-    missing_s = announced_s - found.duration_s
-    if missing_s > max(DURATION_TOLERANCE_S, DURATION_TOLERANCE_FRAC * announced_s):
-        raise VideoError(f"{found.duration_s:.1f} s came of {announced_s:.1f} s", reason="truncated video")
-    return found
-
-
 def _remove(folder: Path) -> None:
     if folder.exists():  # yt-dlp makes it when the first data come
         shutil.rmtree(folder)
-
-
-def _provenance(url: str, info: dict[str, Any], found: video.VideoInfo) -> dict[str, Any]:
-    """Where the video came from and what was taken; null where the site doesn't say."""
-    keys = ("extractor", "title", "uploader", "channel_id", "license", "upload_date")
-    return {
-        "url": url,
-        **{key: None if info.get(key) is None else str(info[key]) for key in keys},
-        "retrieved_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "format": info.get("format"),
-        "hw": list(found.frame_hw),
-        "fps": found.fps,
-        "duration": found.duration_s,
-    }
