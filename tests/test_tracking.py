@@ -18,6 +18,7 @@ from trackverse.export import write_mot
 from trackverse.filters import FilterConfig, why_drop
 from trackverse.records import FrameClasses, Origin, TopClasses, TrackRecord
 from trackverse.refine import RefineConfig
+from trackverse.segments import detect_scenes
 from trackverse.tracking import TrackingSettings, track_clip, track_frames, usable
 from trackverse.types import Clip, Detections, FrameBatch, Track, UInt8
 from trackverse.video import VideoWriter, probe, read_frames
@@ -223,6 +224,22 @@ def test_the_second_pass_gives_the_same_object_with_its_class_scores_and_inside_
 def test_with_the_second_pass_other_settings_are_recorded() -> None:
     assert "max_fill_gap_s" not in settings().as_dict()
     assert replace(settings(), refine=RefineConfig()).as_dict()["max_fill_gap_s"] == RefineConfig().max_fill_gap_s
+
+
+def test_a_cut_is_never_joined_across(tmp_path: Path) -> None:
+    """What is on the spot of the one before, and looks the same, is another object in another shot."""
+    path = tmp_path / "two_shots.mp4"
+    with VideoWriter(path, frame_hw=(90, 240), fps=25) as writer:
+        for n in range(125):
+            ground = (0, 90, 0) if n < 60 else (90, 0, 90)
+            writer.write(np.maximum(square_at(100, (90, 240)), np.array(ground, np.uint8)))
+    shots = detect_scenes(path, probe(path), "adaptive")
+    config = replace(settings(frame_rate=25), refine=RefineConfig())
+    tracks = [track for shot in shots for track in tracks_of(path, clip_of(*shot), config, Counter())]
+    frames = [np.round(25 * track.times_s).astype(int).tolist() for track in tracks]
+    assert frames == [list(range(60)), list(range(60, 125))]
+    # The case is a hard one: nothing but the cut tells the two apart.
+    assert [len(track) for track in tracks_of(path, clip_of(0.0, 5.0), config, Counter())] == [125]
 
 
 def test_dropped_tracks_are_counted_by_reason(square_video: Path) -> None:
