@@ -100,6 +100,7 @@ def test_what_does_not_come_is_one_line(
         fetch(f"{server.url}/w.pth", tmp_path / "w.pth", sha256=SHA256, config=QUICK)
     assert caught.value.reason == reason
     assert "\n" not in str(caught.value) and "w.pth" in str(caught.value)
+    assert ("goes on from what is there" in str(caught.value)) == kept
     assert server.requests["w.pth"] == num_requests
     assert left_in(tmp_path) == ({".w.pth.part", ".w.pth.part.json"} if kept else set())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -125,7 +126,7 @@ def rng() -> np.random.Generator:
 def test_a_classifier_that_does_not_fit_is_one_line(stored: np.ndarray, folder: Path) -> None:
     path = folder / weights.BY_NAME["coco-classifier"].filename
     np.save(path, stored)
-    with pytest.raises(SetupError, match=r"not a \(80, 512\) matrix of finite numbers"):
+    with pytest.raises(SetupError, match=r"not a \(80, 512\) matrix of finite numbers|no whole matrix in a .npy file"):
         load_vocabulary("coco")
 
 
@@ -139,7 +140,7 @@ def test_missing_weights_say_how_to_get_them(folder: Path) -> None:
 def test_without_open_clip_a_custom_vocabulary_says_what_to_install(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "ViT-B-32.pt").write_bytes(b"weights")
+    zipfile.ZipFile(folder / "ViT-B-32.pt", "w").close()
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(SetupError, match="pip install open_clip_torch"):
         load_vocabulary("in1k_coco")

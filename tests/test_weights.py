@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from resume_server import ResumeServer, Served, serve
 
@@ -18,7 +21,17 @@ from trackverse.errors import SetupError
 from trackverse.weights import BY_NAME, WEIGHTS
 
 REPO_DIR = Path(__file__).resolve().parent.parent
-BODY = bytes(range(256)) * 8000  # 2 MB
+
+
+def archive(body: bytes) -> bytes:
+    """A checkpoint, as far as can be told from outside."""
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("weights/data/0", body)
+        return file.getvalue()
+
+
+BODY = archive(bytes(range(256)) * 8000)  # 2 MB
 DIGEST = hashlib.sha256(BODY).hexdigest()
 R18 = BY_NAME["detic-r18"].filename  # no hash is published
 HEAD = BY_NAME["aesthetic-head"].filename  # hash and size are published
@@ -84,9 +97,51 @@ def test_a_first_copy_is_recorded_and_found_and_not_downloaded_again(server: Res
 
 def test_a_name_with_a_plus_is_asked_for_as_the_address_spells_it(server: ResumeServer, folder: Path) -> None:
     entry = BY_NAME["coco-classifier"]
-    server.files[entry.filename] = Served(BODY)
+    server.files[entry.filename] = Served(classifier())
     assert command("get", "coco-classifier", "--mirror", server.url)[0] == 0
     assert server.asked == [f"GET /{entry.url.rpartition('/')[2]} HTTP/1.1"]
+
+
+def classifier() -> bytes:
+    with io.BytesIO() as file:
+        np.save(file, np.ones((80, 512), np.float32))
+        return file.getvalue()
+
+
+PAGE = b"<!DOCTYPE html><title>Please log in</title>"
+NOT_WHOLE = {
+    "a page in place of a checkpoint": ("detic-r18", Served(PAGE), "no whole checkpoint"),
+    "nothing": ("detic-r18", Served(b""), "no whole checkpoint"),
+    "a checkpoint cut off by a server that says it is no longer": (
+        "detic-r18",
+        Served(BODY, claimed_size=1_000_000),
+        "no whole checkpoint",
+    ),
+    "a page in place of an array": ("coco-classifier", Served(PAGE), "no whole matrix in a .npy file"),
+    "an array cut off": ("coco-classifier", Served(classifier()[:-1]), "no whole matrix in a .npy file"),
+}
+
+
+@pytest.mark.parametrize("name, served, words", NOT_WHOLE.values(), ids=NOT_WHOLE)
+def test_without_a_published_hash_the_file_must_be_a_whole_one_of_its_kind(
+    name: str, served: Served, words: str, server: ResumeServer, folder: Path
+) -> None:
+    filename = BY_NAME[name].filename
+    server.files[filename] = served
+    status, _, err = command("get", name, "--mirror", server.url)
+    assert status == 1 and f"error: {name}: {server.url}" in err and f"removed, because it is {words}" in err
+    assert list(folder.iterdir()) == []
+    path = copied(folder, name, served.body[: served.claimed_size])  # nor is it one that was put there by hand
+    with pytest.raises(SetupError, match=words):
+        weights.find(name)
+    status, out, _ = command("check")
+    assert status == 1 and words in out and f"remove it, then: python -m trackverse.weights get {name}" in out
+    assert list(folder.iterdir()) == [path]
+
+
+def test_a_checkpoint_of_the_old_format_is_one(folder: Path) -> None:
+    path = copied(folder, "detic-r18", b"\x80\x02" + BODY)
+    assert weights.find("detic-r18") == path
 
 
 def test_one_that_fails_does_not_stop_the_others(server: ResumeServer, folder: Path) -> None:

@@ -146,8 +146,10 @@ def _complete(url: str, part: _Part, sha256: str | None, size: int | None, confi
             failures = 1 if part.size > most else failures + 1
             most = max(most, part.size)
             if failures >= config.tries:
-                message = f"{url}: {error} ({failures} tries); the same command goes on from what is there"
-                raise ItemError(message, reason="no complete answer", retry=True) from error
+                later = "the same command goes on from what is there" if part.size else "try again later"
+                raise ItemError(
+                    f"{url}: {error} ({failures} tries); {later}", reason="no complete answer", retry=True
+                ) from error
             pause_s = config.pause_s * 2 ** (failures - 1)
             log.info("%s, at %.1f MB: trying again in %.0f s", error, part.size / 1e6, pause_s)
             time.sleep(pause_s)

@@ -7,7 +7,7 @@
 
 Files are kept in $TRACKVERSE_WEIGHTS, or in ~/.cache/trackverse. One that was copied there by hand is as good as a
 downloaded one. Beside each lies its sha256, in <file>.sha256 as `sha256sum -c` reads it: the published one, or, where
-none is published, that of the first copy seen, so that a later change is noticed.
+none is published, that of the first copy seen that is a whole file of its kind, so that a later change is noticed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 import time
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from tqdm import tqdm
 from trackverse import cli, files
 from trackverse.errors import ItemError, SetupError
 from trackverse.fetch import FetchConfig, fetch, file_sha256
+from trackverse.vectors import load_matrix
 
 log = logging.getLogger("trackverse.weights")  # not __name__, which is __main__ as a command
 FOLDER_VARIABLE = "TRACKVERSE_WEIGHTS"
@@ -35,6 +37,9 @@ DETIC_URL = "https://dl.fbaipublicfiles.com/detic"
 DETIC_METADATA_URL = "https://raw.githubusercontent.com/facebookresearch/Detic/main/datasets/metadata"
 CLIP_URL = "https://openaipublic.azureedge.net/clip/models"
 TRACKVERSE_URL = "https://raw.githubusercontent.com/MMPLab/TrackVerse/v1/assets"
+
+
+PICKLE = b"\x80"  # how torch's checkpoints began before they were zip archives
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,9 @@ def _download_once(entry: WeightFile, path: Path, url: str, config: FetchConfig 
     known = entry.sha256 or _recorded_sha256(path)
     with _Meter(entry.name) as meter:
         digest = fetch(url, path, sha256=known, size=entry.size, config=config, report=meter.update)
+    if entry.sha256 is None and (why := _why_not_whole(path)):
+        path.unlink()
+        raise ItemError(f"{url}: removed, because it is {why}", reason="another file")
     _write_record(path, digest)
     log.info("%s: %s, %.1f MB", entry.name, path, path.stat().st_size / 1e6)
     if entry.sha256 is None:
@@ -209,9 +217,26 @@ def _verify(entry: WeightFile, path: Path) -> str:
         raise SetupError(f"{path}: its sha256 is {digest} instead of {entry.sha256}; {again}")
     if entry.sha256 is None and _recorded_sha256(path) not in (None, digest):
         raise SetupError(f"{path}: changed since {_record_path(path).name} was written; remove that, or {again}")
+    if entry.sha256 is None and (why := _why_not_whole(path)):
+        raise SetupError(f"{path}: {why}; {again}")
     if os.access(path.parent, os.W_OK):
         _write_record(path, digest)
     return digest
+
+
+def _why_not_whole(path: Path) -> str | None:
+    """What speaks against a file that no published hash vouches for: an error page, one that is cut off."""
+    if path.suffix == ".npy":
+        try:
+            load_matrix(path)
+        except (OSError, ValueError) as error:
+            return f"no whole matrix in a .npy file ({error})"
+    else:
+        with path.open("rb") as file:
+            is_pickle = file.read(1) == PICKLE
+        if not is_pickle and not zipfile.is_zipfile(path):
+            return "no whole checkpoint (neither a zip archive with an end nor a pickle)"
+    return None
 
 
 def _record_path(path: Path) -> Path:
