@@ -36,7 +36,8 @@ from pathlib import Path
 
 from trackverse import cli, curation_flags, files, selection, stage, subset, track_table
 from trackverse.embeddings import StoredEmbeddings
-from trackverse.index import Index, is_current, open_index, ready_index
+from trackverse.index import Index, open_index
+from trackverse.index_refresh import is_current, ready_index
 from trackverse.layout import TracksLayout, lock_path, stats_beside
 from trackverse.stats import page, stats_of
 from trackverse.worklist import Tally

@@ -81,7 +81,7 @@ def published_write(folder: Path, output: Path) -> Callable[[], None]:
 def ours_select(folder: Path, name: str = "class_balanced") -> int:
     from trackverse import selection, track_table
     from trackverse.embeddings import StoredEmbeddings
-    from trackverse.index import ready_index
+    from trackverse.index_refresh import ready_index
     from trackverse.layout import TracksLayout
 
     layout = TracksLayout(folder)

@@ -80,13 +80,14 @@ def write_index(folder: Path, num_rows: int, dim: int = 0) -> None:
     """An index of generated rows beside hollow track files, as large and as old as it says, and embeddings."""
     import pyarrow as pa
 
-    from trackverse import index as index_module
-    from trackverse.index import SCHEMA, FileEntry, _Writer, stamp_of
+    from trackverse.index_entries import FileEntry
+    from trackverse.index_refresh import IndexWriter, name_of, stamp_of
+    from trackverse.index_rows import SCHEMA
     from trackverse.layout import TracksLayout
 
     rng = np.random.default_rng(0)
     layout = TracksLayout(folder)
-    with open(layout.index_path, "wb") as file, _Writer(file) as writer:
+    with open(layout.index_path, "wb") as file, IndexWriter(file) as writer:
         writer.labels = {n: f"class {n}" for n in range(NUM_CLASSES)}
         for number in range(num_rows // TRACKS_A_VIDEO):
             video_id = f"{number:06x}video"
@@ -99,8 +100,9 @@ def write_index(folder: Path, num_rows: int, dim: int = 0) -> None:
                 pa.binary(), TRACKS_A_VIDEO, [None, pa.py_buffer(starts.astype(np.int32)), pa.py_buffer(boxes)]
             )
             rows = pa.table([*(pa.array(column) for column in columns.values()), packed], schema=SCHEMA)
-            name = index_module._name(path)
-            writer.keep(FileEntry(name, stamp_of(path), [[video_id, TRACKS_A_VIDEO]], number, True, {}, []), rows)
+            writer.keep(
+                FileEntry(name_of(path), stamp_of(path), [[video_id, TRACKS_A_VIDEO]], number, True, {}, []), rows
+            )
             if dim:
                 looks = rng.normal(size=(TRACKS_A_VIDEO, dim)).astype(np.float32)
                 looks /= np.linalg.norm(looks, axis=1, keepdims=True)

@@ -12,7 +12,7 @@ from made_tracks import LABELS, SETTINGS, VIDEO_HW, clip, make_track
 
 from trackverse.embeddings import StoredEmbeddings
 from trackverse.errors import SetupError
-from trackverse.index import refresh
+from trackverse.index_refresh import refresh
 from trackverse.layout import TracksLayout, progress_beside
 from trackverse.store import TrackStore
 from trackverse.track_table import make_table

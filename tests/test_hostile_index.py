@@ -25,7 +25,9 @@ from made_tracks import fill_store
 import curate_db
 from trackverse import cli, index, index_entries, split
 from trackverse.errors import RecordError
-from trackverse.index import FORMAT, SCHEMA, Index, ready_index
+from trackverse.index import FORMAT, Index
+from trackverse.index_refresh import ready_index
+from trackverse.index_rows import SCHEMA
 from trackverse.layout import REPO_DIR, TracksLayout
 
 NUM_SPOILED = 150

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from made_tracks import LABELS, SETTINGS, VIDEO_HW, clip, fill_store, make_track
 
-from trackverse import index, subset, ticks, track_table
+from trackverse import index, index_refresh, subset, ticks, track_table
 from trackverse.errors import RecordError, SetupError
-from trackverse.index import Index, ready_index
+from trackverse.index import Index
+from trackverse.index_refresh import ready_index
 from trackverse.layout import TracksLayout, motion_beside
 from trackverse.store import TrackStore, read_records, write_motion
 
@@ -87,7 +88,8 @@ def test_a_damaged_index_is_made_anew(layout: TracksLayout, damage: Callable[[by
 
 def test_an_index_of_another_version_is_made_anew(layout: TracksLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(index, "FORMAT", b"trackverse-index/0")
+        for module in (index, index_refresh):
+            patch.setattr(module, "FORMAT", b"trackverse-index/0")
         read(layout)
     assert read(layout)[1] == ["6"]
     assert read(layout)[1] == []
@@ -99,7 +101,7 @@ def test_where_nothing_can_be_written_it_is_said_what_to_do(
     def claim(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system", "index")
 
-    monkeypatch.setattr(index.files, "claim", claim)
+    monkeypatch.setattr(index_refresh.files, "claim", claim)
     with pytest.raises(SetupError, match="--index_file"):
         read(layout)
 
@@ -141,7 +143,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from trackverse import files
-from trackverse.index import ready_index
+from trackverse.index_refresh import ready_index
 from trackverse.layout import TracksLayout, motion_beside
 
 def replace(*paths):
@@ -260,7 +262,8 @@ def test_box_motion(times: list[float], lefts: list[float], sizes: list[float], 
 
 
 def test_a_file_larger_than_a_batch_and_a_group(layout: TracksLayout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "GROUP_ROWS", 100)
+    for module in (index, index_refresh):
+        monkeypatch.setattr(module, "GROUP_ROWS", 100)
     (line,) = lines_of(layout.meta_path("video0"))
     value = json.loads(line)
     lines = [json.dumps(value | {"track_id": n}).encode() for n in range(700)]

@@ -19,7 +19,8 @@ from made_tracks import LABELS, SETTINGS, VIDEO_HW, clip, fill_store, make_track
 
 from trackverse import member_heads, store
 from trackverse.columns import DTYPES, Columns
-from trackverse.index import Index, refresh
+from trackverse.index import Index
+from trackverse.index_refresh import refresh
 from trackverse.layout import TracksLayout, motion_beside
 from trackverse.member_heads import HEAD, read_heads, record_member
 from trackverse.members import place_lines

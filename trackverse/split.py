@@ -32,7 +32,8 @@ import numpy as np
 from trackverse import __version__, cli, files, track_table
 from trackverse.embeddings import StoredEmbeddings
 from trackverse.errors import SetupError
-from trackverse.index import Index, ready_index
+from trackverse.index import Index
+from trackverse.index_refresh import ready_index
 from trackverse.layout import SPLIT_NAME as TOLD_NAME
 from trackverse.layout import SPLIT_PARTS as NAMES
 from trackverse.layout import TracksLayout, lock_path
