@@ -100,3 +100,18 @@ def test_what_can_t_work_is_one_line_and_writes_nothing(
     (line,) = done.stderr.strip().splitlines()
     assert said in line and line.startswith("error: ")
     assert not (workdir / "tracks").exists()
+
+
+def test_a_network_that_overflows_is_one_line_and_writes_nothing(workdir: Path) -> None:
+    """Every weight is finite, and what becomes of a frame isn't."""
+    checkpoint = made_up_checkpoint("r18")
+    checkpoint["backbone.fpn_output4.weight"].fill_(3e38)
+    torch.save({"model": checkpoint}, workdir / "huge.pth")
+    (workdir / "weights").mkdir()
+    np.save(workdir / "weights" / "coco_clip_a+cname.npy", made_up("classes", (80, 512)))
+    done = parse_tracks(workdir, "--detector", "detic", "--weights", workdir / "huge.pth", "--vocab", "coco")
+    (workdir / "huge.pth").unlink()
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if "error" in line]
+    assert line.startswith("error: ") and "huge.pth: the network's numbers are not finite" in line
+    assert [path for path in (workdir / "tracks").rglob("*") if path.is_file()] == []
