@@ -27,7 +27,7 @@ from trackverse.records import describe
 from trackverse.store import origin_of, write_records
 from trackverse.tracking import track_clip
 from trackverse.types import Clip
-from trackverse.video import probe
+from trackverse.video import frame_times, probe
 from trackverse.worklist import Tally, Worklist
 
 
@@ -74,7 +74,7 @@ def work(args: Namespace, rank: int) -> Tally:
             origin = origin_of(clip, video.frame_hw, settings.as_dict())
             records = [describe(track, n, origin, detector().labels) for n, track in enumerate(tracks)]
             output = outputs(clip)
-            write_mot(output.mot_path, records, start_s=clip.start_s, fps=video.fps)
+            write_mot(output.mot_path, records, start_s=clip.start_s, frame_times_s=frame_times(path))
             if args.visualize:
                 draw_tracks(path, output.video_path, records, start_s=clip.start_s, video=video)
             write_records(output.records_path, records)  # last: from now on the clip is done

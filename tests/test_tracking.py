@@ -21,7 +21,7 @@ from trackverse.refine import RefineConfig
 from trackverse.segments import detect_scenes
 from trackverse.tracking import TrackingSettings, track_clip, track_frames, usable
 from trackverse.types import Clip, Detections, FrameBatch, Track, UInt8
-from trackverse.video import VideoWriter, probe, read_frames
+from trackverse.video import VideoWriter, frame_times, probe, read_frames
 
 FRAME_HW = (100, 200)
 NAN, INF = np.nan, np.inf
@@ -315,7 +315,7 @@ def record_of(track_id: int, times_s: np.ndarray, xyxy: np.ndarray, label_id: in
 def test_mot_text_is_sorted_by_frame_and_counts_from_one(tmp_path: Path) -> None:
     first = record_of(0, np.array([10.0, 10.125, 10.25]), [[1, 2, 11, 22], [2, 2, 12, 22], [3.333, 2, 13.333, 22]])
     second = record_of(1, np.array([10.125, 10.3751]), [[5, 5, 9, 8], [6, 5, 10, 8]], label_id=2)
-    write_mot(tmp_path / "a.txt", [second, first], start_s=10.0, fps=8)
+    write_mot(tmp_path / "a.txt", [second, first], start_s=10.0, frame_times_s=np.arange(9) / 8)
     assert (tmp_path / "a.txt").read_text() == (
         "1,1,1.00,2.00,10.00,20.00,0.7500,1,-1\n"
         "2,1,2.00,2.00,10.00,20.00,0.7500,1,-1\n"
@@ -325,14 +325,24 @@ def test_mot_text_is_sorted_by_frame_and_counts_from_one(tmp_path: Path) -> None
     )
 
 
+def test_mot_text_of_a_variable_frame_rate_counts_the_frames_that_are_there(tmp_path: Path) -> None:
+    """Seen in two frames that are closer than the mean frame rate has them, and after a hole; rounded as in records."""
+    frame_times_s = np.array([0, 1, 2, 30, 60, 62, 90]) / 30
+    seen = frame_times_s[[0, 1, 5]]
+    record = record_of(0, 10 + seen.round(4), [[1, 2, 11, 22]] * 3)
+    write_mot(tmp_path / "a.txt", [record], start_s=10.0, frame_times_s=frame_times_s)
+    assert [line.split(",")[0] for line in (tmp_path / "a.txt").read_text().splitlines()] == ["1", "2", "6"]
+
+
 def test_mot_text_of_no_tracks_is_an_empty_file(tmp_path: Path) -> None:
-    write_mot(tmp_path / "none.txt", [], start_s=0.0, fps=8)
+    write_mot(tmp_path / "none.txt", [], start_s=0.0, frame_times_s=np.arange(9) / 8)
     assert (tmp_path / "none.txt").read_bytes() == b""
 
 
 def test_mot_text_reads_back_as_the_same_boxes(tmp_path: Path, square_video: Path) -> None:
     (track,) = tracks_of(square_video, clip_of(0.0, 3.0), settings(frame_rate=25), Counter())
-    write_mot(tmp_path / "a.txt", [record_of(0, track.times_s, track.xyxy)], start_s=0.0, fps=25)
+    record = record_of(0, track.times_s, track.xyxy)
+    write_mot(tmp_path / "a.txt", [record], start_s=0.0, frame_times_s=frame_times(square_video))
     rows = np.loadtxt(tmp_path / "a.txt", delimiter=",")
     np.testing.assert_array_equal(rows[:, 0], np.arange(1, 76))
     np.testing.assert_allclose(tlwh_to_xyxy(rows[:, 2:6]), track.xyxy, atol=0.02)

@@ -21,6 +21,7 @@ from trackverse.video import (
     cut_clip,
     cut_clips,
     decodes_at_both_ends,
+    frame_times,
     glance_through,
     probe,
     read_frames,
@@ -105,6 +106,11 @@ def test_a_stretch_holds_the_frames_that_begin_in_it(
     make: Callable[..., Path], maker: Maker, start_s: float, end_s: float, expected: list[int]
 ) -> None:
     assert read(make(maker), start_s=start_s, end_s=end_s)[0] == expected
+
+
+@pytest.mark.parametrize("maker", [shelf.plain, shelf.b_frames, shelf.late_start, shelf.variable_rate])
+def test_times_of_all_frames_are_those_that_they_are_read_with(make: Callable[..., Path], maker: Maker) -> None:
+    np.testing.assert_array_equal(frame_times(make(maker)), read(make(maker))[1])
 
 
 def test_every_seek_is_exact(make: Callable[..., Path]) -> None:

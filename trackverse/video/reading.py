@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from trackverse.errors import VideoError
-from trackverse.types import FrameBatch, UInt8
+from trackverse.types import Float64, FrameBatch, UInt8
 from trackverse.video.planes import Planes, plane_rows
 from trackverse.video.source import ROUNDING_S, OpenVideo, VideoInfo, Window, open_video
 
@@ -90,6 +90,14 @@ def read_planes(path: Path, *, num_threads: int = 0) -> Generator[tuple[float, P
         for time_s, frame in video.frames(Window()):
             yield time_s, painter.planes(frame)
         video.check_whole()
+
+
+def frame_times(path: Path) -> Float64:
+    """Times (F,) of all frames. Raises VideoError as `read_frames`."""
+    with open_video(path, num_threads=0) as video:
+        times_s = np.array([time_s for time_s, _ in video.frames(Window())])
+        video.check_whole()
+    return times_s
 
 
 @dataclass(frozen=True)
