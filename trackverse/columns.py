@@ -132,9 +132,9 @@ class ColumnsReader:
             video_id, label = record.get("yid", video_id), record[names][0]
             if not isinstance(video_id, str) or not isinstance(label, str):
                 raise TypeError(f"{video_id!r} or {label!r} is not text")
-            _whole(record[label_ids][0])
+            jsonl.whole(record[label_ids][0])
             row = (
-                _whole(record[track_id]),
+                jsonl.whole(record[track_id]),
                 label_number(label),
                 float(weighted),
                 float(class_score),
@@ -178,12 +178,6 @@ def is_span(start_s: Any, end_s: Any, num_frames: Any) -> Any:
 def label_number(label: str) -> int:
     """A number for a class that depends on its name alone: the same class has other ids in other vocabularies."""
     return int.from_bytes(hashlib.blake2b(label.encode(), digest_size=8).digest()) >> 1
-
-
-def _whole(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-        raise TypeError(f"{value!r} is not a whole number")
-    return value
 
 
 def _refusal(error: Exception, line: bytes, where: str) -> RecordError:

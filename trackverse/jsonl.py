@@ -24,13 +24,14 @@ MAX_INFLATION = 100
 INFLATION_BLOCK_BYTES = 4 << 20  # how often that is looked at; a smaller file may be anything
 ARRAY_BLOCK_BYTES = 1 << 16
 _BLANKS = re.compile(r"[ \t\r\n]*")
+GZIP_MAGIC = b"\x1f\x8b"
 MAX_SHOWN = 200  # letters of a foreign value or message that go into ours
 
 
 def open_bytes(path: Path) -> BinaryIO:
     """The bytes of a file, inflated if it is gzip (by its first two bytes, whatever it is called)."""
     with open_regular(path) as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
+        is_gzip = file.read(2) == GZIP_MAGIC
     return gzip.open(path, "rb") if is_gzip else open(path, "rb")  # type: ignore[return-value]
 
 
@@ -44,7 +45,7 @@ def read_lines(path: Path, *, max_compressed_bytes: int | None = None) -> Iterat
     try:
         with open_regular(path) as raw:
             bounded = raw if max_compressed_bytes is None else io.BufferedReader(_FirstBytes(raw, max_compressed_bytes))
-            is_gzip = bounded.peek(2)[:2] == b"\x1f\x8b"
+            is_gzip = bounded.peek(2)[:2] == GZIP_MAGIC
             gauge = _Gauge(path, raw)
             with gzip.GzipFile(fileobj=bounded, mode="rb") if is_gzip else bounded as file:
                 while line := file.readline(MAX_LINE_BYTES + 1):
@@ -253,6 +254,26 @@ def shown(value: object) -> str:
     else:
         text = f"{value}" if isinstance(value, Exception) else f"a {type(value).__name__}"
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+
+
+def text(value: Any) -> str:
+    """A value that must be text. Raises TypeError, and ValueError for what UTF-8 can't hold."""
+    if not isinstance(value, str):
+        raise TypeError(f"{shown(value)} is not text")
+    value.encode()  # a lone surrogate, which JSON can spell, raises here and not where it is written
+    return value
+
+
+def whole(value: Any) -> int:
+    """A value that must be a whole number from 0 on. Raises TypeError."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise TypeError(f"{shown(value)} is not a whole number")
+    return value
+
+
+def misfit(error: Exception) -> str:
+    """What is wrong with a value, by what looking into it raised: of a KeyError, that the key is missing."""
+    return f"no {error}" if isinstance(error, KeyError) else shown(error)
 
 
 def dump(value: Any) -> str:

@@ -11,11 +11,10 @@ from isal import igzip_lib, isal_zlib
 
 from trackverse.errors import RecordError
 from trackverse.files import open_regular
-from trackverse.jsonl import INFLATION_BLOCK_BYTES, MAX_INFLATION, MAX_LINE_BYTES
+from trackverse.jsonl import GZIP_MAGIC, INFLATION_BLOCK_BYTES, MAX_INFLATION, MAX_LINE_BYTES
 
 CHUNK_BYTES = 32 << 10  # read at once: several records, and little to copy where one member ends within it
 PIECE_BYTES = 4 << 20  # a gzip member that inflates to more is handed on in pieces
-GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WINDOW = 31  # zlib's way to say: gzip, with its largest window
 
 

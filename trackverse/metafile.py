@@ -92,7 +92,7 @@ def _are_large(paths: Sequence[Path], least_bytes: int) -> bool:
     for path in paths:
         with open_regular(path) as file:
             heads.append(file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip())
-    return not any(head.startswith((b"[", b"\x1f\x8b")) or b"\0" in head for head in heads)
+    return not any(head.startswith((b"[", jsonl.GZIP_MAGIC)) or b"\0" in head for head in heads)
 
 
 def _stretch(path: Path, on_bad_line: OnBadLine, chunk_id: int, num_chunks: int) -> Iterator[Entry]:
@@ -289,29 +289,21 @@ def _parse_line(line: bytes, where: object) -> SourceVideo:
 def _parse_entry(entry: Any, where: object) -> SourceVideo:
     try:
         if "duration" in entry and "video_id" not in entry:
-            clip_id = _text(entry["clip_id"])
+            clip_id = jsonl.text(entry["clip_id"])
             video_id = clip_id.removesuffix(".mp4").rpartition(".")[0]
             return SourceVideo(check_name(video_id), None, (_clip(video_id, clip_id, entry["duration"]),))
-        video_id = check_name(_text(entry["video_id"]))
+        video_id = check_name(jsonl.text(entry["video_id"]))
         url = entry.get("url")
         clips = entry.get("clip")
         return SourceVideo(
             video_id,
-            _text(url) if url is not None else youtube_url(video_id),
-            None if clips is None else tuple(_clip(video_id, _text(c["clip_id"]), c["span"]) for c in clips),
+            jsonl.text(url) if url is not None else youtube_url(video_id),
+            None if clips is None else tuple(_clip(video_id, jsonl.text(c["clip_id"]), c["span"]) for c in clips),
         )
     except RecordError as error:
         raise RecordError(f"{where}: {error}", reason="bad line") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else jsonl.shown(error)
-        raise RecordError(f"{where}: not an HD-VILA line ({what})", reason="bad line") from error
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{jsonl.shown(value)} is not text")
-    value.encode()  # a lone surrogate, which JSON can spell, raises here and not where it is written
-    return value
+        raise RecordError(f"{where}: not an HD-VILA line ({jsonl.misfit(error)})", reason="bad line") from error
 
 
 def _clip(video_id: str, clip_id: str, span: Any) -> Clip:

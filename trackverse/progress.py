@@ -91,8 +91,7 @@ def _parse(value: Any, path: Path) -> Progress:
         if not all(math.isfinite(time_s) for segment in segments for time_s in segment):
             raise ValueError("a time that is not finite")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else jsonl.shown(error)
-        raise RecordError(f"{path}: not a progress file ({what})", reason="bad progress file") from error
+        raise RecordError(f"{path}: not a progress file ({jsonl.misfit(error)})", reason="bad progress file") from error
     return Progress(segments, num_tracks, meta_bytes, settings)
 
 

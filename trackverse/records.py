@@ -175,8 +175,7 @@ def parse_record(line: bytes, where: str, video_id: str | None = None) -> TrackR
 
 
 def _not_a_record(where: str, error: Exception) -> RecordError:
-    what = f"no {error}" if isinstance(error, KeyError) else jsonl.shown(error)
-    return RecordError(f"{where}: not a track record ({what})", reason="bad record")
+    return RecordError(f"{where}: not a track record ({jsonl.misfit(error)})", reason="bad record")
 
 
 @dataclass(frozen=True)
@@ -200,10 +199,10 @@ def parse_summary(line: bytes, where: str, video_id: str) -> TrackSummary:
             label_ids, labels = value["top10_lbl"], value["top10_desc"]
             weighted = value["top10_wlogit_mu"] if "tid" in value else value["top10_wcls"][0]
         return TrackSummary(
-            _text(value.get("yid", video_id)),
-            _whole(value["tid"] if "tid" in value else value["track_id"]),
-            _whole(label_ids[0]),
-            _text(labels[0]),
+            jsonl.text(value.get("yid", video_id)),
+            jsonl.whole(value["tid"] if "tid" in value else value["track_id"]),
+            jsonl.whole(label_ids[0]),
+            jsonl.text(labels[0]),
             None if weighted is None else float(_column(weighted)[0]),
         )
     except MISFITS as error:
@@ -218,20 +217,20 @@ def _parse_own_layout(value: dict[str, Any]) -> TrackRecord:
         raise ValueError(f"{len(labels)} classes for {len(times)} frames")
     height, width = value["video_size"]
     return TrackRecord(
-        _text(value["yid"]),
-        _whole(value["track_id"]),
+        jsonl.text(value["yid"]),
+        jsonl.whole(value["track_id"]),
         times,
         _tlwh(value["frame_bboxes"], len(times)),
         TopClasses(
             *_names(value["top10_lbl"], value["top10_desc"]), _pair(value["top10_cls"]), _pair(value["top10_wcls"])
         ),
-        _text(value["mp4_filename"]),
+        jsonl.text(value["mp4_filename"]),
         Origin(
-            _text(value["yid"]),
-            _text(value["clip_id"]),
-            (_whole(height), _whole(width)),
-            _text(value["detector"]),
-            _text(value["vocab"]),
+            jsonl.text(value["yid"]),
+            jsonl.text(value["clip_id"]),
+            (jsonl.whole(height), jsonl.whole(width)),
+            jsonl.text(value["detector"]),
+            jsonl.text(value["vocab"]),
             None if value["fps"] is None else float(_column([value["fps"]])[0]),
         ),
         FrameClasses(
@@ -249,8 +248,8 @@ def _parse_tid_layout(value: dict[str, Any], video_id: str | None) -> TrackRecor
     """`tid, fn, track_ts` (all frame times), `track_bbox`, `top10_logit_mu/std`, `top10_wlogit_mu/std`."""
     times = _times(value["track_ts"])
     return TrackRecord(
-        _text(value.get("yid", video_id)),
-        _whole(value["tid"]),
+        jsonl.text(value.get("yid", video_id)),
+        jsonl.whole(value["tid"]),
         times,
         _tlwh(value["track_bbox"], len(times)),
         TopClasses(
@@ -258,7 +257,7 @@ def _parse_tid_layout(value: dict[str, Any], video_id: str | None) -> TrackRecor
             _pair([value["top10_logit_mu"], value["top10_logit_std"]]),
             _pair([value["top10_wlogit_mu"], value["top10_wlogit_std"]]),
         ),
-        _text(value["fn"]),
+        jsonl.text(value["fn"]),
         None,
         None,
     )
@@ -269,28 +268,15 @@ def _parse_label_ids_layout(value: dict[str, Any]) -> TrackRecord:
     times = _times(value["frame_ts"])
     unknown = np.zeros((2, 0))
     return TrackRecord(
-        _text(value["yid"]),
-        _whole(value["track_id"]),
+        jsonl.text(value["yid"]),
+        jsonl.whole(value["track_id"]),
         times,
         _tlwh(value["frame_bboxes"], len(times)),
         TopClasses(*_names(value["top10_label_ids"], value["top10_label_names"]), unknown, unknown),
-        _text(value["track_mp4_filename"]),
+        jsonl.text(value["track_mp4_filename"]),
         None,
         None,
     )
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{jsonl.shown(value)} is not text")
-    value.encode()  # a lone surrogate, which JSON can spell, raises here and not where it is written
-    return value
-
-
-def _whole(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-        raise TypeError(f"{jsonl.shown(value)} is not a whole number")
-    return value
 
 
 def _column(value: Any, length: int | None = None) -> Float64:
@@ -319,7 +305,7 @@ def _tlwh(value: Any, num_frames: int) -> Float64:
 def _names(label_ids: Any, labels: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
     if not label_ids or len(label_ids) != len(labels):
         raise ValueError("no top classes, or not as many names as ids")
-    return tuple(_whole(label_id) for label_id in label_ids), tuple(_text(label) for label in labels)
+    return tuple(jsonl.whole(label_id) for label_id in label_ids), tuple(jsonl.text(label) for label in labels)
 
 
 def _pair(value: Any) -> Float64:

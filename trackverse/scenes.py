@@ -246,8 +246,7 @@ def load(path: Path) -> VideoScenes | None:
             tuple(_segment_of_json(video_id, segment) for segment in entry["segments"]),
         )
     except (RecordError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else jsonl.shown(error)
-        raise RecordError(f"{path}: not a scenes file ({what})", reason="bad scenes file") from error
+        raise RecordError(f"{path}: not a scenes file ({jsonl.misfit(error)})", reason="bad scenes file") from error
 
 
 def load_whole(path: Path) -> VideoScenes | None:

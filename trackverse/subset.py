@@ -15,8 +15,8 @@ import numpy as np
 from trackverse import files, jsonl
 from trackverse.errors import RecordError, SetupError
 from trackverse.index import Index
+from trackverse.jsonl import GZIP_MAGIC
 from trackverse.layout import check_name, sidecar_beside
-from trackverse.members import GZIP_MAGIC
 from trackverse.store import place_lines, read_columns
 from trackverse.track_table import runs
 from trackverse.types import Int64
