@@ -19,7 +19,7 @@ PACKAGE_DIR = REPO_DIR / "trackverse"
 # fmt: off
 ROWS = (
     ("errors", "types", "slurm_job"),
-    ("files", "letters", "video_name"),
+    ("files", "letters", "video_name", "pairs"),
     (
         "boxes", "vectors", "layout", "jsonl", "refusals", "public_web", "charts", "onnx_model", "prefetch", "fetch",
         "workers", "ticks", "spread", "slow_bodies",
@@ -27,7 +27,7 @@ ROWS = (
     (
         "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",
         "records", "appearance", "flat_drawing", "plate_search", "shots", "slurm_queue", "looks", "motion", "smoothing",
-        "members", "pairs", "taking_out",
+        "members", "taking_out",
     ),
     ("live",),
     ("columns", "flow", "both_ways", "downloaded"),

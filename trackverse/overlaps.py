@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from trackverse.pairs import end_to_end
 from trackverse.ticks import TICK_S
 from trackverse.track_table import Boxes
 from trackverse.types import Bool, Float32, Float64, Int64
@@ -92,9 +93,7 @@ class Overlaps:
         """(P,) overlap of pairs that share ticks."""
         boxes = self._boxes
         begin, end = self._first[other], np.minimum(self._last[one], self._last[other]) + 1
-        counts = end - begin
-        pair = np.repeat(np.arange(len(one)), counts)
-        within = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
+        pair, within = end_to_end(end - begin)
         in_one = (boxes.starts[one] + begin - self._first[one])[pair] + within
         in_other = boxes.starts[other][pair] + within
         shared = np.bincount(pair, _intersection(boxes.xyxy[in_one], boxes.xyxy[in_other]), minlength=len(one))

@@ -1,4 +1,4 @@
-"""Pairs of tracks, or of boxes, some at a time, so that memory doesn't grow with their square."""
+"""Row numbers of pairs and of stretches; of pairs some at a time, so that memory doesn't grow with their square."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from trackverse.types import Int64
 
 BLOCK_PAIRS = 1 << 16
 BLOCK_ROWS = 1 << 10  # of so many rows, each of which may be compared with the partners of all the others
+
+
+def end_to_end(counts: Int64) -> tuple[Int64, Int64]:
+    """Of stretches of `counts` (K,) places, one after the other: the stretch (P,) of each place, and its place (P,) in
+    there.
+    """
+    stretch = np.repeat(np.arange(len(counts)), counts)
+    return stretch, np.arange(len(stretch)) - (np.cumsum(counts) - counts)[stretch]
 
 
 def same_frame(frame_of: Int64, rows: Int64) -> Iterator[tuple[Int64, Int64]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from trackverse.pairs import end_to_end
 from trackverse.types import Bool, Float64, Int64
 
 TICK_S = 0.5  # boxes are looked at every half second: a detector's jitter from frame to frame is not motion
@@ -23,8 +24,7 @@ def boxes_at_ticks(times_s: Float64, tlwh: Float64, counts: Int64) -> tuple[Int6
     starts = ends - counts
     first_s, last_s = times_s[starts], times_s[ends - 1]
     first_tick, num_ticks, is_between = ticks_from_to(first_s, last_s)
-    track = np.repeat(np.arange(len(counts)), num_ticks)
-    within = np.arange(len(track)) - np.repeat(np.cumsum(num_ticks) - num_ticks, num_ticks)
+    track, within = end_to_end(num_ticks)
     tick_s = (first_tick[track] + within) * TICK_S
     # One clock for all tracks, on which each begins after the one before has ended.
     shift = np.arange(len(counts)) * (float((last_s - first_s).max(initial=0.0)) + 2 * TICK_S) - first_s

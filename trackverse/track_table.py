@@ -14,6 +14,7 @@ import numpy as np
 
 from trackverse.columns import Array
 from trackverse.index import Index, columns_of
+from trackverse.pairs import end_to_end
 from trackverse.types import Float32, Int64, UInt16
 from trackverse.worklist import FORGOTTEN
 
@@ -66,8 +67,8 @@ class TrackTable:
                         yield _joined(waiting.pop(other))
                 places = wanted[begin:end]
                 counts = starts[places + 1] - starts[places]
-                within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-                found = xyxy[np.repeat(starts[places], counts) + within].astype(np.float32)
+                track, within = end_to_end(counts)
+                found = xyxy[starts[places][track] + within].astype(np.float32)
                 ends = np.concatenate([[0], np.cumsum(counts)])
                 waiting.setdefault(video, []).append(
                     Boxes(here[begin:end], first_tick[places].astype(np.int64), ends, found)
