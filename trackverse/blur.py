@@ -22,6 +22,7 @@ from trackverse.errors import RecordError, SetupError, VideoError
 from trackverse.layout import blurred_beside
 from trackverse.types import Bool, Float32, Float64, UInt8
 from trackverse.video import VideoInfo
+from trackverse.video.writing import published
 
 SUFFIXES = tuple(transcode.ENCODERS)
 MARK = "blurred by trackverse: "  # how the comment tag of a finished video begins; what was blurred follows
@@ -107,15 +108,12 @@ def blur_video(source_path: Path, output_path: Path, blurrers: Sequence[Blurrer]
     Raises VideoError: reason "truncated video", "blur changed the video", and those of `transcode.change_frames`.
     """
     source = video.decodes_at_both_ends(source_path)  # a missing end shows before the hours of work, not after
-    output_path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = files.temporary_path(output_path)
-    temporary.unlink(missing_ok=True)  # never go on writing in a file that a dead one may still have open
     blurred = sorted(blurred_in_place(source_path) | {blurrer.what for blurrer in blurrers})
 
     def blur(image: UInt8) -> bool:
         return sum(blurrer.blur(image) for blurrer in blurrers) > 0  # any() would stop at the first
 
-    try:
+    with published(output_path) as temporary:
         comment = MARK + ", ".join(blurred)
         times_s = transcode.change_frames(source_path, temporary, blur, comment=comment, keep_audio=keep_audio)
         _check_unchanged(source_path, source, video.decodes_at_both_ends(temporary))
@@ -126,10 +124,6 @@ def blur_video(source_path: Path, output_path: Path, blurrers: Sequence[Blurrer]
             with files.atomic_write(blurred_beside(output_path)) as file:
                 note = {"schema": jsonl.SCHEMA, "blurred": blurred, "sha256_of_ends": _digest(temporary)}
                 file.write(jsonl.dump(note).encode() + b"\n")
-        files.publish(temporary, output_path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return len(times_s)
 
 
