@@ -160,11 +160,10 @@ def _with(refused: constraints.Refusals, apart: Apart | None, table: TrackTable,
     if plan.criterion == "max_motion":
         reasons.append("motion not known")
         codes[(codes == 0) & np.isnan(table[plan.motion])] = len(reasons) - 1
-    for reason, number in Counter(apart.refused.values() if apart else ()).items():
-        del number
-        assert apart is not None
+    refused_beside = apart.refused if apart else {}
+    for reason in dict.fromkeys(refused_beside.values()):
         reasons.append(reason)
-        codes[[row for row, why in apart.refused.items() if why == reason]] = len(reasons) - 1
+        codes[[row for row, why in refused_beside.items() if why == reason]] = len(reasons) - 1
     return constraints.Refusals(codes, reasons)
 
 
