@@ -12,7 +12,7 @@ import numpy as np
 from trackverse.curate import GATHER_BYTES, Embeddings
 from trackverse.overlaps import Overlaps
 from trackverse.track_table import TrackTable
-from trackverse.types import Bool, Float32, Int64, UInt8
+from trackverse.types import ROUNDING_S, Bool, Float32, Int64, UInt8
 
 MAX_PAIRS = 1 << 18  # of tracks near in time that are compared before any is chosen, for each video
 LOOSER = (1.0, 0.5, 0.0)  # how much of a limit is left at each step of relaxing
@@ -86,8 +86,8 @@ def refusals(table: TrackTable, limits: Limits, *, motion: str = "box_motion") -
         wanted = [label_id for label_id, label in table.labels.items() if label in limits.classes]
         refuse("other class", ~np.isin(table["label_id"], wanted))
     if limits.min_length is not None:
-        # Times are rounded to 0.1 ms.
-        refuse(f"shorter than {limits.min_length:g} s", table["end_s"] - table["start_s"] < limits.min_length - 1e-6)
+        length_s = table["end_s"] - table["start_s"]
+        refuse(f"shorter than {limits.min_length:g} s", length_s < limits.min_length - ROUNDING_S)
     for limit, column, what in (
         (limits.min_area, "area", "area"),
         (limits.min_motion, motion, "motion"),

@@ -16,9 +16,8 @@ import numpy as np
 
 from trackverse import files
 from trackverse.errors import SetupError
-from trackverse.types import Float64
+from trackverse.types import MAX_FRAMES, Float64
 
-MAX_FRAMES = 24 * 3600 * 60  # a day at 60 a second, as of videos: each is walked through, whether it has boxes or not
 MIN_FPS, MAX_FPS = 1e-5, 1e5  # a frame a day is more, and what high-speed cameras take is less
 NUM_COLUMNS = 7  # frame, id, left, top, width, height, score
 

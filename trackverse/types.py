@@ -27,8 +27,9 @@ LOOK_FRAMES = 8
 
 OWN_EMBEDDING = "detector"  # the features by which a detector itself tells classes, as objects' looks
 
-# Frame times are rounded: 8 frames of 0.1 s must not come out as more than 0.8 s.
+# Frame times are rounded: 8 frames of 0.1 s must come out as neither more nor less than 0.8 s.
 ROUNDING_S = 1e-6
+MAX_FRAMES = 24 * 3600 * 60  # of a video: a day at 60 a second. What is remembered of each must fit into memory
 
 
 @dataclass(frozen=True)

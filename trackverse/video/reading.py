@@ -17,7 +17,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from trackverse.errors import VideoError
 from trackverse.types import Float64, FrameBatch, UInt8
 from trackverse.video.planes import Planes, plane_rows
-from trackverse.video.source import ROUNDING_S, OpenVideo, VideoInfo, Window, open_video
+from trackverse.video.source import EARLY_S, OpenVideo, VideoInfo, Window, open_video
 
 MAX_BATCH_BYTES = 64 << 20  # of images: 32 frames of 640 x 640 px, and two of 4K
 BT709, UNSPECIFIED_COLORS = 1, 2  # AVCOL_SPC_BT709, AVCOL_SPC_UNSPECIFIED
@@ -126,9 +126,9 @@ def glance_through(
         num_ticks = 0  # that have passed
         for time_s, frame in video.frames(Window(references_only=fast)):
             sample = None
-            if sample_fps is not None and time_s >= num_ticks / sample_fps - ROUNDING_S:
+            if sample_fps is not None and time_s >= num_ticks / sample_fps - EARLY_S:
                 sample = large.paint(frame)
-                num_ticks = math.floor((time_s + ROUNDING_S) * sample_fps) + 1
+                num_ticks = math.floor((time_s + EARLY_S) * sample_fps) + 1
             yield Glance(time_s, small.paint(frame), sample)
         video.check_whole()
 
@@ -161,7 +161,7 @@ class CloseLook:
         if not (self._video.can_skip and self._video.has_frames_between(first_s, last_s)):
             return []
         painter = Painter(self._video, self._long_side, Interpolation.AREA)
-        window = Window(first_s, last_s + 2 * ROUNDING_S)
+        window = Window(first_s, last_s + 2 * EARLY_S)
         return [(time_s, painter.paint(frame)) for time_s, frame in self._video.frames(window)]
 
 

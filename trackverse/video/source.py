@@ -21,11 +21,11 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from trackverse.errors import VideoError
+from trackverse.types import MAX_FRAMES
 from trackverse.video.container import GET_AGAIN, demux, open_container
 
-MAX_FRAMES = 24 * 3600 * 60  # a day at 60 a second: what is remembered of each frame must fit into memory
 # Clips are written in whole milliseconds: a frame that begins this little before a bound is the frame at that bound.
-ROUNDING_S = 0.6e-3
+EARLY_S = 0.6e-3
 # Durations in headers are rounded or estimated: only a larger gap means that the end is missing.
 MAX_MISSING_S = 1.0
 DEFAULT_FRAME_S = 1 / 25  # where a file tells neither a frame's duration nor a rate; libav assumes the same
@@ -64,15 +64,15 @@ class Window:
     references_only: bool = False
 
     def has_begun(self, time_s: float) -> bool:
-        return time_s >= self.start_s - ROUNDING_S
+        return time_s >= self.start_s - EARLY_S
 
     def is_over(self, time_s: float) -> bool:
-        return time_s >= self.end_s - ROUNDING_S
+        return time_s >= self.end_s - EARLY_S
 
     def tick(self, time_s: float) -> int:
         """The first tick at or after `time_s`. A frame is on show at it, unless the next frame has the same one."""
         assert self.fps is not None
-        return math.ceil((time_s - ROUNDING_S - self.start_s) * self.fps)
+        return math.ceil((time_s - EARLY_S - self.start_s) * self.fps)
 
     def can_miss(self, time_s: float, later_s: float) -> bool:
         """Whether a frame at `time_s` isn't needed, given that another one begins at `later_s`.
@@ -166,7 +166,7 @@ class OpenVideo:
     def has_frames_between(self, first_s: float, last_s: float) -> bool:
         """Whether any frame is shown after `first_s` and before `last_s`, as the packets say: nothing is decoded."""
         for packet in self.packets_from(first_s):
-            if packet.pts is not None and first_s + ROUNDING_S < self.time_s(packet.pts) < last_s - ROUNDING_S:
+            if packet.pts is not None and first_s + EARLY_S < self.time_s(packet.pts) < last_s - EARLY_S:
                 return True
             if packet.dts is not None and self.time_s(packet.dts) > last_s:
                 return False  # no frame is shown before its decoding time
@@ -183,8 +183,8 @@ class OpenVideo:
 
     def pts_bounds(self, window: Window) -> tuple[int, float]:
         """The first pts at which the window has begun, and the first at which it is over."""
-        end_s = window.end_s - ROUNDING_S
-        return self.pts(window.start_s - ROUNDING_S), math.inf if end_s == math.inf else self.pts(end_s)
+        end_s = window.end_s - EARLY_S
+        return self.pts(window.start_s - EARLY_S), math.inf if end_s == math.inf else self.pts(end_s)
 
     def frames(self, window: Window) -> Iterator[tuple[float, VideoFrame]]:
         """Times and frames that begin in the window, times rising; some that its ticks don't need may be missing.
