@@ -178,9 +178,9 @@ class Histories:
 
 
 class _Slots:
-    """S slots, a row each of `ends` (S,), the place behind the last frame that is held, and of what the track is like
-    now: `appearance` (S, D), `class_sums` (S, C). `num_frames` places each in the rest, which is as in `_Piece`: one a
-    frame, of `looks` one a `LOOK_FRAMES`; the last ones are `lasts` (S,).
+    """S slots, a row each of what the track is like now: `appearance` (S, D), `class_sums` (S, C). `num_frames` places
+    each in the rest, which is as in `_Piece`: one a frame, of `looks` one a `LOOK_FRAMES`. `ends` (S,) is the place
+    behind the last frame that a slot holds, `lasts` (S,) the last place that it has.
     """
 
     def __init__(self, num_slots: int, like: Detections) -> None:
