@@ -406,10 +406,11 @@ def test_memory_stays_the_same_over_a_long_run_of_slips() -> None:
     for k in range(1000):
         boxes = [Box("A", x, rng.uniform(0, 9000), look=rng.random(64)) for x in rng.uniform(0, 9000, 20)]
         num_tracks += len(tracker.update(k / 16, detections(boxes)))
-        sizes.append(len(pickle.dumps(tracker)))
+        if k % 50 == 49:
+            sizes.append(len(pickle.dumps(tracker)))
     assert num_tracks > 15_000
     # Slots are added once, when slips happen to overlap.
-    assert max(sizes[-100:]) < 1.2 * max(sizes[:500])
+    assert max(sizes[10:]) < 1.2 * max(sizes[:10])
 
 
 def standing_objects(num: int, num_classes: int, rng: np.random.Generator) -> Detections:
@@ -527,8 +528,7 @@ def a_look_of_zeros() -> list[tuple[str, int]]:
     for k in range(40):
         boxes = [Box("A", 100, look=RED), Box("B", 500, look=BLUE)]
         tracks += tracker.update(k / 16, as_seen(boxes, no_look=k == 20))
-    found = summary(tracks + tracker.finish())
-    return [("A", sum(num for name, num in found if name == "A")), *(entry for entry in found if entry[0] != "A")]
+    return summary(tracks + tracker.finish())
 
 
 def a_person_and_a_dog_side_by_side(person_first: bool) -> list[tuple[str, int]]:
