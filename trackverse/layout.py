@@ -37,6 +37,11 @@ def shard(video_id: str) -> str:
     return check_name(video_id)[:2]
 
 
+def video_in(videos_dir: Path, video_id: str) -> Path:
+    """The video in a folder of videos: `videos_mp4`, `videos_blurred`, or one like these."""
+    return videos_dir / shard(video_id) / f"{video_id}.mp4"
+
+
 @dataclass(frozen=True)
 class Layout:
     """Paths below a work folder."""
@@ -69,14 +74,14 @@ class Layout:
         return self.workdir / "object_tracks"
 
     def video_path(self, video_id: str) -> Path:
-        return self.videos_dir / shard(video_id) / f"{video_id}.mp4"
+        return video_in(self.videos_dir, video_id)
 
     def provenance_path(self, video_id: str) -> Path:
         """Where the video came from, as JSON beside it."""
         return self.videos_dir / shard(video_id) / f"{video_id}.json"
 
     def blurred_path(self, video_id: str) -> Path:
-        return self.blurred_dir / shard(video_id) / f"{video_id}.mp4"
+        return video_in(self.blurred_dir, video_id)
 
     def clips_video_dir(self, video_id: str) -> Path:
         return self.clips_dir / shard(video_id) / video_id

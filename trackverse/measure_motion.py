@@ -27,7 +27,7 @@ import numpy as np
 from trackverse import cli, workers
 from trackverse.errors import ItemError, RecordError
 from trackverse.flow import MotionMeter, Moving
-from trackverse.layout import TracksLayout, motion_beside, progress_beside, shard
+from trackverse.layout import TracksLayout, motion_beside, progress_beside, video_in
 from trackverse.records import TrackRecord
 from trackverse.store import load_motion, read_records, write_motion
 from trackverse.video import probe, read_frames
@@ -82,8 +82,7 @@ def _measure(
     records: Sequence[TrackRecord], videos_dir: Path, frame_rate: float, long_side: int
 ) -> Iterator[tuple[int, float, float, float]]:
     """Track id, start in s, camera motion and flow motion of each. Raises VideoError."""
-    video_id = records[0].video_id
-    path = videos_dir / shard(video_id) / f"{video_id}.mp4"
+    path = video_in(videos_dir, records[0].video_id)
     height, width = probe(path).frame_hw
     meter, tracks = None, []
     end_s = max(float(record.times_s[-1]) for record in records)

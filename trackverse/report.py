@@ -28,7 +28,7 @@ import numpy as np
 
 from trackverse import charts, cli, files
 from trackverse.errors import ItemError, RecordError, SetupError, VideoError
-from trackverse.layout import ASSETS_DIR, TracksLayout, lock_path, shard
+from trackverse.layout import ASSETS_DIR, TracksLayout, lock_path, video_in
 from trackverse.records import TrackRecord
 from trackverse.store import read_records
 from trackverse.types import Float64, UInt8
@@ -133,7 +133,7 @@ def picture_of(track: Glance, videos_dir: Path) -> Picture:
 
     Raises ItemError (reason "no frame at that time", "bad id", or as `read_frames` says).
     """
-    path = videos_dir / shard(track.video_id) / f"{track.video_id}.mp4"
+    path = video_in(videos_dir, track.video_id)
     batch = next(read_frames(path, start_s=track.middle_s, batch_size=1), None)
     if batch is None:
         raise VideoError(f"{path}: ends before {track.middle_s:.3f} s", reason="no frame at that time")
