@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trackverse.detectors.torch_archive import check_sums, read_tensors
+from trackverse.detectors.torch_archive import INSTALL, check_sums, read_tensors
 from trackverse.errors import SetupError
 from trackverse.types import UInt8
 
@@ -27,7 +27,6 @@ CARTOON_SHORT_SIDE = 256  # px, before the middle is taken
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HEAD_WIDTH = 64  # of the attention heads, in all of OpenAI's towers
-INSTALL = "make detic, or pip install -r requirements-detic.txt"
 
 
 class CartoonNet:

@@ -32,11 +32,10 @@ class PlateConfig:
     """How plates are looked for. Shares are of the vehicle's box.
 
     `detector_sizes`: long sides in px of the frames that vehicles are looked for in: the detector misses some that fill
-    the frame, and finds them in a smaller one; `vehicle_thresh`: least score of a
-    vehicle; `min_vehicle_px`: least width and height of one, for on smaller ones no plate can be read;
-    `vehicle_margin`: what is added to a vehicle's box on each side; `max_share`: most of a vehicle that is blurred;
-    `min_score`: how plate-like a place is at least, from 0 to 1; `region_top`: where the
-    lower part begins; `model_thresh`: least score of a plate that a model finds.
+    the frame, and finds them in a smaller one; `vehicle_thresh`: least score of a vehicle; `min_vehicle_px`: least
+    width and height of one, for on smaller ones no plate can be read; `vehicle_margin`: what is added to a vehicle's
+    box on each side; `max_share`: most of a vehicle that is blurred; `min_score`: how plate-like a place is at least,
+    from 0 to 1; `region_top`: where the lower part begins; `model_thresh`: least score of a plate that a model finds.
     """
 
     detector_sizes: tuple[int, ...] = (480, 240)

@@ -1,4 +1,4 @@
-"""The track record: what a track looks like on disk. The only module that knows the keys.
+"""The track record: what a track looks like on disk. With `columns`, its quick reader, what knows the keys.
 
 Format: one JSON object a line, each line a gzip member of its own, so that a subset is made by copying bytes.
 """

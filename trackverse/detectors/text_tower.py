@@ -1,4 +1,4 @@
-"""CLIP ViT-B/32's text tower: sentences in, embeddings out. The only module that knows open_clip.
+"""CLIP ViT-B/32's text tower: sentences in, embeddings out.
 
 Its weights are OpenAI's, which were trained with QuickGELU (x · sigmoid(1.702 x)); with the usual GELU the embeddings
 come out wrong without any other sign of it.
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from trackverse.detectors.torch_archive import read_tensors
+from trackverse.detectors.torch_archive import INSTALL, read_tensors
 from trackverse.errors import SetupError
 from trackverse.types import Float32
 
@@ -19,7 +19,6 @@ MODEL = "ViT-B-32-quickgelu"
 MAX_TOKENS = 77
 EMBEDDING_DIM = 512
 BATCH_SIZE = 64
-INSTALL = "pip install open_clip_torch==3.3.0"
 TEXT_TENSORS = ("positional_embedding", "text_projection", "token_embedding.", "transformer.", "ln_final.")
 
 

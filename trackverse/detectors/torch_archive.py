@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from trackverse.errors import SetupError
 
+INSTALL = "make detic, or pip install -r requirements-detic.txt"  # for those who need PyTorch after all
 # A part of a pickle may hang at many places of the tree: a few bytes can make more places than could be looked at.
 MAX_NODES = 100_000
 DTYPES = {
