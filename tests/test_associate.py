@@ -140,6 +140,14 @@ def test_scores_below_the_least_one_are_counted(tmp_path: Path, capsys: pytest.C
     assert f"0 tracks, {len(rows)} detections of a score below 0.1" in capsys.readouterr().err
 
 
+def test_scores_in_percent_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = crowd()
+    rows[:, 6] *= 100
+    write_sequence(tmp_path / "in" / "street", rows)
+    assert run(tmp_path) == 0
+    assert "det.txt: scores of up to 90, and thresholds are for scores from 0 to 1" in capsys.readouterr().err
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("row", "reason"),
@@ -318,6 +326,7 @@ MISTAKES = {
     ),
     "not a number": (lambda folder: (folder / "det.txt").write_text("1,-1,a,2,3,4,1"), "det.txt, line 1: not numbers"),
     "too few numbers": (lambda folder: (folder / "det.txt").write_text("\n1,2,3"), "det.txt, line 2: 3 numbers"),
+    "all in one frame": (as_text(lambda text: text + "7,-1,1,1,9,9,0.9\n" * 5001), "over 5000 detections in frame 7"),
     "not text": (lambda folder: (folder / "det.txt").write_bytes(b"\xff\xfe\x00"), "det.txt: can't read it"),
     "too few embeddings": (lambda folder: np.save(folder / "e.npy", np.ones((3, 2))), "a row a line is wanted"),
     "no embeddings in it": (lambda folder: (folder / "e.npy").write_bytes(b"x"), "e.npy: no matrix of numbers"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,15 @@ def test_boxes_that_cannot_be_are_refused(
     assert evaluate.main(["--gt", str(tmp_path / "gt"), "--tracks", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert whose in line and message in line
+
+
+def test_without_trackeval_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sequence(tmp_path / "gt" / "one", TRUTH, filename="gt.txt")
+    mot.write_boxes(tmp_path / "out" / "one.txt", [])
+    for name in ("trackeval", "trackeval.datasets", "trackeval.metrics"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert evaluate.main(["--gt", str(tmp_path / "gt"), "--tracks", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: evaluation needs trackeval") and "pip install --no-deps trackeval" in line

@@ -45,6 +45,7 @@ MAX_BLINK_S = 0.2
 # to six do equally well.
 MIN_LOST_FRAMES = 4
 MIN_SCORE = 0.1  # ByteTrack's: what is less sure than this is no detection at all
+MAX_A_FRAME = 5000  # detections; more are another column taken for the frame's number, and take all memory in pairs
 
 
 def make_parser() -> cli.Parser:
@@ -84,7 +85,7 @@ def run(args: Namespace) -> int:
 
 def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) -> list[Track]:
     """The tracks of a sequence; detections that can't be used are counted in `refused` by reason."""
-    rows = mot.read_boxes(mot.text_path(sequence.folder, "det"))
+    rows = _read_detections(mot.text_path(sequence.folder, "det"))
     embeddings = read_embeddings(sequence.folder, args.embeddings, len(rows))
     config = replace(WITH_APPEARANCE if embeddings.shape[1] else BOXES_ALONE, track_thresh=args.track_thresh)
     longest_s = args.max_lost_s
@@ -121,6 +122,17 @@ def _without_blinks(track: Track, frame_times_s: Float64, max_blink_s: float) ->
     times_s, xyxy, new = smoothing.fill(track.times_s, track.xyxy.astype(np.float64), frame_times_s, max_blink_s)
     scores, logits = (smoothing.scores_of(detected, new) for detected in (track.scores, track.logits))
     return replace(track, times_s=times_s, xyxy=xyxy.astype(np.float32), scores=scores, logits=logits, interpolated=new)
+
+
+def _read_detections(path: Path) -> Float64:
+    """Lines of det.txt (N, 7). Raises SetupError if they can't be what they should be."""
+    rows = mot.read_boxes(path)
+    frames, counts = np.unique(rows[:, 0], return_counts=True)
+    for frame in frames[counts > MAX_A_FRAME]:
+        raise SetupError(f"{path}: over {MAX_A_FRAME} detections in frame {frame:g}")
+    if (rows[:, 6] > 1).any():
+        log.warning("%s: scores of up to %g, and thresholds are for scores from 0 to 1", path, np.nanmax(rows[:, 6]))
+    return rows
 
 
 def read_embeddings(folder: Path, name: str | None, num_rows: int) -> Float32:
