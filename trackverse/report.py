@@ -21,14 +21,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from string import Template
 
 import cv2
 import numpy as np
 
-from trackverse import charts, cli, files
+from trackverse import charts, cli, files, html_page
 from trackverse.errors import ItemError, RecordError, SetupError, VideoError
-from trackverse.layout import ASSETS_DIR, TracksLayout, lock_path, video_in
+from trackverse.html_page import figure
+from trackverse.layout import TracksLayout, lock_path, video_in
 from trackverse.records import TrackRecord
 from trackverse.store import read_records
 from trackverse.types import Float64, UInt8
@@ -36,7 +36,6 @@ from trackverse.video import read_frames
 from trackverse.worklist import Tally
 
 log = logging.getLogger("trackverse.report")
-TEMPLATE_PATH = ASSETS_DIR / "report.html"
 MARGIN = 0.4  # of the box's longer side, around it: an object is told by its surroundings too
 MAX_PICTURE_SIDE = 320  # px: sharp on a dense screen, and 60 pictures make a page of about a megabyte
 MIN_PICTURE_SIDE = 24
@@ -163,25 +162,21 @@ def make_page(
     lengths = np.array([track.length_s for track in tracks])
     begins = [track.first_xy for track in tracks if track.first_xy is not None]
     unplaced = len(tracks) - len(begins)
-    figures = (
-        _figure("Classes", "tracks of each class", charts.classes(Counter(track.label for track in tracks))),
-        _figure("Track lengths", "tracks by seconds from first to last frame", charts.lengths(lengths)),
-        _figure(
-            "Where tracks begin",
-            "centre of the first box in the frame" + f"; {unplaced:,} of unknown frame size left out" * bool(unplaced),
-            charts.places(begins),
-        ),
-    )
+    sizes = Counter(track.label for track in tracks)
+    left_out = f"; {unplaced:,} of unknown frame size left out" * bool(unplaced)
     how = ": the best-scored of each class in turn" if len(shown) < len(tracks) else ", by class and score"
-    return Template(TEMPLATE_PATH.read_text(encoding="utf-8")).substitute(
-        title=html.escape(title),
+    told = f"{len(shown):,} of {len(tracks):,}{how}. Each picture is of the middle of its track."
+    return html_page.filled(
+        title=title,
         numbers=_numbers(tracks, lengths),
-        notes=_notes(tally),
-        charts="\n".join(figures),
-        shown=f"{len(shown):,} of {len(tracks):,}{how}. Each picture is of the middle of its track."
-        if tracks
-        else "There are no tracks.",
-        cards="\n".join(cards),
+        notes=[f"{number:,} × {html.escape(reason)}" for reason, number in tally.failed.most_common()],
+        figures=(
+            figure("Classes", "tracks of each class", charts.classes(sizes)),
+            figure("Track lengths", "tracks by seconds from first to last frame", charts.lengths(lengths)),
+            figure("Where tracks begin", f"centre of the first box in the frame{left_out}", charts.places(begins)),
+        ),
+        shown=told if tracks else "There are no tracks.",
+        cards=cards,
     )
 
 
@@ -194,21 +189,15 @@ def _picture_or_reason(track: Glance, videos_dir: Path, tally: Tally) -> Picture
         return error.reason
 
 
-def _numbers(tracks: Sequence[Glance], lengths: Float64) -> str:
+def _numbers(tracks: Sequence[Glance], lengths: Float64) -> dict[str, str]:
     total_s = float(lengths.sum())
-    numbers = {
+    return {
         "videos with tracks": f"{len({track.video_id for track in tracks}):,}",
         "tracks": f"{len(tracks):,}",
         "tracked in all": f"{total_s / 3600:,.1f} h" if total_s >= 3600 else f"{total_s / 60:.1f} min",
         "classes": f"{len({track.label for track in tracks}):,}",
         "median length": f"{np.median(lengths):.1f} s" if len(lengths) else "–",
     }
-    return "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in numbers.items())
-
-
-def _notes(tally: Tally) -> str:
-    lines = [f"<li>{number:,} × {html.escape(reason)}</li>" for reason, number in tally.failed.most_common()]
-    return f'<ul class="notes">{"".join(lines)}</ul>' if lines else ""
 
 
 def _card(track: Glance, picture: Picture | str) -> str:
@@ -242,10 +231,6 @@ def _clock(time_s: float) -> str:
     hours, minutes = divmod(minutes, 60)
     start = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
     return f"{start}:{tenths / 10:04.1f}"
-
-
-def _figure(heading: str, explanation: str, svg: str) -> str:
-    return f'<figure class="panel"><figcaption>{heading}<small>{explanation}</small></figcaption>{svg}</figure>'
 
 
 def make_parser() -> cli.Parser:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import html
 from collections import Counter
 from dataclasses import dataclass
-from string import Template
 
 import numpy as np
 
-from trackverse import charts
-from trackverse.layout import ASSETS_DIR
+from trackverse import charts, html_page
+from trackverse.html_page import figure
 from trackverse.track_table import TrackTable
 from trackverse.types import Float64, Int64
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
-TEMPLATE_PATH = ASSETS_DIR / "report.html"
 
 
 @dataclass(frozen=True)
@@ -82,10 +80,9 @@ def page(parts: dict[str, Stats]) -> str:
             ("Motion", "tracks by box sizes a second"): charts.lengths(stats.values["motion in sizes/s"], least=0.01),
         }
         for (heading, explanation), svg in plots.items():
-            caption = f"{html.escape(name)}: {heading.lower()}<small>{explanation}</small>"
-            figures.append(f'<figure class="panel"><figcaption>{caption}</figcaption>{svg}</figure>')
-    numbers = "".join(
-        f"<div><dt>{what}, {html.escape(name)}</dt><dd>{number:,}</dd></div>"
+            figures.append(figure(f"{name}: {heading.lower()}", explanation, svg))
+    numbers = {
+        f"{what}, {name}": f"{number:,}"
         for name, stats in parts.items()
         for what, number in (
             ("tracks", stats.num_tracks),
@@ -93,16 +90,10 @@ def page(parts: dict[str, Stats]) -> str:
             ("H-index", stats.h_index),
             ("videos", stats.num_videos),
         )
-    )
-    tables = "".join(
-        f"<li><b>{html.escape(name)}</b><pre>{html.escape(chr(10).join(stats.lines()))}</pre></li>"
+    }
+    notes = [
+        f"<b>{html.escape(name)}</b><pre>{html.escape(chr(10).join(stats.lines()))}</pre>"
         for name, stats in parts.items()
-    )
-    return Template(TEMPLATE_PATH.read_text(encoding="utf-8")).substitute(
-        title=html.escape(" and ".join(parts)),
-        numbers=numbers,
-        notes=f'<ul class="notes">{tables}</ul>',
-        charts="\n".join(figures),
-        shown="python -m trackverse.report makes a page with pictures of tracks.",
-        cards="",
-    )
+    ]
+    shown = "python -m trackverse.report makes a page with pictures of tracks."
+    return html_page.filled(title=" and ".join(parts), numbers=numbers, notes=notes, figures=figures, shown=shown)
