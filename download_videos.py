@@ -33,7 +33,7 @@ from trackverse.pacing import Pace
 from trackverse.refusals import SuspectStreak
 from trackverse.worklist import Tally, Worklist
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("trackverse.download_videos")
 DEFAULTS = DownloadConfig()
 
 

@@ -16,7 +16,6 @@ Exit status: 0 if nothing is wrong (any more), 1 if problems are left.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -44,7 +43,6 @@ from trackverse.layout import (
 from trackverse.records import parse_summary
 from trackverse.store import heads_fit, load_embeddings, read_lines, write_embeddings
 
-log = logging.getLogger(__name__)
 # The names that claims and unfinished files have: `.<name>.lock`, with a token while one is taken over; `.<name>.tmp`,
 # with the name's ending, or none where it is a folder of partial downloads.
 CLAIM = re.compile(r"\..+\.lock(\.[0-9a-f]+|\.old)?")

@@ -14,7 +14,6 @@ again, after a kill too, does what is left. Track folders, subsets, indices and 
 from __future__ import annotations
 
 import datetime
-import logging
 import re
 import shutil
 import sys
@@ -38,7 +37,6 @@ from trackverse.layout import (
 from trackverse.taking_out import TakingOut, wait_for
 from trackverse.video_name import Name
 
-log = logging.getLogger("trackverse.forget")
 # Where the work folder has files of many videos together.
 PLACES = ("*", "*/*.*", "mined_segments/*/*", "tracks_subsets/*/*", "tracks_meta/*/*.*", "splits/*/*")
 LOG_SUFFIXES = (".out", ".err", ".log")

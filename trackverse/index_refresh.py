@@ -169,6 +169,7 @@ def stamp_of(meta_path: Path) -> list[int] | None:
 
 
 def name_of(meta_path: Path) -> str:
+    """What an index calls a track file, wherever the folder of all tracks lies."""
     return f"{meta_path.parent.name}/{meta_path.name}"
 
 

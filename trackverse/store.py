@@ -8,7 +8,6 @@ left behind them is cut off before the next commit.
 from __future__ import annotations
 
 import io
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,8 +27,6 @@ from trackverse.progress import Progress
 from trackverse.records import Origin, TrackRecord, describe, parse_record, to_line
 from trackverse.types import Clip, Float16, Float32, Float64, Track
 from trackverse.vectors import load_matrix
-
-log = logging.getLogger(__name__)
 
 
 class TrackStore:
