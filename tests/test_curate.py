@@ -762,7 +762,7 @@ def test_files_and_lines_that_cannot_be_used_are_counted_and_the_rest_is_used(
     gone.unlink()
     gone.symlink_to("nowhere")
     Path(str(odd).replace("-meta.jsonl.gzip", "-progress.json")).unlink()
-    odd.write_bytes(odd.read_bytes() + jsonl.gzip_member('{"yid": "x"}'))
+    odd.write_bytes(odd.read_bytes() + jsonl.gzip_member(b'{"yid": "x"}'))
 
     subset, argv = tmp_path / "a.jsonl.gzip", ("--criterion", "video_balanced", "--num_samples_per_video", "99")
     ended = curate_db(tracks_dir, subset, *argv, "--num_workers", num_workers)

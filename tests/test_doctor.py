@@ -29,7 +29,7 @@ VIDEO_ID = "video000001"
 def write_subset(path: Path, meta_paths: list[Path]) -> None:
     """The first record of each track file, as a subset."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"".join(jsonl.gzip_member_of(next(read_lines(one))[1]) for one in meta_paths))
+    path.write_bytes(b"".join(jsonl.gzip_member(next(read_lines(one))[1]) for one in meta_paths))
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def test_read_lines(
 
 def test_a_torn_gzip_gives_the_lines_before_the_tear_and_then_says_so(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gzip"
-    members = [jsonl.gzip_member(f"line {n}") for n in range(3)]
+    members = [jsonl.gzip_member(f"line {n}".encode()) for n in range(3)]
     path.write_bytes(b"".join(members)[:-5])
     read = []
     with pytest.raises(RecordError, match=r"a\.jsonl\.gzip: torn gzip after line 3") as caught:
@@ -78,7 +78,7 @@ def test_damaged_gzip_is_one_error_of_ours(tmp_path: Path, damage: Callable[[byt
 
 def test_only_the_first_bytes_are_read_if_asked(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gzip"
-    members = [jsonl.gzip_member(f"line {n}") for n in range(4)]
+    members = [jsonl.gzip_member(f"line {n}".encode()) for n in range(4)]
     path.write_bytes(b"".join(members) + b"half a commit")
     committed = sum(map(len, members[:2]))
     assert list(jsonl.read_lines(path, max_compressed_bytes=committed)) == [(1, b"line 0"), (2, b"line 1")]
@@ -144,10 +144,10 @@ def test_dump_refuses_what_is_not_json(number: float) -> None:
 
 
 def test_members_join_to_one_gzip_file_that_never_depends_on_the_clock(tmp_path: Path) -> None:
-    lines = [json.dumps({"n": n}) for n in range(3)]
+    lines = [json.dumps({"n": n}).encode() for n in range(3)]
     data = b"".join(map(jsonl.gzip_member, lines))
-    assert gzip.decompress(data).decode() == "".join(f"{line}\n" for line in lines)
-    assert jsonl.gzip_member("x")[4:8] == b"\0\0\0\0"  # the field of the modification time
+    assert gzip.decompress(data) == b"".join(line + b"\n" for line in lines)
+    assert jsonl.gzip_member(b"x")[4:8] == b"\0\0\0\0"  # the field of the modification time
 
 
 def test_read_json_names_the_file(tmp_path: Path) -> None:

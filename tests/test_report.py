@@ -63,7 +63,7 @@ def add_tracks(tracks_dir: Path, video_id: str, tracks: list[Track]) -> None:
 def add_lines(tracks_dir: Path, video_id: str, lines: list[str]) -> None:
     path = TracksLayout(tracks_dir).meta_path(video_id)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"".join(jsonl.gzip_member(line) for line in lines))
+    path.write_bytes(b"".join(jsonl.gzip_member(line.encode()) for line in lines))
 
 
 def foreign_line(**changes: object) -> str:
@@ -383,7 +383,7 @@ def test_command_ends_with_1_where_something_is_missing_on_the_page(folders: tup
     page = tmp_path / "page.html"
     arguments = [f"--tracks_dir={folders[0]}", f"--videos_dir={folders[1]}", f"--output_file={page}"]
     (folders[0] / "to").mkdir()
-    (folders[0] / "to" / "torn-meta.jsonl.gzip").write_bytes(jsonl.gzip_member(foreign_line())[:-9])
+    (folders[0] / "to" / "torn-meta.jsonl.gzip").write_bytes(jsonl.gzip_member(foreign_line().encode())[:-9])
     assert main(arguments) == 1
     assert "1 × torn gzip" in page.read_text(encoding="utf-8")
 

@@ -270,8 +270,8 @@ def test_a_full_disk_is_an_error_and_costs_nothing(tmp_path: Path, undisturbed: 
 # ---- what is behind the committed part
 
 TAILS = {
-    "half a record": jsonl.gzip_member("x" * 99)[:-10],
-    "a whole record": jsonl.gzip_member('{"track_id": 6}'),
+    "half a record": jsonl.gzip_member(b"x" * 99)[:-10],
+    "a whole record": jsonl.gzip_member(b'{"track_id": 6}'),
     "no gzip": b"\0" * 1000,
 }
 
@@ -317,7 +317,7 @@ def test_a_track_file_cut_short_is_refused_and_left_alone(layout: TracksLayout, 
 def test_a_track_file_cut_between_two_records_is_told_by_its_readers(layout: TracksLayout) -> None:
     """Nothing in the file itself says so: it is a good gzip file of fewer lines."""
     meta_path = layout.meta_path(VIDEO_ID)
-    lines = gzip.decompress(meta_path.read_bytes()).decode().splitlines()
+    lines = gzip.decompress(meta_path.read_bytes()).splitlines()
     meta_path.write_bytes(b"".join(map(jsonl.gzip_member, lines[:-1])))
     assert indexed(meta_path) == (list(range(len(ALL_TRACKS) - 1)), ["track file cut short"])
 

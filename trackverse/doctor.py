@@ -32,9 +32,12 @@ from trackverse.columns import DTYPES
 from trackverse.errors import RecordError, SetupError
 from trackverse.index import Index
 from trackverse.layout import (
+    FAILED_NAME,
     INDEX_NAME,
     SPLIT_NAME,
     SPLIT_PARTS,
+    SUBSETS_DIR,
+    VIDEOS_DIR,
     Layout,
     embeddings_beside,
     progress_beside,
@@ -75,11 +78,11 @@ def examine(folder: Path) -> Iterator[Finding]:
         for path in _walk(folder, f"*{ending}"):
             yield from find_orphan(path, ending, name)
     for path in _walk(folder, "*.mp4"):
-        if path.parent.parent.name == "videos_mp4" and not path.with_suffix(".json").exists():
+        if path.parent.parent.name == VIDEOS_DIR and not path.with_suffix(".json").exists():
             yield Finding(
                 "video without provenance", f"{path}: nobody can tell where it is from; remove it, or download"
             )
-    for path in _walk(folder, "failed.jsonl"):
+    for path in _walk(folder, FAILED_NAME):
         yield from find_torn_line(path)
     yield from examine_subsets(folder)
     for path in _walk(folder, INDEX_NAME):
@@ -249,7 +252,7 @@ def examine_clips(layout: Layout) -> Iterator[Finding]:
 
 def examine_parts(layout: Layout) -> Iterator[Finding]:
     """Segments that come twice in the parts of a vocabulary."""
-    for vocab_dir in sorted((layout.workdir / "mined_segments").glob("*/")):
+    for vocab_dir in sorted(layout.mined_dir.glob("*/")):
         seen: Counter[str] = Counter()
         paths = sorted(vocab_dir.glob("part*.jsonl"))
         errors: list[RecordError] = []
@@ -270,7 +273,7 @@ def examine_parts(layout: Layout) -> Iterator[Finding]:
 def examine_subsets(folder: Path) -> Iterator[Finding]:
     """Subsets that were never finished, that are torn, or that list a track twice."""
     for path in _walk(folder, "*.jsonl.gzip"):
-        if "tracks_subsets" not in path.parts:
+        if SUBSETS_DIR not in path.parts:
             continue
         if not sidecar_beside(path).is_file():
             yield Finding("subset without its JSON file", f"{path}: not finished, or not ours; make it again")

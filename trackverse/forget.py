@@ -25,11 +25,15 @@ from trackverse import cli, files, jsonl, metafile
 from trackverse.errors import RecordError, SetupError
 from trackverse.index import open_index
 from trackverse.layout import (
+    FAILED_NAME,
     INDEX_NAME,
+    MINED_DIR,
     SPLIT_NAME,
     SPLIT_PARTS,
+    SUBSETS_DIR,
     Layout,
     check_name,
+    failed_path,
     lock_path,
     progress_beside,
     shard,
@@ -38,7 +42,7 @@ from trackverse.taking_out import TakingOut, wait_for
 from trackverse.video_name import Name
 
 # Where the work folder has files of many videos together.
-PLACES = ("*", "*/*.*", "mined_segments/*/*", "tracks_subsets/*/*", "tracks_meta/*/*.*", "splits/*/*")
+PLACES = ("*", "*/*.*", f"{MINED_DIR}/*/*", f"{SUBSETS_DIR}/*/*", "tracks_meta/*/*.*", "splits/*/*")
 LOG_SUFFIXES = (".out", ".err", ".log")
 
 
@@ -63,7 +67,7 @@ class Forgetting:
             for name in self.names:
                 self._remove_from(folder, name)
         for path in self._files(".jsonl"):
-            if path.parent.parent.name == "mined_segments":
+            if path.parent.parent.name == MINED_DIR:
                 self.others.from_lines(path, lock_path(path.with_name("part0.jsonl")))
         for path in self._files(".jsonl.gzip", ".jsonl.gz"):
             self.others.from_lines(path, None)
@@ -97,13 +101,13 @@ class Forgetting:
             and path.is_file()
             and not path.name.startswith(".")
             and not path.name.endswith("-meta.jsonl.gzip")
-            and path.name != "failed.jsonl"
+            and path.name != FAILED_NAME
             and self.layout.tombstones_dir not in path.parents
         )
 
     def _logs(self) -> list[Path]:
         folders = [self.layout.workdir, *self._stage_folders()]
-        lists = [folder / "failed.jsonl" for folder in folders]
+        lists = [failed_path(folder) for folder in folders]
         texts = [path for folder in folders for path in folder.glob("slurm_logs/**/*") if path.suffix in LOG_SUFFIXES]
         return [path for path in [*lists, *texts] if path.is_file()]
 

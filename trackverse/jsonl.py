@@ -290,11 +290,6 @@ def read_json(path: Path) -> Any:
     return parse(text, str(path))
 
 
-def gzip_member(line: str) -> bytes:
+def gzip_member(line: bytes) -> bytes:
     """One line as a gzip member of its own, so that members can be joined and picked by copying bytes."""
-    return gzip_member_of(line.encode())
-
-
-def gzip_member_of(line: bytes) -> bytes:
-    """As `gzip_member`, for the bytes of a line."""
     return gzip.compress(line + b"\n", compresslevel=6, mtime=0)

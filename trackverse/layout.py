@@ -10,7 +10,8 @@ from trackverse.errors import RecordError, SetupError
 
 MAX_NAME_BYTES = 200  # of the 255 that file systems give: the rest is for endings and hidden temporary names
 INDEX_NAME = "index.parquet"  # of a folder of tracks, which can be made anew from them
-MINED_DIR = "mined_segments"
+VIDEOS_DIR, MINED_DIR, SUBSETS_DIR = "videos_mp4", "mined_segments", "tracks_subsets"
+FAILED_NAME = "failed.jsonl"  # a stage's list of failures, in its folder
 SPLIT_PARTS, SPLIT_NAME = ("train", "val", "test"), "split.json"  # lists of videos, and what is told of them
 REPO_DIR = Path(__file__).resolve().parent.parent
 ASSETS_DIR = REPO_DIR / "assets"
@@ -50,7 +51,7 @@ class Layout:
 
     @property
     def videos_dir(self) -> Path:
-        return self.workdir / "videos_mp4"
+        return self.workdir / VIDEOS_DIR
 
     @property
     def last_start_path(self) -> Path:
@@ -96,8 +97,12 @@ class Layout:
         """Every scenes file there is, sorted by name."""
         return sorted(path for path in self.scenes_dir.glob("*/*.json") if path.parent.name == path.stem[:2])
 
+    @property
+    def mined_dir(self) -> Path:
+        return self.workdir / MINED_DIR
+
     def mined_part_path(self, vocab: str, part: int) -> Path:
-        return self.workdir / MINED_DIR / check_name(vocab) / f"part{part}.jsonl"
+        return self.mined_dir / check_name(vocab) / f"part{part}.jsonl"
 
     def object_tracks_video_dir(self, video_id: str) -> Path:
         return self.object_tracks_dir / shard(video_id) / video_id
@@ -225,7 +230,7 @@ def stats_beside(subset_path: Path) -> Path:
 
 def failed_path(stage_dir: Path) -> Path:
     """The list of a stage's failures, which `--retry_failed` reads."""
-    return stage_dir / "failed.jsonl"
+    return stage_dir / FAILED_NAME
 
 
 def slurm_logs_dir(stage_dir: Path) -> Path:

@@ -55,7 +55,7 @@ BLOCK_BYTES = 1 << 20  # read at once: some hundred records
 def record_member(line: bytes) -> bytes:
     """A record of ours, one line, as a gzip member of its own with its columns in the head, where they fit in."""
     parts = list(ColumnsReader().read_all([PlacedLine(1, line, 0, 0, 0)], Path()))
-    plain = jsonl.gzip_member_of(line)
+    plain = jsonl.gzip_member(line)
     if not parts or len(plain) > MAX_MEMBER_BYTES - MAX_EXTRA_BYTES:
         return plain
     (part,) = parts

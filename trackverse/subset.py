@@ -104,7 +104,7 @@ def _picked(meta_path: Path, numbers: Sequence[int], crcs: Sequence[int]) -> Ite
         if placed.number in wanted:
             if placed.crc != wanted[placed.number]:
                 break
-            found[placed.number] = jsonl.gzip_member_of(placed.line)
+            found[placed.number] = jsonl.gzip_member(placed.line)
             if len(found) == len(wanted):  # what comes after them may be torn
                 yield from (found[number] for number in numbers)
                 return

@@ -16,7 +16,7 @@ from typing import Any
 
 from trackverse import files, jsonl
 from trackverse.errors import RecordError
-from trackverse.layout import SPLIT_PARTS, sidecar_beside
+from trackverse.layout import FAILED_NAME, SPLIT_PARTS, sidecar_beside
 from trackverse.video_name import Name
 
 log = logging.getLogger("trackverse.forget")  # whose work this is
@@ -65,8 +65,7 @@ class TakingOut:
                     claim = files.claim(lock, wait=True) if lock else contextlib.nullcontext()
                     with claim, files.atomic_write(path) as file:
                         for line in self._left(path):
-                            text = line.decode()
-                            file.write(jsonl.gzip_member(text) if is_packed else text.encode() + b"\n")
+                            file.write(jsonl.gzip_member(line) if is_packed else line + b"\n")
             if is_packed and sidecar_beside(path).is_file():
                 self._correct_sidecar(path, sidecar_beside(path))
         except (RecordError, UnicodeDecodeError) as error:
@@ -105,7 +104,7 @@ class TakingOut:
             fcntl.flock(file, fcntl.LOCK_EX)
             start = 0
             for line in iter(file.readline, b""):
-                struck = self._struck(line, is_list=path.name == "failed.jsonl")
+                struck = self._struck(line, is_list=path.name == FAILED_NAME)
                 if struck != line:
                     num_places += 1
                     if not self.dry_run:

@@ -127,7 +127,7 @@ def add_data_set(workdir: Path, address: str) -> None:
     layout = Layout(workdir)
     ids = [f"video{n:06d}" for n in range(6)]
     subset(workdir).parent.mkdir(parents=True)
-    lines = [jsonl.gzip_member(json.dumps({"yid": key, "track_id": 0, "top10_desc": ["a"]})) for key in ids]
+    lines = [jsonl.gzip_member(json.dumps({"yid": key, "track_id": 0, "top10_desc": ["a"]}).encode()) for key in ids]
     subset(workdir).write_bytes(b"".join(lines))
     told = {"num_chosen": 6, "classes": {"a": {"chosen": 6}}}
     subset(workdir).with_name("best.json").write_text(json.dumps(told))
