@@ -49,8 +49,7 @@ MAX_A_FRAME = 5000  # detections; more are another column taken for the frame's 
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
-    parser.prog = "python -m trackverse.associate"
+    parser = cli.Parser(__doc__, prog="python -m trackverse.associate")
     add = parser.add_argument
     add("--detections", type=cli.folder, required=True, metavar="DIR", help="folder of sequences")
     add("--output_dir", type=cli.folder, required=True, metavar="DIR", help="where the result files go")

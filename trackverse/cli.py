@@ -36,8 +36,8 @@ CPUS = 4  # of a job whose number of workers is not given: the one it has decode
 class Parser(argparse.ArgumentParser):
     """argparse with `--output-file` read as `--output_file`, no abbreviations, short errors, defaults in the help."""
 
-    def __init__(self, description: str | None) -> None:
-        super().__init__(description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
+    def __init__(self, description: str | None, *, prog: str | None = None) -> None:
+        super().__init__(prog, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
 
     def format_help(self) -> str:
         """The usual help, under a usage line that shows what must be given and not every flag there is."""

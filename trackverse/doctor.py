@@ -342,8 +342,7 @@ def treat(findings: Iterable[Finding], fix: bool) -> tuple[Counter[str], Counter
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
-    parser.prog = "python -m trackverse.doctor"
+    parser = cli.Parser(__doc__, prog="python -m trackverse.doctor")
     parser.add_argument("folder", type=cli.folder, metavar="DIR", help="work folder, or a folder in it")
     parser.add_argument("--fix", action="store_true", help="repair what can be repaired without loss")
     return parser

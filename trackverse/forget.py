@@ -205,8 +205,7 @@ def without_dashes(argv: Iterable[str]) -> list[str]:
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
-    parser.prog = "python -m trackverse.forget"
+    parser = cli.Parser(__doc__, prog="python -m trackverse.forget")
     cli.add_workdir(parser)
     parser.add_argument("videos", nargs="+", metavar="VIDEO_ID", help="ids or URLs of videos to forget")
     help_text = "further folders of tracks or videos, subsets and pages, outside of the work folder"

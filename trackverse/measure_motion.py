@@ -107,8 +107,7 @@ def _scale(record: TrackRecord, video_hw: tuple[int, int], image_hw: tuple[int, 
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
-    parser.prog = "python -m trackverse.measure_motion"
+    parser = cli.Parser(__doc__, prog="python -m trackverse.measure_motion")
     add = parser.add_argument
     add("--tracks_dir", type=cli.folder, required=True, metavar="DIR", help="folder of tracks, tracks_meta/<vocab>")
     add("--videos_dir", type=cli.folder, required=True, metavar="DIR", help="videos_mp4 or videos_blurred")

@@ -234,8 +234,7 @@ def _clock(time_s: float) -> str:
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
-    parser.prog = "python -m trackverse.report"
+    parser = cli.Parser(__doc__, prog="python -m trackverse.report")
     add = parser.add_argument
     add("--tracks_dir", type=cli.folder, required=True, metavar="DIR", help="folder of tracks, tracks_meta/<vocab>")
     add("--videos_dir", type=cli.folder, required=True, metavar="DIR", help="videos_mp4 or videos_blurred")

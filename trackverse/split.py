@@ -92,8 +92,7 @@ def write(folder: Path, lists: dict[str, list[str]], told: dict[str, Any]) -> No
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
-    parser.prog = "python -m trackverse.split"
+    parser = cli.Parser(__doc__, prog="python -m trackverse.split")
     add = parser.add_argument
     add("--tracks_dir", type=cli.folder, required=True, metavar="DIR", help="folder of tracks, tracks_meta/<vocab>")
     add("--output_dir", type=cli.folder, required=True, metavar="DIR", help="where the lists go")

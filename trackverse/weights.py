@@ -328,8 +328,7 @@ COMMANDS: dict[str, Callable[[Sequence[WeightFile], Namespace], int]] = {"list":
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
-    parser.prog = "python -m trackverse.weights"
+    parser = cli.Parser(__doc__, prog="python -m trackverse.weights")
     parser.add_argument("command", choices=COMMANDS, help="what to do")
     parser.add_argument("names", nargs="*", metavar="NAME", help="which weights, or all (see list)")
     parser.add_argument("--mirror", metavar="URL", help="take the files from URL/<filename> instead")
