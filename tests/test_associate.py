@@ -104,7 +104,7 @@ def test_looks_of_zeros_are_unknown_looks(tmp_path: Path, flags: tuple[str, ...]
     np.save(folder / "e.npy", looks)
     assert run(tmp_path, "--embeddings", "e.npy", *flags) == 0
     found = results(tmp_path)
-    assert np.unique(found[:, 1], return_counts=True)[1].tolist() == [100, 100] if flags else [98, 98]
+    assert np.unique(found[:, 1], return_counts=True)[1].tolist() == ([100, 100] if flags else [98, 98])
     assert (found[:, 6] > 0).sum() == len(rows)
 
 

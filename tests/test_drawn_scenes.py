@@ -171,8 +171,15 @@ def test_a_camera_that_pans_by_jerks() -> None:
 
 
 def test_a_camera_that_stands_still_changes_nothing() -> None:
+    """However people walk through the picture, it is the picture that is followed."""
     people = [Person("A", RED, stroll(20, 15)), Person("B", BLUE, stroll(300, -15, 140))]
-    assert track(Scene(people), every(8, 10), camera=True) == track(Scene(people), every(8, 10))
+    scene, follow = Scene(people), CameraMotion()
+    assert track(scene, every(8, 10), camera=True) == track(scene, every(8, 10))
+    corners = np.array([(x, y, 1) for x in (0, FRAME_HW[1]) for y in (0, FRAME_HW[0])])
+    for time_s in every(8, 10):
+        image = scene.draw(time_s)
+        moved = corners @ follow(image, find_colours(image).xyxy).T
+        np.testing.assert_allclose(moved, corners[:, :2], atol=0.5)
 
 
 def test_fast_motion() -> None:

@@ -213,6 +213,17 @@ def test_a_track_that_slips_to_another_object_is_cut_and_the_parts_find_their_ow
     assert (np.sort(counts, axis=1)[:, 1] >= 200).all()
 
 
+@pytest.mark.parametrize("back", [False, True], ids=["for good", "for a second"])
+def test_where_looks_change_for_good_another_one_has_taken_the_place(back: bool) -> None:
+    """Nothing but its looks tells: it stands where the first one stood."""
+    frames = [(range(104), RED), (range(104, 120), GREEN), (range(120, 208), RED if back else GREEN)]
+    first, second, third = (
+        seen(part, look=look, owner=1 if look is RED else 2, seed=n) for n, (part, look) in enumerate(frames)
+    )
+    found = [track for track in again([followed(followed(first, second), third), *OTHERS]) if track.xyxy[0, 0] == 80]
+    assert [len(track) for track in found] == ([208] if back else [104, 104])
+
+
 # ---- encounters, in which the online pass takes one object for another
 
 
