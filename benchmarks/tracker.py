@@ -21,10 +21,10 @@ grows after the first minutes, with the past of live tracks in a file, as when v
 The goal: 3, 5 and 7 times faster than `trackers` at 10, 50 and 200 objects with a 64-d appearance, no slower than
 `pyxtrackers` at 200, and 512-d at most 1.5 times the cost of 64-d.
 
-Measured on one of two busy cores: 3.2, 7.0 and 14 times faster than `trackers`. At 200, `pyxtrackers` takes 1.1 times
-our time with 64-d looks, and 1.6 times ours without. 512-d costs 1.1, 1.4 and 1.7 times 64-d. So the goal is met but
-for 512-d at 200, where reading and moving rows of 512 numbers is what takes the time. With 10 objects, the many calls
-of numpy are; with 200, comparing all boxes with all others is a fifth of it.
+Measured twice on one of two busy cores: 3.2, 7.3 and 7.6, 14 times faster than `trackers`. At 200, `pyxtrackers` takes
+1.1 times our time with 64-d looks, and 1.5 times ours without. 512-d costs 1.1, 1.3 and 1.7 times 64-d. So the goal is
+met but for 512-d at 200, where reading and moving rows of 512 numbers is what takes the time. With 10 objects, the many
+calls of numpy are; with 200, comparing all boxes with all others is a fifth of it.
 
 In an hour, memory grows by 0.1 MB with the past in a file, and by 41 MB in memory: 77 bytes a box, which are its place,
 score and looks. Tracks that have ended hold the same, which is not counted here: whoever keeps them needs it.
