@@ -113,15 +113,16 @@ class CascadeHeads(nn.Module):
         total = xyxy.new_zeros(len(xyxy), vocabulary.shape[1])
         features = xyxy.new_zeros(len(xyxy), FEATURE_DIM)
         for stage, (head, predictor) in enumerate(zip(self.box_head, self.box_predictor, strict=True)):
-            hopeful = can_reach(min_score, total, objectness, NUM_STAGES - stage)
-            xyxy, objectness, numbers, total = (part[hopeful] for part in (xyxy, objectness, numbers, total))
+            hopeful = torch.nonzero(can_reach(min_score, total, objectness, NUM_STAGES - stage))[:, 0]
+            parts = (xyxy, objectness, numbers, total)
+            xyxy, objectness, numbers, total = (part.index_select(0, hopeful) for part in parts)
             features = head(pooler(numbers, xyxy)).to(xyxy.dtype)
             logits, deltas = predictor(features, vocabulary)
             total += logits.sigmoid_()
             xyxy = torch.minimum(move(xyxy, deltas, DELTA_SCALES[stage]).clamp_(min=0), limits[numbers])
         counts = torch.bincount(numbers, minlength=len(proposals)).tolist()
-        parts = (torch.split(part, counts) for part in (xyxy, total / NUM_STAGES, objectness, features))
-        return [Boxes(*image) for image in zip(*parts, strict=True)]
+        by_image = (torch.split(part, counts) for part in (xyxy, total / NUM_STAGES, objectness, features))
+        return [Boxes(*image) for image in zip(*by_image, strict=True)]
 
 
 def can_reach(min_score: float, total: Tensor, objectness: Tensor, stages_left: int) -> Tensor:

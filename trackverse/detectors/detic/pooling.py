@@ -65,12 +65,15 @@ def bin_sums(xyxy: Tensor, map_hw: Tensor, first_cell: Tensor) -> tuple[Tensor, 
     per_bin = (rows.num[:, :, None] * num_columns).flatten()
     offsets = per_bin.cumsum(0) - per_bin
     bins = torch.repeat_interleave(per_bin)  # of each cell
-    place = torch.arange(len(bins), device=bins.device) - offsets[bins]
-    num_columns = num_columns.flatten()[bins]
+    # The long lists are read by index_select, which takes a sixth of the time of the same in brackets.
+    place = torch.arange(len(bins), device=bins.device) - offsets.index_select(0, bins)
+    num_columns = num_columns.flatten().index_select(0, bins)
     row = place // num_columns
-    column = first_column.flatten()[bins] + place - row * num_columns
-    row += first_row.flatten()[bins]
-    return row_cells[row] + columns.cells[column], rows.weights[row] * columns.weights[column], offsets
+    column = first_column.flatten().index_select(0, bins) + place - row * num_columns
+    row += first_row.flatten().index_select(0, bins)
+    cells = row_cells.index_select(0, row) + columns.cells.index_select(0, column)
+    weights = rows.weights.index_select(0, row) * columns.weights.index_select(0, column)
+    return cells, weights, offsets
 
 
 class AxisSums(NamedTuple):

@@ -20,6 +20,10 @@ TILE = OUT + 2
 POINTS = (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)
 # Measured: with 64 channels, bringing tiles to the form and back takes as long as what is gained.
 MIN_CHANNELS = 128
+# Tiles of more frames than one are worked on together up to this number. Of small maps that saves reading the filters
+# once a frame; of large ones, the forms of four frames are so large that their memory comes fresh from the system at
+# every call, which makes them cost half as much again.
+MOST_TILES = 256
 
 
 class WinogradConv(nn.Module):
@@ -43,32 +47,39 @@ class WinogradConv(nn.Module):
         return self.levels([x])[0]
 
     def levels(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Several maps (T, C, H, W) of any sizes, of at least one frame.
-
-        A frame at a time: the forms of four at once are so large that their memory comes fresh from the system at
-        every call, which makes them cost half as much again.
+        """Several maps (T, C, H, W) of any sizes, of at least one frame: with one multiplication, so that small ones
+        cost next to nothing; but of no more frames than MOST_TILES at once.
         """
-        frames = [self._frame([x[t : t + 1] for x in maps]) for t in range(len(maps[0]))]
-        return [torch.cat(parts) for parts in zip(*frames, strict=True)]
+        step = max(1, MOST_TILES // sum(num_tiles(x[:1]) for x in maps))
+        parts = [self._frames([x[first : first + step] for x in maps]) for first in range(0, len(maps[0]), step)]
+        return parts[0] if len(parts) == 1 else [torch.cat(level) for level in zip(*parts, strict=True)]
 
-    def _frame(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """One frame's maps with one multiplication, so that small ones cost next to nothing."""
-        tiles = torch.cat([cut_tiles(x) for x in maps], dim=1)  # (36, tiles, C)
+    def _frames(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        tiles = cut_tiles(maps)  # (36, tiles, C)
         formed = (self.to_form @ tiles.flatten(1)).view(tiles.shape)
         products = torch.bmm(formed, self.filters)  # (36, tiles, O)
         outputs = (self.from_form @ products.flatten(1)).view(OUT * OUT, *products.shape[1:])
         if self.bias is not None:
             outputs += self.bias
-        counts = [len(x) * -(-x.shape[2] // OUT) * -(-x.shape[3] // OUT) for x in maps]
-        return [join_tiles(part, x) for part, x in zip(torch.split(outputs, counts, dim=1), maps, strict=True)]
+        by_map = torch.split(outputs, [num_tiles(x) for x in maps], dim=1)
+        return [join_tiles(*pair) for pair in zip(by_map, maps, strict=True)]
 
 
-def cut_tiles(x: Tensor) -> Tensor:
-    """(T, C, H, W) to (36, T * rows * columns, C): tiles of 6 x 6 cells, each overlapping the next by two."""
-    height, width = x.shape[2:]
-    padded = functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1 + -width % OUT, 1, 1 + -height % OUT))
-    tiles = padded.unfold(1, TILE, OUT).unfold(2, TILE, OUT)  # (T, rows, columns, C, 6, 6)
-    return tiles.permute(4, 5, 0, 1, 2, 3).reshape(TILE * TILE, -1, x.shape[1])
+def num_tiles(x: Tensor) -> int:
+    """How many tiles a map (T, C, H, W) is cut into."""
+    return len(x) * -(-x.shape[2] // OUT) * -(-x.shape[3] // OUT)
+
+
+def cut_tiles(maps: Sequence[Tensor]) -> Tensor:
+    """(T, C, H, W) each to (36, tiles of all, C): tiles of 6 x 6 cells, each overlapping the next by two."""
+    counts = [num_tiles(x) for x in maps]
+    tiles = maps[0].new_empty(TILE * TILE, sum(counts), maps[0].shape[1])
+    for part, x in zip(torch.split(tiles, counts, dim=1), maps, strict=True):
+        height, width = x.shape[2:]
+        padded = functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1 + -width % OUT, 1, 1 + -height % OUT))
+        cut = padded.unfold(1, TILE, OUT).unfold(2, TILE, OUT).permute(4, 5, 0, 1, 2, 3)  # (6, 6, T, rows, columns, C)
+        part.view(cut.shape).copy_(cut)
+    return tiles
 
 
 def join_tiles(outputs: Tensor, x: Tensor) -> Tensor:
