@@ -15,7 +15,7 @@ import pytest
 
 from trackverse import both_ways, boxes, cutting, joining, looks, motion, pairs
 from trackverse.filters import FilterConfig, why_drop
-from trackverse.refine import RefineConfig, _look_model, refine
+from trackverse.refine import RefineConfig, _look_model, _purer, refine
 from trackverse.smoothing import smooth_tracks
 from trackverse.tracking import on_disk
 from trackverse.types import LOOK_FRAMES, Track
@@ -114,7 +114,7 @@ JOINING = {
         [seen(range(60)), seen(range(70, 130), size=(80, 160), owner=2)],
         2,
     ),
-    "without looks, not across more than three seconds": ([seen(range(60)), seen(range(110, 170))], 2),
+    "without looks, not across more than four seconds": ([seen(range(60)), seen(range(126, 190))], 2),
     "both at once are two": ([seen(range(60), x=walk), seen(range(40, 100), x=walk, y=340.0, owner=2)], 2),
     "a person is not a dog": (
         [seen(range(60), classes=(1, 0)), seen(range(64, 120), classes=(0, 1), owner=2)],
@@ -252,6 +252,29 @@ def test_only_what_both_directions_of_time_agree_upon_is_not_doubted() -> None:
     alone = [seen(range(100), x=walk, y=600.0), seen(range(100), x=back, y=640.0)]
     assert doubts([*alone, *encounter()]) == [[], [], [72], [], []]
     assert doubts([]) == []
+
+
+def test_what_looks_tell_is_known_when_tracks_that_mix_two_objects_are_cut() -> None:
+    """Red and green turn back where they meet, say the tracks, and so look alike; later, red is back elsewhere."""
+    halves = (range(80), range(80, 160))
+    red = [seen(frames, x=walk, look=RED, seed=n) for n, frames in enumerate(halves)]
+    green = [seen(frames, x=back, look=GREEN, owner=2, seed=2 + n) for n, frames in enumerate(halves)]
+    mixed = [followed(red[0], green[1]), followed(green[0], red[1])]
+    returned = seen(range(320, 400), x=600.0, look=RED, seed=4)
+    assert _look_model(mixed) is None
+    assert spans(again([*mixed, returned])) == [([1], 0, 399), ([2], 0, 159)]
+
+
+def test_what_looks_tell_is_not_left_to_the_few_tracks_that_stay_whole() -> None:
+    """Of those that are cut, no part is long enough to tell."""
+    parts = [seen(range(16 * n, 16 * (n + 1)), look=look, seed=n) for n, look in enumerate([RED, GREEN] * 2)]
+    before = _look_model([followed(*parts[:2]), followed(*parts[2:]), *OTHERS])
+    after = _look_model([*parts, *OTHERS])
+    assert before is not None and after is not None
+    assert (before.num_tracks, after.num_tracks) == (5, 3)
+    assert _purer(before, after) is before
+    assert _purer(after, before) is before
+    assert _purer(None, after) is after
 
 
 def test_a_single_box_of_another_object_is_taken_out_and_the_gap_filled() -> None:

@@ -34,13 +34,14 @@ BLOCK_LOOKS = 4096
 @dataclass(frozen=True)
 class LookModel:
     """Variances, summed over all dimensions, and how many independent dimensions there seem to be; `lasting`, the share
-    of `within` that more looks don't average out.
+    of `within` that more looks don't average out; and of how many tracks it was told.
     """
 
     within: float
     between: float
     num_dims: float
     lasting: float = LASTING
+    num_tracks: int = 0
 
     def evidence(self, distance2: Float64, num_a: Float64, num_b: Float64) -> Float64:
         """Log likelihood ratio of one object to two, for the squared distance of two means of so many looks."""
@@ -85,7 +86,7 @@ def fit(tracks: Iterable[tuple[Float64, Float64]], start_s: Float64, end_s: Floa
     between = float(np.median(_distances2(centres, a, b) - noise)) / 2
     if between <= 0:
         return None  # the objects look alike: nothing to tell them apart by
-    return LookModel(within, between, spread.num_dims(), lasting)
+    return LookModel(within, between, spread.num_dims(), lasting, len(rows))
 
 
 class _Spread:

@@ -4,7 +4,8 @@
 
 1. A track that lies on another one nearly all the time is a duplicate, and goes.
 2. Where a track's look changes for good, it has slipped to another object, and is cut there. So is a track where going
-   through its detections backward in time contradicts it, unless its looks say that it is one object.
+   through its detections backward in time contradicts it, unless its looks say that it is one object. What looks tell
+   is then found out anew.
 3. Tracks that are one object are joined: by motion, size, look, class, the time between them and what either direction
    of time made of them (see `joining.py`).
 4. What was seen for a few frames only, or doubted nearly all the time, goes.
@@ -86,6 +87,7 @@ def refined(
         return
     tracks = [tracks[n] for n in np.flatnonzero(~_is_duplicate(tracks, config))]
     model = _look_model(tracks)
+    num_whole = len(tracks)
     tracks, links = cutting.cut(
         tracks,
         model,
@@ -93,6 +95,8 @@ def refined(
         min_cut_evidence=config.min_cut_evidence,
         min_join_evidence=config.min_join_evidence,
     )
+    if len(tracks) > num_whole:
+        model = _purer(model, _look_model(tracks))
     joinable = joining.find_chains(joining.Pieces.of(tracks, frame_width, links), model, config)
     seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
     frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
@@ -114,6 +118,15 @@ def _look_model(tracks: Sequence[Track]) -> LookModel | None:
     """How much the looks of these tracks tell, if anything."""
     start_s, end_s = (np.array([track.times_s[n] for track in tracks]) for n in (0, -1))
     return looks.fit(map(cutting.looks_of, tracks), start_s, end_s)
+
+
+def _purer(before: LookModel | None, after: LookModel | None) -> LookModel | None:
+    """What looks tell, as fitted before and after tracks are cut: those that mixed two objects hid how much the looks
+    of one are alike. But where fewer parts than tracks are long enough to tell, it is what looked alike all along.
+    """
+    if before is None or after is None:
+        return after or before
+    return after if after.num_tracks >= before.num_tracks else before
 
 
 def fewest_seen(frame_times_s: Float64) -> int:
