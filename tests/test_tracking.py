@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shelf
 
 from trackverse.boxes import tlwh_to_xyxy, xyxy_to_tlwh
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
@@ -415,6 +416,12 @@ def test_nothing_is_drawn_where_an_object_is_long_unseen(tmp_path: Path, square_
     images = np.concatenate([batch.images for batch in read_frames(tmp_path / "drawn.mp4")])
     is_there = [has_colour(image, box, colour_of(1)) for image in images]
     assert is_there == [n < 25 or n >= 100 for n in range(125)]
+
+
+def test_a_video_of_a_variable_frame_rate_plays_as_before(tmp_path: Path) -> None:
+    source = shelf.variable_rate(tmp_path)
+    draw_tracks(source, tmp_path / "drawn.mp4", [], start_s=0.0, video=probe(source))
+    np.testing.assert_allclose(frame_times(tmp_path / "drawn.mp4"), frame_times(source), atol=1e-3)
 
 
 def test_drawing_no_tracks_copies_the_video(tmp_path: Path, square_video: Path) -> None:

@@ -54,7 +54,7 @@ def draw_tracks(
             labels = [_draw(canvas, record, start_s + time_s, video.fps) for record in records]
             for label in filter(None, labels):  # after all boxes, so that none crosses a label
                 _draw_label(canvas, label)
-            writer.write_planes(planes)
+            writer.write_planes(planes, time_s)
 
 
 class _Canvas:

@@ -25,12 +25,13 @@ from trackverse.video.planes import Planes
 DEFAULT_CRF = 20  # x264's quality scale: 18 can hardly be told from the source, 23 is x264's own default
 DEFAULT_KEYFRAME_S = 0.5
 DEFAULT_PRESET = "fast"
+TICKS_A_FRAME = 1000  # how finely a frame's time is told
 BT709 = 1  # AVCOL_SPC_BT709, AVCOL_PRI_BT709 and AVCOL_TRC_BT709
 LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
 
 
 class VideoWriter:
-    """Writes RGB images as an H.264 video of a constant frame rate, silent, with its index in front.
+    """Writes images as an H.264 video, silent, with its index in front: one every 1 / `fps` s, or when they say.
 
     A context manager: the file is there when the block has ended well, and nothing is left of it otherwise. An odd
     width or height grows by one repeated column or row, since 4:2:0 video has none. A key frame comes at least every
@@ -55,6 +56,7 @@ class VideoWriter:
         self._keyframe_s = keyframe_s
         self._preset = preset
         self._num_frames = 0
+        self._next_pts = 0
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -64,7 +66,7 @@ class VideoWriter:
                 self._container,
                 frame_hw=self._frame_hw,
                 rate=self._rate,
-                time_base=1 / self._rate,
+                time_base=1 / (self._rate * TICKS_A_FRAME),
                 crf=self._crf,
                 keyframe_s=self._keyframe_s,
                 preset=self._preset,
@@ -75,13 +77,21 @@ class VideoWriter:
 
     def write(self, image: UInt8) -> None:
         """Add one frame: (H, W, 3) uint8 RGB of `frame_hw`."""
-        self._container.mux(list(self._encoder.encode(image, self._num_frames)))
-        self._num_frames += 1
+        self._container.mux(list(self._encoder.encode(image, self._pts(None))))
 
-    def write_planes(self, planes: Planes) -> None:
-        """Add one frame as video has it, of `frame_hw` with odd sides grown by one. It must not change afterwards."""
-        self._container.mux(list(self._encoder.encode_planes(planes, self._num_frames)))
+    def write_planes(self, planes: Planes, time_s: float | None = None) -> None:
+        """Add one frame as video has it, of `frame_hw` with odd sides grown by one. It must not change afterwards.
+
+        `time_s`: when it is shown, rising; without, a frame later than the one before.
+        """
+        self._container.mux(list(self._encoder.encode_planes(planes, self._pts(time_s))))
+
+    def _pts(self, time_s: float | None) -> int:
+        """Of one more frame."""
+        pts = self._next_pts if time_s is None else round(time_s * self._rate * TICKS_A_FRAME)
         self._num_frames += 1
+        self._next_pts = pts + TICKS_A_FRAME
+        return pts
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
