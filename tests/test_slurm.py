@@ -394,7 +394,7 @@ def test_a_signal_that_comes_while_python_starts_does_not_end_the_job() -> None:
 
 CHILDREN = """
 import multiprocessing, pathlib, subprocess, sys, time
-from trackverse.download import ffmpeg_path
+from trackverse.downloaded import ffmpeg_path
 
 if __name__ == "__main__":
     endless = ["-re", "-f", "lavfi", "-i", "testsrc=size=64x64", "-f", "null", "-"]
