@@ -319,6 +319,13 @@ def test_a_track_of_two_frames_is_as_fast_as_the_one_that_it_was_joined_to() -> 
     assert len(again(parts)) == 1
 
 
+def test_walkers_seen_once_a_second_are_whole_though_online_nobody_is_seen_twice() -> None:
+    clip_s = np.arange(12.0)
+    once = [seen([n], x=walk, y=150.0 + 100 * k, owner=k, clip_s=clip_s) for k in range(6) for n in range(12)]
+    found = refine(once, CONFIG, frame_times_s=clip_s)
+    assert [(owners(track), len(track)) for track in found] == [([k], 12) for k in range(6)]
+
+
 @pytest.mark.parametrize(
     ("fps", "num_missed", "num_new"),
     [(16.0, 3, 3), (16.0, 4, 0), (2.0, 2, 2), (2.0, 3, 0)],

@@ -32,6 +32,9 @@ MIN_LONG_LOOKS = 2
 ONE_WAY_EVIDENCE = 1.0
 # Of a box's width; nearer than that to a side of the frame, its object is leaving or coming in.
 SIDE_SHARE = 0.1
+# A track of fewer frames is part of an object, or a slip of the detector: it doesn't say that more objects come and go.
+# At one frame a second, four fifths of a street's tracks are seen once.
+MIN_OBJECT_FRAMES = 2
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class JoinConfig:
 
     `min_join_evidence`: from this log likelihood ratio on, two tracks are one object. Where one ends and one begins,
     an object may have left and another one come: 1.5 stands for prior odds of 2 : 9, and they fall further with the
-    number of tracks that begin in a second.
+    number of tracks, seen more than once, that begin in a second.
     `max_join_gap_s`: longest time out of sight; where looks are few there is only motion, which says little after
     `max_blind_gap_s`: by motion alone 3, 4 and 5 do equally well, with a short look besides 4 does better than 3.
     `min_class_cosine`: classes whose scores over the tracks are further apart contradict each other.
@@ -135,7 +138,8 @@ def find_chains(pieces: Pieces, model: LookModel | None, config: JoinConfig) -> 
     """The numbers of the tracks that are one object, in the order of time, for every object."""
     chains = [[n] for n in range(len(pieces.start_s))]
     duration_s = pieces.end_s.max() - pieces.start_s.min()
-    limit = config.min_join_evidence + np.log1p(len(chains) / max(duration_s, 1.0))
+    num_begun = (pieces.stop - pieces.first >= MIN_OBJECT_FRAMES).sum()
+    limit = config.min_join_evidence + np.log1p(num_begun / max(duration_s, 1.0))
     while True:
         i, j, evidence = _candidates(pieces, chains, model, config, limit)
         if not len(i):
