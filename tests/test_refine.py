@@ -6,6 +6,7 @@ Every box carries the number of the object that it shows in its first class scor
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 from typing import Any
@@ -506,6 +507,20 @@ def test_what_is_doubted_nearly_all_the_time_goes_and_who_is_hidden_half_of_the_
     found = refine(tracks, CONFIG, frame_times_s=CLIP_S, sure_score=0.5)
     assert [track.xyxy[0, 0] for track in found] == pytest.approx([180, 380])
     assert len(refine(tracks, CONFIG, frame_times_s=CLIP_S)) == 3
+
+
+def test_every_track_that_goes_is_counted_by_its_reason() -> None:
+    whole, copy, slip = seen(range(100)), seen(range(60)), seen(range(3), x=600.0, owner=2)
+    doubted = seen(range(80), x=900.0, owner=3)
+    doubted = replace(doubted, scores=np.full(80, 0.3, np.float32))
+    dropped = Counter[str]()
+    tracks = [whole, copy, slip, doubted]
+    assert len(refine(tracks, CONFIG, frame_times_s=CLIP_S, sure_score=0.5, dropped=dropped)) == 1
+    assert dropped == {
+        "tracks that lie on another one": 1,
+        "tracks seen in under 5 frames": 1,
+        "tracks doubted nearly all the time": 1,
+    }
 
 
 @pytest.mark.parametrize("num_labels", [0, 1, 3])

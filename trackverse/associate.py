@@ -28,7 +28,7 @@ import numpy.typing as npt
 from trackverse import cli, mot, smoothing
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.errors import SetupError
-from trackverse.refine import RefineConfig, fewest_seen, refine
+from trackverse.refine import SEEN_TOO_LITTLE, RefineConfig, fewest_seen, refine
 from trackverse.tracking import usable
 from trackverse.types import ROUNDING_S, Detections, Float32, Float64, Track
 from trackverse.vectors import lengths, unit
@@ -83,7 +83,9 @@ def run(args: Namespace) -> int:
 
 
 def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) -> list[Track]:
-    """The tracks of a sequence; detections that can't be used are counted in `refused` by reason."""
+    """The tracks of a sequence; detections that can't be used, and tracks that aren't kept, are counted in
+    `refused` by reason.
+    """
     rows = _read_detections(mot.text_path(sequence.folder, "det"))
     embeddings = read_embeddings(sequence.folder, args.embeddings, len(rows))
     config = replace(WITH_APPEARANCE if embeddings.shape[1] else BOXES_ALONE, track_thresh=args.track_thresh)
@@ -107,9 +109,17 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
         tracks += tracker.update(time_s, usable(_detections(rows[mine], embeddings[mine]), None, refused))
     tracks += tracker.finish()
     if args.refine:
-        sure, width = config.track_thresh, sequence.width
-        return refine(tracks, RefineConfig(), frame_times_s=times_s, sure_score=sure, frame_width=width)
-    tracks = [track for track in tracks if len(track) >= fewest_seen(times_s)]
+        return refine(
+            tracks,
+            RefineConfig(),
+            frame_times_s=times_s,
+            sure_score=config.track_thresh,
+            frame_width=sequence.width,
+            dropped=refused,
+        )
+    min_seen, num_tracks = fewest_seen(times_s), len(tracks)
+    tracks = [track for track in tracks if len(track) >= min_seen]
+    refused[SEEN_TOO_LITTLE.format(min_seen)] += num_tracks - len(tracks)
     if args.raw_boxes:
         return tracks
     max_blink_s = max(MAX_BLINK_S, 2 / sequence.fps) + ROUNDING_S

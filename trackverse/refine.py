@@ -17,6 +17,7 @@ joined across a cut.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,7 @@ from trackverse.vectors import let_go, unit
 # What was seen for less than this is a slip of the detector: five frames at most, and two where frames come rarely, as
 # for ByteTrack, which confirms in a second one.
 MIN_SEEN_S, MIN_SEEN, ENOUGH_SEEN = 0.5, 2, 5
+SEEN_TOO_LITTLE = "tracks seen in under {} frames"
 MAX_BLINK = 2  # frames that a detector misses now and then, however rarely they come
 
 
@@ -63,14 +65,24 @@ def refine(
     frame_times_s: Float64 | None = None,
     sure_score: float = 0.0,
     frame_width: float = np.inf,
+    dropped: Counter[str] | None = None,
 ) -> list[Track]:
     """The tracks of a shot after a second look, by the time they start.
 
     `frame_times_s`: of all frames that were looked at; without, those in which any track was seen. `sure_score`: from
     this score on, a detection is confident. `frame_width`: px; who leaves at its sides and comes back after more than
-    `max_blind_gap_s` is a new track.
+    `max_blind_gap_s` is a new track. `dropped` counts, by reason, the tracks that go.
     """
-    return list(refined(tracks, config, frame_times_s=frame_times_s, sure_score=sure_score, frame_width=frame_width))
+    return list(
+        refined(
+            tracks,
+            config,
+            frame_times_s=frame_times_s,
+            sure_score=sure_score,
+            frame_width=frame_width,
+            dropped=dropped,
+        )
+    )
 
 
 def refined(
@@ -80,12 +92,16 @@ def refined(
     frame_times_s: Float64 | None = None,
     sure_score: float = 0.0,
     frame_width: float = np.inf,
+    dropped: Counter[str] | None = None,
 ) -> Iterator[Track]:
     """As `refine`, one track at a time, so that the class scores of only one need be in memory."""
+    dropped = Counter() if dropped is None else dropped
     tracks = [cutting.seen(track) for track in tracks if not track.interpolated.all()]
     if not tracks:
         return
-    tracks = [tracks[n] for n in np.flatnonzero(~_is_duplicate(tracks, config))]
+    is_duplicate = _is_duplicate(tracks, config)
+    dropped["tracks that lie on another one"] += int(is_duplicate.sum())
+    tracks = [tracks[n] for n in np.flatnonzero(~is_duplicate)]
     model = _look_model(tracks)
     num_whole = len(tracks)
     tracks, links = cutting.cut(
@@ -104,7 +120,11 @@ def refined(
     chains = []
     for chain in joinable:
         is_sure = np.concatenate([tracks[n].scores for n in chain]) >= sure_score
-        if len(is_sure) >= min_seen and is_sure.mean() >= config.min_sure_share:
+        if len(is_sure) < min_seen:
+            dropped[SEEN_TOO_LITTLE.format(min_seen)] += 1
+        elif is_sure.mean() < config.min_sure_share:
+            dropped["tracks doubted nearly all the time"] += 1
+        else:
             chains.append(chain)
     if not chains:
         return

@@ -106,6 +106,7 @@ def track_clip(
                 frame_times_s=np.array(times_s),
                 sure_score=settings.tracker.track_thresh,
                 frame_width=video_hw[1],
+                dropped=refused,
             )
         for track in tracks:
             if settings.refine is not None:  # smoothing may go over the frame's edge by a little
@@ -117,7 +118,7 @@ def track_clip(
                 refused[f"tracks {reason}"] += 1
             let_go(track.logits)
     # Only now, so that a clip that fails midway is not counted twice when it is tried again.
-    dropped.update(refused)
+    dropped.update(+refused)  # those that are there
 
 
 def _noting(batches: Iterable[FrameBatch], times_s: list[float]) -> Iterator[FrameBatch]:
