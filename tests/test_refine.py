@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trackverse import both_ways, boxes, cutting, joining, looks, motion, pairs
+from trackverse import both_ways, boxes, cutting, joining, looks, motion, pairs, smoothing
 from trackverse.filters import FilterConfig, why_drop
 from trackverse.refine import RefineConfig, _look_model, _purer, refine
 from trackverse.smoothing import smooth_tracks
@@ -448,6 +448,14 @@ def test_few_boxes_that_are_far_off_decide_nothing() -> None:
     xyxy[::20, 0] += 20
     (found,) = smooth_tracks([replace(track, xyxy=xyxy)])
     assert np.median(np.abs(found.xyxy[:, 0] - track.xyxy[:, 0])) < 2
+
+
+def test_tracks_beyond_those_that_tell_the_jitter_are_smoothed_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    jittered = seen(range(200), x=walk, noise=4.0)
+    monkeypatch.setattr(smoothing, "MAX_TRIED", 100)
+    first, other = smooth_tracks([jittered, jittered])
+    assert not np.array_equal(first.xyxy, jittered.xyxy)
+    np.testing.assert_array_equal(other.xyxy, first.xyxy)
 
 
 def test_smoothing_of_nothing_and_of_lone_frames() -> None:

@@ -14,11 +14,11 @@ from trackverse.types import Bool, Float32, Float64, Int64, Track
 SMOOTHING_S = 0.08
 # Where a detector jitters more, or frames come rarely, wider ones are tried in turn, up to most of a second.
 WIDTHS_S = SMOOTHING_S * 2 ** np.arange(0, 4, 0.5)
-PATIENCE = 2  # widths that are tried after the best one
+PATIENCE, LONE_PATIENCE = 2, 4  # widths that are tried after the best one of all coordinates, and of one of them
 REACH = 3.0  # standard deviations, beyond which the weight is less than 1.2 % of the middle's
 # An error this many times the usual one is no jitter (half of the object is hidden, say), and counts no more than that.
 MAX_ERROR = 3 / 0.6745  # medians of a normal distribution's absolute values: three standard deviations
-MAX_TRIED = 20_000  # boxes that tell a clip's jitter well enough
+MAX_TRIED = 10_000  # boxes that tell a clip's jitter well enough
 
 
 def fill(times_s: Float64, xyxy: Float64, frame_times_s: Float64, max_gap_s: float) -> tuple[Float64, Float64, Bool]:
@@ -69,21 +69,26 @@ def smoothed_boxes(times_s: Float64, xyxy: Float64, track_of: Int64, new: Bool |
     seen = np.ones(len(xyxy), bool) if new is None else ~new
     size = xyxy[:, 2:] - xyxy[:, :2]
     values = np.concatenate([(xyxy[:, :2] + xyxy[:, 2:]) / 2, size], axis=1)
-    tried = track_of <= track_of[np.minimum(MAX_TRIED, len(track_of)) - 1]
-    errors = _Errors(size[tried & seen, 1:])
     smooth = values.copy()
-    num_worse = 0
+    num_tried = int(np.searchsorted(track_of, track_of[min(MAX_TRIED, len(track_of)) - 1], side="right"))
+    tried, others, seen_rows = slice(num_tried), slice(num_tried, None), seen[:num_tried].nonzero()[0]
+    errors = _Errors(values[seen_rows], size[seen_rows, 1:])
+    best_s, num_worse = np.zeros(4), np.zeros(4, np.int64)  # width of each coordinate, and how many were tried since
     for width_s in WIDTHS_S:
-        line, self_weight = _lines(times_s[tried], values[tried], track_of[tried], width_s)
-        better = errors.fall(values[tried & seen], line[seen[tried]], self_weight[seen[tried]])
-        if better.any():
-            smooth[:, better] = (
-                line[:, better] if tried.all() else _lines(times_s, values, track_of, width_s)[0][:, better]
-            )
+        open_ = np.flatnonzero(num_worse < LONE_PATIENCE)
+        line, self_weight = _lines(times_s[tried], values[tried, open_], track_of[tried], width_s)
+        is_better = errors.fall(open_, line[seen_rows], self_weight[seen_rows])
+        better = open_[is_better]
+        smooth[tried, better] = line[:, is_better]
+        best_s[better] = width_s
+        num_worse += 1
+        num_worse[better] = 0
         # A Gaussian narrower than a frame averages nothing, so that the error may rise before it falls.
-        num_worse = 0 if better.any() else num_worse + 1
-        if num_worse == PATIENCE:
+        if num_worse.min() == PATIENCE:
             break
+    for width_s in np.unique(best_s[best_s > 0]):
+        own = np.flatnonzero(best_s == width_s)
+        smooth[others, own] = _lines(times_s[others], values[others, own], track_of[others], width_s)[0]
     half = smooth[:, 2:] / 2
     boxes = np.concatenate([smooth[:, :2] - half, smooth[:, :2] + half], axis=1)
     kept: Float32 = np.where((half > 0).all(axis=1, keepdims=True), boxes, xyxy).astype(np.float32)
@@ -91,27 +96,32 @@ def smoothed_boxes(times_s: Float64, xyxy: Float64, track_of: Int64, new: Bool |
 
 
 class _Errors:
-    """How well boxes are foretold by their neighbours alone, coordinate by coordinate, in `height` (T, 1)."""
+    """How well boxes, `values` (T, 4), are foretold by their neighbours alone, coordinate by coordinate, in `height`
+    (T, 1).
+    """
 
-    def __init__(self, height: Float64) -> None:
-        self._height = height
+    def __init__(self, values: Float64, height: Float64) -> None:
+        self._values = values
+        self._height = np.maximum(height, 1)
         self._cap: Float64 | None = None  # of a single error
         self._least = np.full(4, np.inf)
 
-    def fall(self, values: Float64, line: Float64, self_weight: Float64) -> Bool:
-        """(4,): if the errors of `line` (T, 4), of which `values` (T, 4) are `self_weight` (T,) part, fell.
+    def fall(self, columns: Int64, line: Float64, self_weight: Float64) -> Bool:
+        """(K,): if the errors of `line` (T, K), of which the `columns` (K,) of the values are `self_weight` (T,) part,
+        fell.
 
         Left out of its own line, a value is off by the residual over one less its weight (Allen's PRESS, 1974).
         """
-        told = self_weight < 0.999
-        error = np.abs(values - line)[told] / (1 - self_weight[told, None]) / np.maximum(self._height[told], 1)
-        if not len(error):
-            return np.zeros(4, bool)
-        if self._cap is None:
+        told = (self_weight < 0.999).nonzero()[0]
+        if not len(told):
+            return np.zeros(len(columns), bool)
+        error = np.abs(self._values[told[:, None], columns] - line[told])
+        error /= (1 - self_weight[told, None]) * self._height[told]
+        if self._cap is None:  # the first time, of all four
             self._cap = MAX_ERROR * np.median(error, axis=0)
-        mean = (np.minimum(error, self._cap) ** 2).mean(axis=0)
-        better: Bool = mean < self._least
-        self._least = np.minimum(mean, self._least)
+        mean = (np.minimum(error, self._cap[columns]) ** 2).mean(axis=0)
+        better: Bool = mean < self._least[columns]
+        self._least[columns] = np.minimum(mean, self._least[columns])
         return better
 
 
@@ -121,27 +131,27 @@ def _lines(times_s: Float64, values: Float64, track_of: Int64, width_s: float) -
     A straight line is fitted through the neighbours of each frame, weighted by the Gaussian, and its value in the frame
     is taken: so the ends don't lag behind, and steady motion and growth stay as they are.
     """
-    total = np.stack([np.ones_like(times_s), 0 * times_s, 0 * times_s])  # of weights, × time, × time²
-    columns = np.ascontiguousarray(values.T)
-    level, slope = columns.copy(), np.zeros_like(columns)  # of weights × values, weights × time × values
+    columns = np.concatenate([np.ones((1, len(values))), values.T])
+    sums = np.stack([columns, np.zeros_like(columns)])  # of weights × columns, of weights × time × columns
+    time2 = np.zeros(len(values))  # of weights × time²
+    room = np.empty_like(sums)  # new arrays of this size take as long as what is computed into them
     for step in range(1, len(times_s)):
         since = times_s[step:] - times_s[:-step]
         near = (since <= REACH * width_s) & (track_of[step:] == track_of[:-step])
         if not near.any():
             break
         weight = np.exp(-((since / width_s) ** 2) / 2) * near
-        moment = weight * since
-        sums = np.stack([weight, moment, moment * since])
+        weights = np.stack([weight, weight * since])[:, None]
         here, there = slice(None, -step), slice(step, None)
-        total[:, here] += sums
-        level[:, here] += weight * columns[:, there]
-        slope[:, here] += moment * columns[:, there]
-        sums[1] *= -1
-        total[:, there] += sums
-        level[:, there] += weight * columns[:, here]
-        slope[:, there] -= moment * columns[:, here]
-    determinant = total[0] * total[2] - total[1] ** 2
-    line = ((total[2] * level - total[1] * slope) / np.maximum(determinant, 1e-12)).T
+        sums[:, :, here] += np.multiply(weights, columns[:, there], out=room[:, :, here])
+        weights[1] *= -1
+        sums[:, :, there] += np.multiply(weights, columns[:, here], out=room[:, :, here])
+        moment2 = weights[1, 0] * since
+        time2[here] -= moment2
+        time2[there] -= moment2
+    (total, *level), (time, *slope) = sums
+    determinant = total * time2 - time**2
+    line = ((time2 * level - time * slope) / np.maximum(determinant, 1e-12)).T
     # A frame without neighbours has no line through it.
     has_line = determinant > 1e-9
-    return np.where(has_line[:, None], line, values), np.where(has_line, total[2] / np.maximum(determinant, 1e-12), 1.0)
+    return np.where(has_line[:, None], line, values), np.where(has_line, time2 / np.maximum(determinant, 1e-12), 1.0)
