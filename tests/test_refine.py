@@ -604,3 +604,17 @@ def test_five_thousand_tracks_are_never_paired_all_at_once(monkeypatch: pytest.M
     monkeypatch.setattr(motion, "evidence", counted)
     assert len(again(tracks)) < 5000
     assert sum(at_once) > 4e6 and max(at_once) <= pairs.BLOCK_PAIRS
+
+
+@pytest.mark.parametrize("x", [0.0, 1e9], ids=["within a picture", "far outside"])
+def test_of_boxes_side_by_side_none_is_missed_and_no_other_frame_comes_in(x: float) -> None:
+    rng = np.random.default_rng(0)
+    frame_of, left = rng.integers(0, 9, 300), x + rng.uniform(-200, 200, 300)
+    right, rows = left + rng.uniform(1, 60, 300), np.arange(0, 300, 3)
+    a, b = (np.concatenate(part) for part in zip(*pairs.beside(frame_of, left, right, rows), strict=True))
+    assert (frame_of[a] == frame_of[b]).all() and set(a.tolist()) == set(rows.tolist())
+    found = np.zeros((300, 300), bool)
+    found[a, b] = True
+    wanted = (left[rows, None] <= right) & (left <= right[rows, None]) & (frame_of[rows, None] == frame_of)
+    assert wanted.sum() > len(rows)
+    assert found[rows][wanted].all()

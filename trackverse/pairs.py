@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trackverse.types import Int64
+from trackverse.types import Float64, Int64
 
 BLOCK_PAIRS = 1 << 16
 BLOCK_ROWS = 1 << 10  # of so many rows, each of which may be compared with the partners of all the others
+PIXEL_LIMIT = 1 << 15  # what lies beyond is as near as that
 
 
 def end_to_end(counts: Int64) -> tuple[Int64, Int64]:
@@ -20,14 +21,20 @@ def end_to_end(counts: Int64) -> tuple[Int64, Int64]:
     return stretch, np.arange(len(stretch)) - (np.cumsum(counts) - counts)[stretch]
 
 
-def same_frame(frame_of: Int64, rows: Int64) -> Iterator[tuple[Int64, Int64]]:
-    """All pairs of one of the `rows` (K,) and any row of the same frame, itself too, as (P,), (P,), in portions;
-    `frame_of` (T,).
+def beside(frame_of: Int64, left: Float64, right: Float64, rows: Int64) -> Iterator[tuple[Int64, Int64]]:
+    """All pairs of one of the `rows` (K,) and any row of the same frame whose box isn't wholly to the left or to the
+    right of its own, itself too, as (P,), (P,), in portions. There are some more: of those that miss it by less than
+    the widest box. `frame_of`, `left` and `right` (T,).
     """
-    by_frame = np.argsort(frame_of, kind="stable")
-    first = np.searchsorted(frame_of[by_frame], np.arange(frame_of.max() + 2))
-    for k, place in ranges(first[frame_of[rows]], first[frame_of[rows] + 1]):
-        yield rows[k], by_frame[place]
+    low, high = (np.clip(edge, -PIXEL_LIMIT, PIXEL_LIMIT).astype(np.int64) for edge in (left, right))
+    widest = int((high - low).max())
+    # The frames lie side by side, too far from each other for a box to reach into the next.
+    frame_low = (4 * PIXEL_LIMIT + 1) * frame_of
+    by_left = np.argsort(frame_low + low)
+    start = (frame_low + low)[by_left]
+    nearest, furthest = (frame_low + low)[rows] - widest, (frame_low + high)[rows]
+    for k, place in ranges(np.searchsorted(start, nearest), np.searchsorted(start, furthest, side="right")):
+        yield rows[k], by_left[place]
 
 
 def ranges(first: Int64, end: Int64) -> Iterator[tuple[Int64, Int64]]:

@@ -172,7 +172,7 @@ def _is_duplicate(tracks: Sequence[Track], config: RefineConfig) -> Bool:
     _, frame_of = np.unique(np.concatenate([track.times_s for track in tracks]), return_inverse=True)
     samples = np.unique((np.cumsum(lengths) - lengths)[:, None] + lengths[:, None] * np.array([1, 2, 3]) // 4)
     found = []
-    for rows, beside in pairs.same_frame(frame_of, samples):
+    for rows, beside in pairs.beside(frame_of, xyxy[:, 0], xyxy[:, 2], samples):
         longer = rank[track_of[beside]] > rank[track_of[rows]]
         rows, beside = rows[longer], beside[longer]
         on = boxes.iou_of_pairs(xyxy[rows], xyxy[beside]) >= config.min_duplicate_iou
@@ -220,7 +220,7 @@ def _may_be_filled(times_s: Float64, xyxy: Float64, new: Bool, max_blink_s: floa
     long = np.flatnonzero(new & (gap_s > max_blink_s))
     _, frame_of = np.unique(times_s, return_inverse=True)
     hidden = np.zeros(len(new))
-    for rows, beside in pairs.same_frame(frame_of, long):
+    for rows, beside in pairs.beside(frame_of, xyxy[:, 0], xyxy[:, 2], long):
         rows, beside = rows[~new[beside]], beside[~new[beside]]
         low, high = np.maximum(xyxy[rows, :2], xyxy[beside, :2]), np.minimum(xyxy[rows, 2:], xyxy[beside, 2:])
         np.maximum.at(hidden, rows, boxes.area(np.concatenate([low, high], axis=-1)) / boxes.area(xyxy[rows]))
