@@ -294,12 +294,13 @@ def test_a_detic_learns_and_its_file_sees_as_it_does(
     monkeypatch.setattr(train_detic, "BATCH", 1)
     monkeypatch.setattr(train_detic, "WARM_UP_STEPS", 1)
     torch.manual_seed(0)
-    network, vocabulary = train_detic.make_network(), train_detic.make_vocabulary(len(drawn_scenes.SHAPES), rng)
+    network = train_detic.untrained_network("r18")
+    vocabulary = train_detic.make_vocabulary(len(drawn_scenes.SHAPES), rng)
     losses = train_detic.train(network, vocabulary, [], 5, rng)
     assert len(losses) == 5 and losses[-1] < 0.7 * losses[0]
 
     path = tmp_path / "drawn.pth"
-    torch.save({"model": train_detic.checkpoint(network)}, path)
+    torch.save({"model": train_detic.checkpoint(network, "r18")}, path)
     detector = load_detic(path, vocabulary)
     path.unlink()  # a quarter of a gigabyte
     network.eval()
@@ -311,3 +312,27 @@ def test_a_detic_learns_and_its_file_sees_as_it_does(
         np.testing.assert_allclose(ours, detector.network.heads.box_head[1](pooled), rtol=0, atol=1e-4)
     figures = train_detic.held_out_figures(detector, [scene])
     assert figures["objects"] == len(scene.labels) and 0 <= figures["recall"] <= 1
+
+
+def test_a_swin_b_begins_with_its_teachers_layers_and_follows_its_example(
+    train_detic: ModuleType, drawn_scenes: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    rng = np.random.default_rng(1)
+    scene = drawn_scenes.draw_scene([stills.street(0)], (64, 96), rng)
+    monkeypatch.setattr(train_detic, "draw_scene", lambda photos, hw, rng: scene)
+    monkeypatch.setattr(train_detic, "BATCH", 1)
+    monkeypatch.setattr(train_detic, "WARM_UP_STEPS", 1)
+    monkeypatch.setattr(train_detic, "EXAMPLE_FRAC", 1)
+    torch.manual_seed(0)
+    teacher, network = train_detic.untrained_network("r18").eval(), train_detic.untrained_network("swinb")
+    train_detic.take_over(network, teacher)
+    losses = train_detic.train(network, np.zeros((512, 1), np.float32), [], 4, rng, teacher)
+    assert losses[-1] < 0.95 * losses[0]
+    ours, others = (train_detic.checkpoint(*pair) for pair in ((network, "swinb"), (teacher, "r18")))
+    own = {name for name in ours if name.startswith(("backbone.bottom_up.", "backbone.fpn_lateral"))}
+    assert {name.partition(".")[0] for name in ours.keys() - own} == {"backbone", "proposal_generator", "roi_heads"}
+    for name in ours.keys() - own:  # the examples say nothing of proposals and boxes
+        assert name.startswith("backbone.") or torch.equal(ours[name], others[name])
+    assert not any(name.endswith("attn.bias") for name in own)  # that is laid out from its table, not stored
