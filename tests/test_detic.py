@@ -281,6 +281,27 @@ def test_bfloat16_sees_the_same(r18: Detic, fast_r18: Detic, coffee: Detections)
     assert np.median(np.abs(coffee.xyxy - found.xyxy[rows])) < 3
 
 
+def test_swin_bs_first_stage_stays_exact_beside_bfloat16() -> None:
+    """Rounding there moved more detections than all other rounding; the stages behind it are rounded."""
+    weights, backbones, first = made_up_checkpoint("swinb"), [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        backbone = empty_network("swinb").backbone
+        names = {name: stored_name(f"backbone.{name}", "swinb") for name in backbone.state_dict()}
+        backbone.load_state_dict({name: weights[stored].clone() for name, stored in names.items()}, assign=True)
+        backbone.eval().prepare()
+        backbone.round_to(dtype)
+        backbone.layers[0].register_forward_hook(lambda stage, given, maps: first.append(maps))
+        backbones.append(backbone)
+    pixels = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        maps = [backbone(pixels) for backbone in backbones]
+    for exact, rounded in zip(*first, strict=True):
+        np.testing.assert_array_equal(exact, rounded)
+    for exact, rounded in zip(*maps, strict=True):
+        assert rounded.dtype == torch.bfloat16
+        assert (exact - rounded.float()).std() < 0.02 * exact.std()
+
+
 def test_bfloat16_is_kept_out_of_the_arithmetic_on_boxes(fast_r18: Detic, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between 256 and 512 px it counts in steps of 2. A number that went through it once is one of its own."""
     seen: dict[str, list[torch.Tensor]] = {}

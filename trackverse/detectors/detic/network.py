@@ -40,21 +40,22 @@ class DeticNetwork(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """p3..p7, each (T, 256, H / stride, W / stride)."""
-        images = images.to(self.pyramid.fpn_lateral3.weight.dtype, memory_format=torch.channels_last)
-        pyramid: list[Tensor] = self.pyramid(self.backbone(images))
+        maps = self.backbone(images.to(memory_format=torch.channels_last))
+        pyramid: list[Tensor] = self.pyramid([features.to(self.pyramid.fpn_lateral3.weight.dtype) for features in maps])
         return pyramid
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
         """Brings the weights into the form, and to the place, in which they are used.
 
-        With `dtype` bfloat16 the layers whose numbers become boxes and scores stay in float32, and so does all
-        arithmetic on boxes.
+        With `dtype` bfloat16 the layers whose numbers become boxes and scores stay in float32, as do Swin-B's first
+        stages and all arithmetic on boxes.
         """
         self.eval().requires_grad_(False)
         self.backbone.prepare()
         self.heads.prepare()
         self.to(device)
-        for module in (self.backbone, self.pyramid, self.proposals.bbox_tower, self.heads.box_head):
+        self.backbone.round_to(dtype)
+        for module in (self.pyramid, self.proposals.bbox_tower, self.heads.box_head):
             module.to(dtype)
         self.to(memory_format=torch.channels_last)
         if device.type == "cpu" and dtype == torch.float32:

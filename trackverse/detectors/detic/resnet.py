@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -50,7 +51,7 @@ class ResNet18(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(T, 3, H, W) to [(T, 128, H/8, W/8), (T, 256, H/16, W/16), (T, 512, H/32, W/32)]."""
-        x = functional.relu(self.bn1(self.conv1(images)), inplace=True)
+        x = functional.relu(self.bn1(self.conv1(images.to(self.conv1.weight.dtype))), inplace=True)
         x = self.layer1(functional.max_pool2d(x, 3, 2, padding=1))
         maps = []
         for stage in (self.layer2, self.layer3, self.layer4):
@@ -64,6 +65,10 @@ class ResNet18(nn.Module):
         for module in self.modules():
             if isinstance(module, BasicBlock):
                 module.fold_norms()
+
+    def round_to(self, dtype: torch.dtype) -> None:
+        """Lets all layers multiply in `dtype`."""
+        self.to(dtype)
 
 
 def _fold(parent: nn.Module, conv: str, norm: str) -> None:

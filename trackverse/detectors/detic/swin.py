@@ -18,6 +18,9 @@ WINDOW = 7
 SHIFT = 3
 CELLS = WINDOW * WINDOW
 HEAD_DIM = 32
+# Stages that stay in float32 beside bfloat16: a twelfth of the work. What they round off goes through all that follows,
+# and cost more detections than all other rounding.
+NUM_EXACT = 1
 MASKED = -100.0  # added to the logits of pairs that may not see each other: what the weights were trained with
 
 
@@ -32,7 +35,7 @@ class WindowAttention(nn.Module):
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * WINDOW - 1) ** 2, self.num_heads))
-        self.register_buffer("bias", None)
+        self.register_buffer("bias", None, persistent=False)
 
     def prepare(self) -> None:
         """Lays the bias out as (heads, 49, 49). Once, after the weights are in."""
@@ -158,7 +161,7 @@ class SwinB(nn.Module):
         x = self.patch_embed(images)
         maps = []
         for stage, norm in zip(self.layers, (None, self.norm1, self.norm2, self.norm3), strict=True):
-            own, x = stage(x)
+            own, x = stage(x.to(next(stage.parameters()).dtype))
             if norm is not None:
                 maps.append(norm(own).permute(0, 3, 1, 2))
         return maps
@@ -168,6 +171,11 @@ class SwinB(nn.Module):
         for module in self.modules():
             if isinstance(module, WindowAttention):
                 module.prepare()
+
+    def round_to(self, dtype: torch.dtype) -> None:
+        """Lets all but the first stages multiply in `dtype`."""
+        for module in (*self.layers[NUM_EXACT:], self.norm2, self.norm3):
+            module.to(dtype)
 
 
 def relative_positions() -> Tensor:
