@@ -90,11 +90,9 @@ UPRIGHT = {
 
 @pytest.mark.parametrize("other, score", UPRIGHT.values(), ids=UPRIGHT)
 def test_upright_iou(other: tuple[float, ...], score: float) -> None:
-    a, b = np.array([(0, 0, 10, 20)], np.float64), np.array([(50, 50, 60, 60), other], np.float64)
-    first, second = np.array([0]), np.array([1])
-    assert boxes.upright_iou_of_pairs(a, first, b, second).item() == pytest.approx(score)
-    assert boxes.upright_iou_of_pairs(b, second, a, first).item() == pytest.approx(score)
-    assert boxes.upright_iou_of_pairs(a, first[:0], b, second[:0]).shape == (0,)
+    a, b = (boxes.measured(np.array([box], np.float64).T) for box in ((0, 0, 10, 20), other))
+    assert boxes.upright_iou(a, b)[0].item() == boxes.upright_iou(b, a)[0].item() == pytest.approx(score)
+    assert boxes.upright_iou(a[:, :0], b[:, :0])[0].shape == (0,)
 
 
 def hidden_share(xyxy: np.ndarray) -> np.ndarray:

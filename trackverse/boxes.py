@@ -84,11 +84,6 @@ def iou_of_pairs(a: Boxes, b: Boxes) -> Boxes:
     return overlap
 
 
-def upright_iou_of_pairs(a: Boxes, i: npt.NDArray[np.int64], b: Boxes, j: npt.NDArray[np.int64]) -> Boxes:
-    """`upright_iou` (P,) of the rows `i` (P,) of (N, 4) with the rows `j` (P,) of (M, 4) xyxy."""
-    return upright_iou(measured(a.T).take(i, axis=1), measured(b.T).take(j, axis=1))[0]
-
-
 def measured(edges: Boxes) -> Boxes:
     """(6, N): the edges (4, N) of boxes, their areas and their heights. Coordinates first, as numpy is slow at rows of
     four.
