@@ -56,11 +56,11 @@ def cut(
     ends: list[tuple[int, int]] = []
     for track, labels in zip(tracks, both_ways.backward(tracks, sure_score), strict=True):
         doubted = both_ways.doubts(labels)
-        sums, nums = looks_of(track)
         slips: list[int] = []
         if not _in_turn(track):
             doubted = []  # looks that are not those of the frames in turn can't be shared out
         elif model is not None:
+            sums, nums = looks_of(track)
             slips = [_slip(track, k) for k in _changes(sums, nums, model, min_cut_evidence)]
             doubted = _unless_alike(doubted, sums, nums, model, min_join_evidence)
         doubted = [row for row in doubted if all(abs(row - slip) > LOOK_FRAMES for slip in slips)]
@@ -92,6 +92,8 @@ def part(track: Track, rows: Int64 | slice, look_rows: slice) -> Track:
 
 def looks_of(track: Track) -> tuple[Float64, Float64]:
     """Sums (S, D) of a track's looks, and how many whole looks in plain view each is worth; 0 and 0 if not known."""
+    if not track.looks.shape[1]:
+        return np.zeros(track.looks.shape), np.zeros(len(track.looks))
     sums = np.array(track.looks, np.float64) / LOOK_FRAMES
     let_go(track.looks)
     known = np.isfinite(sums).all(axis=1) & sums.any(axis=1)

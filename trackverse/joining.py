@@ -105,10 +105,13 @@ class Pieces:
 
     def ends(self, chains: Sequence[Sequence[int]]) -> tuple[Ends, Ends]:
         """The heads and the tails of chains of tracks: a track of a few frames alone has no speed."""
-        rows = np.concatenate([np.arange(self.first[n], self.stop[n]) for chain in chains for n in chain])
-        lengths = self.stop - self.first
-        num_rows = np.array([lengths[chain].sum() for chain in chains])
-        where = (self.times_s[rows], self.xyxy[rows], np.cumsum(num_rows) - num_rows)
+        members = np.concatenate(chains)
+        lengths = self.stop[members] - self.first[members]
+        member, place = pairs.end_to_end(lengths)
+        rows = self.first[members][member] + place
+        num_members = np.array([len(chain) for chain in chains])
+        num_rows = np.add.reduceat(lengths, np.cumsum(num_members) - num_members)
+        where = (self.times_s[rows], self.xyxy.take(rows, axis=0), np.cumsum(num_rows) - num_rows)
         return motion.fit_ends(*where, head=True), motion.fit_ends(*where, head=False)
 
     def join(self, first: int, other: int) -> None:

@@ -158,13 +158,14 @@ def across(sums: Float64, nums: Float64, before: Int64, after: Int64, model: Loo
     """Evidence (K,) that a track is one object from its looks up to `before` (K,) to those from `after` (K,) on; inf
     where one side isn't known. `sums` (S, D) and `nums` (S,) of its looks, of which `CHANGE_WINDOW` on each side count.
     """
-    upto = np.concatenate([np.zeros((1, sums.shape[1])), np.cumsum(sums, axis=0)])
-    num_upto = np.concatenate([[0.0], np.cumsum(nums)])
+    upto, num_upto = np.zeros((len(sums) + 1, sums.shape[1])), np.zeros(len(nums) + 1)
+    np.cumsum(sums, axis=0, out=upto[1:])
+    np.cumsum(nums, out=num_upto[1:])
     low, high = np.maximum(before - CHANGE_WINDOW, 0), np.minimum(after + CHANGE_WINDOW, len(nums))
     num_a, num_b = num_upto[before] - num_upto[low], num_upto[high] - num_upto[after]
     with np.errstate(invalid="ignore", divide="ignore"):
-        a = (upto[before] - upto[low]) / num_a[:, None]
-        b = (upto[high] - upto[after]) / num_b[:, None]
+        a = (upto.take(before, axis=0) - upto.take(low, axis=0)) / num_a[:, None]
+        b = (upto.take(high, axis=0) - upto.take(after, axis=0)) / num_b[:, None]
         evidence = model.evidence(((a - b) ** 2).sum(axis=1), num_a, num_b)
     return np.where((num_a > 0) & (num_b > 0), evidence, np.inf)
 

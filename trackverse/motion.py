@@ -27,8 +27,8 @@ RETURN_RATE = 0.1  # nats a second: the longer an object is gone, the less likel
 
 @dataclass(frozen=True)
 class Ends:
-    """One end of each of N tracks: centre `xy` (N, 2) px, `velocity` (N, 2) px/s, `height` (N,) px, and the fit's
-    variances of place and speed and their covariance, `spread` (N, 3), in heights².
+    """One end of each of N tracks: centre `xy` (2, N) px, `velocity` (2, N) px/s, `height` (N,) px, and the fit's
+    variances of place and speed and their covariance, `spread` (3, N), in heights².
     """
 
     xy: Float64
@@ -44,17 +44,17 @@ def fit_ends(times_s: Float64, xyxy: Float64, first: Int64, *, head: bool) -> En
     lengths = np.diff(np.append(first, len(times_s)))
     end = first if head else first + lengths - 1
     since = np.abs(times_s - np.repeat(times_s[end], lengths))  # s from the end, into the track
-    weight = (since <= FIT_S).astype(np.float64)
-    centre = (xyxy[:, :2] + xyxy[:, 2:]) / 2
-    columns = [weight, weight * since, weight * since**2, weight * (xyxy[:, 3] - xyxy[:, 1])]
-    columns += [*(weight * centre.T), *(weight * since * centre.T)]
-    num, s1, s2, height, *moments = np.add.reduceat(np.stack(columns), first, axis=1)
+    near = (since <= FIT_S).nonzero()[0]
+    since, edges = since.take(near), xyxy.take(near, axis=0).T
+    centre = (edges[:2] + edges[2:]) / 2
+    columns = [np.ones(len(near)), since, since**2, edges[3] - edges[1], *centre, *(since * centre)]
+    num, s1, s2, height, *moments = np.add.reduceat(np.stack(columns), np.searchsorted(near, first), axis=1)
     s2 = s2 + (BOX_STD / SPEED_STD) ** 2
     determinant = num * s2 - s1**2
-    place, slope = np.stack(moments[:2], -1), np.stack(moments[2:], -1)
-    xy = (s2[:, None] * place - s1[:, None] * slope) / determinant[:, None]
-    inward = (num[:, None] * slope - s1[:, None] * place) / determinant[:, None]  # speed, into the track
-    spread = np.stack([s2, num, -s1], axis=-1) / determinant[:, None] * BOX_STD**2
+    place, slope = np.stack(moments[:2]), np.stack(moments[2:])
+    xy = (s2 * place - s1 * slope) / determinant
+    inward = (num * slope - s1 * place) / determinant  # speed, into the track
+    spread = np.stack([s2, num, -s1]) / determinant * BOX_STD**2
     return Ends(xy, inward if head else -inward, height / num, spread)
 
 
@@ -80,12 +80,13 @@ def evidence(tails: Ends, heads: Ends, i: Int64, j: Int64, gap_s: Float64, scene
     """Log likelihood ratio (P,) of one object to two: that tail `i` (P,) goes on in head `j` (P,), `gap_s` later."""
     way_s = SPEED_LASTS_S * (1 - np.exp(-gap_s / 2 / SPEED_LASTS_S))  # to the middle of the gap, at the first speed
     height2 = tails.height[i] * heads.height[j]
-    meeting = tails.xy[i] + way_s[:, None] * tails.velocity[i] - heads.xy[j] + way_s[:, None] * heads.velocity[j]
-    offset2 = (meeting**2).sum(axis=1) / height2
+    meeting = tails.xy.take(i, axis=1) + way_s * tails.velocity.take(i, axis=1)
+    meeting += way_s * heads.velocity.take(j, axis=1) - heads.xy.take(j, axis=1)
+    offset2 = (meeting**2).sum(axis=0) / height2
     variance = (DRIFT * gap_s) ** 2
-    for spread in (tails.spread[i], heads.spread[j]):
+    for place_var, speed_var, covariance in (tails.spread.take(i, axis=1), heads.spread.take(j, axis=1)):
         # Place and speed are measured into the track, and extrapolated out of it: hence the minus.
-        variance += spread[:, 0] - 2 * way_s * spread[:, 2] + way_s**2 * spread[:, 1]
+        variance += place_var - 2 * way_s * covariance + way_s**2 * speed_var
     anywhere = scene.area / height2 / (2 * np.pi)
     variance = np.minimum(variance, anywhere)
     place = np.log(anywhere / variance) - offset2 / 2 * (1 / variance - 1 / anywhere)
