@@ -128,7 +128,8 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
 
 def _without_blinks(track: Track, frame_times_s: Float64, max_blink_s: float) -> Track:
     """The track with boxes in the frames that the detector missed in between; their scores are 0."""
-    times_s, xyxy, new = smoothing.fill(track.times_s, track.xyxy.astype(np.float64), frame_times_s, max_blink_s)
+    where = (track.times_s, track.xyxy.astype(np.float64), np.zeros(len(track), np.int64))
+    times_s, xyxy, _, new = smoothing.fill(*where, frame_times_s, max_blink_s)
     scores, logits = (smoothing.scores_of(detected, new) for detected in (track.scores, track.logits))
     return replace(track, times_s=times_s, xyxy=xyxy.astype(np.float32), scores=scores, logits=logits, interpolated=new)
 

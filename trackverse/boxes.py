@@ -77,8 +77,7 @@ def _whole(edges: Boxes) -> npt.NDArray[np.int16]:
 
 def iou_of_pairs(a: Boxes, b: Boxes) -> Boxes:
     """IoU (N,) of the boxes in the same rows of (N, 4) and (N, 4) xyxy. Empty boxes score 0."""
-    width, height = _common_size(a.T, b.T)
-    overlap: Boxes = width * height
+    overlap = common_area(a.T, b.T)
     union = area(a) + area(b) - overlap
     np.divide(overlap, union, out=overlap, where=union > 0)
     return overlap
@@ -116,11 +115,12 @@ def upright_iou(one: Boxes, other: Boxes) -> tuple[Boxes, Boxes]:
     return score, common_area
 
 
-def _common_size(a: Boxes, b: Boxes) -> Boxes:
-    """Width and height (2, P) of what boxes (4, P) have in common; coordinates first, as numpy is slow at rows of 4."""
-    size: Boxes = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+def common_area(a: Boxes, b: Boxes) -> Boxes:
+    """(P,) px² that boxes (4, P) have in common; coordinates first, as numpy is slow at rows of four."""
+    size = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     np.maximum(size, 0, out=size)
-    return size
+    product: Boxes = size[0] * size[1]
+    return product
 
 
 def hidden_share(columns: Boxes, i: npt.NDArray[np.int64], common_area: Boxes) -> Boxes:

@@ -126,6 +126,8 @@ def _unless_alike(
     rows: Sequence[int], sums: Float64, nums: Float64, model: LookModel, min_join_evidence: float
 ) -> list[int]:
     """Those of `rows` before and after which the looks are not known to be one object's."""
+    if not rows:
+        return []
     row = np.array(rows, np.int64)
     evidence = looks.across(sums, nums, row // LOOK_FRAMES, -(-row // LOOK_FRAMES), model)
     alike = np.isfinite(evidence) & (evidence >= min_join_evidence)

@@ -26,7 +26,7 @@ import numpy as np
 from trackverse import boxes, cutting, joining, looks, pairs, smoothing
 from trackverse.joining import JoinConfig
 from trackverse.looks import LookModel
-from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Track
+from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 from trackverse.vectors import let_go, unit
 
 # What was seen for less than this is a slip of the detector: five frames at most, and two where frames come rarely, as
@@ -169,7 +169,8 @@ def _is_duplicate(tracks: Sequence[Track], config: RefineConfig) -> Bool:
     track_of = np.repeat(np.arange(len(tracks)), lengths)
     # By length and score: of two that are the same, the later one in this order stays.
     rank = np.lexsort((np.array([track.scores.mean() for track in tracks]), lengths)).argsort()
-    _, frame_of = np.unique(np.concatenate([track.times_s for track in tracks]), return_inverse=True)
+    times_s = np.concatenate([track.times_s for track in tracks])
+    frame_of = np.searchsorted(np.unique(times_s), times_s)
     samples = np.unique((np.cumsum(lengths) - lengths)[:, None] + lengths[:, None] * np.array([1, 2, 3]) // 4)
     found = []
     for rows, beside in pairs.beside(frame_of, xyxy[:, 0], xyxy[:, 2], samples):
@@ -195,36 +196,37 @@ def _boxes(
     joined: Sequence[Sequence[Track]], frame_times_s: Float64, config: RefineConfig
 ) -> list[tuple[Float64, Float32, Bool]]:
     """Times, boxes and marks of interpolation of every joined track, filled and smoothed."""
-    filled = []
-    for parts in joined:
-        times_s = np.concatenate([part.times_s for part in parts])
-        xyxy = np.concatenate([part.xyxy for part in parts]).astype(np.float64)
-        filled.append(smoothing.fill(times_s, xyxy, frame_times_s, config.max_fill_gap_s + ROUNDING_S))
-    lengths = np.array([len(track[0]) for track in filled])
-    times_s, xyxy = (np.concatenate([track[n] for track in filled]) for n in (0, 1))
-    new = np.concatenate([track[2] for track in filled])
-    track_of = np.repeat(np.arange(len(filled)), lengths)
+    parts = [part for parts in joined for part in parts]
+    times_s = np.concatenate([part.times_s for part in parts])
+    xyxy = np.concatenate([part.xyxy for part in parts]).astype(np.float64)
+    track_of = np.repeat(np.arange(len(joined)), [sum(map(len, parts)) for parts in joined])
+    max_gap_s = config.max_fill_gap_s + ROUNDING_S
+    times_s, xyxy, track_of, new = smoothing.fill(times_s, xyxy, track_of, frame_times_s, max_gap_s)
+    frame_of = np.searchsorted(frame_times_s, times_s)
     max_blink_s = max(config.max_blink_s, (MAX_BLINK + 1) * _step_s(frame_times_s)) + ROUNDING_S
-    kept = ~new | _may_be_filled(times_s, xyxy, new, max_blink_s, config.min_hidden_share)
-    times_s, xyxy, new, track_of = times_s[kept], xyxy[kept], new[kept], track_of[kept]
+    may = _may_be_filled(times_s, frame_of, xyxy, new, max_blink_s, config.min_hidden_share)
+    kept = np.flatnonzero(~new | may)
+    times_s, xyxy, new, track_of = times_s[kept], xyxy.take(kept, axis=0), new[kept], track_of[kept]
     smooth32 = smoothing.smoothed_boxes(times_s, xyxy, track_of, new)
-    ends = np.searchsorted(track_of, np.arange(1, len(filled)))
+    ends = np.searchsorted(track_of, np.arange(1, len(joined)))
     return list(zip(np.split(times_s, ends), np.split(smooth32, ends), np.split(new, ends), strict=True))
 
 
-def _may_be_filled(times_s: Float64, xyxy: Float64, new: Bool, max_blink_s: float, min_hidden_share: float) -> Bool:
+def _may_be_filled(
+    times_s: Float64, frame_of: Int64, xyxy: Float64, new: Bool, max_blink_s: float, min_hidden_share: float
+) -> Bool:
     """(T,): interpolated boxes of a gap that is short, or in which the object is hidden."""
     # gap n lies between the n-th detection and the one before
     seen, gap_of = np.flatnonzero(~new), np.cumsum(~new, dtype=np.int64)
     gap_s = times_s[seen[np.minimum(gap_of, len(seen) - 1)]] - times_s[seen[gap_of - 1]]
     long = np.flatnonzero(new & (gap_s > max_blink_s))
-    _, frame_of = np.unique(times_s, return_inverse=True)
-    hidden = np.zeros(len(new))
-    for rows, beside in pairs.beside(frame_of, xyxy[:, 0], xyxy[:, 2], long):
-        rows, beside = rows[~new[beside]], beside[~new[beside]]
-        low, high = np.maximum(xyxy[rows, :2], xyxy[beside, :2]), np.minimum(xyxy[rows, 2:], xyxy[beside, 2:])
-        np.maximum.at(hidden, rows, boxes.area(np.concatenate([low, high], axis=-1)) / boxes.area(xyxy[rows]))
-    num_hidden, num = (np.bincount(gap_of[long], weights, len(seen) + 1) for weights in (hidden[long], None))
+    edges, hidden = np.ascontiguousarray(xyxy.T), np.zeros(len(new))
+    for rows, beside in pairs.beside(frame_of, edges[0], edges[2], long):
+        known = np.flatnonzero(~new.take(beside))
+        rows, beside = rows.take(known), beside.take(known)
+        np.maximum.at(hidden, rows, boxes.common_area(edges.take(rows, axis=1), edges.take(beside, axis=1)))
+    hidden = hidden[long] / boxes.area(xyxy[long])
+    num_hidden, num = (np.bincount(gap_of[long], weights, len(seen) + 1) for weights in (hidden, None))
     shares = num_hidden / np.maximum(num, 1)
     may: Bool = new & (gap_s <= max_blink_s)
     may[long] = shares[gap_of[long]] >= min_hidden_share

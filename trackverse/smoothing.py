@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from trackverse.pairs import end_to_end
 from trackverse.types import Bool, Float32, Float64, Int64, Track
 
 # Standard deviation of the Gaussian that weighs a box's neighbours in time: a detector's jitter changes from frame to
@@ -21,22 +22,26 @@ MAX_ERROR = 3 / 0.6745  # medians of a normal distribution's absolute values: th
 MAX_TRIED = 10_000  # boxes that tell a clip's jitter well enough
 
 
-def fill(times_s: Float64, xyxy: Float64, frame_times_s: Float64, max_gap_s: float) -> tuple[Float64, Float64, Bool]:
-    """A track with the frames between its detections, on straight lines: times, boxes and which of them are new.
+def fill(
+    times_s: Float64, xyxy: Float64, track_of: Int64, frame_times_s: Float64, max_gap_s: float
+) -> tuple[Float64, Float64, Int64, Bool]:
+    """Tracks with the frames between their detections, on straight lines: times, boxes, the track of each, and which of
+    them are new.
 
-    `frame_times_s` (F,) are the clip's frames, rising, those of the track among them. Gaps longer than `max_gap_s`
-    stay open.
+    The tracks lie one after the other in `times_s` (T,), `xyxy` (T, 4) and `track_of` (T,), rising. `frame_times_s`
+    (F,) are the clip's frames, rising, those of the tracks among them. Gaps longer than `max_gap_s` stay open.
     """
-    gap_s = np.diff(times_s)
-    after = np.searchsorted(times_s, frame_times_s)
-    inside = (after > 0) & (after < len(times_s))
-    new = frame_times_s[inside]
-    after = after[inside]
-    new = new[(new != times_s[after]) & (gap_s[after - 1] <= max_gap_s)]
-    times = np.concatenate([times_s, new])
-    order = np.argsort(times, kind="stable")
-    boxes = np.stack([np.interp(new, times_s, side) for side in xyxy.T], axis=-1)
-    return times[order], np.concatenate([xyxy, boxes])[order], order >= len(times_s)
+    frame_of = np.searchsorted(frame_times_s, times_s)
+    num_missed = np.append(np.diff(frame_of) - 1, 0)
+    stays_open = (np.diff(times_s) > max_gap_s) | (np.diff(track_of) > 0)
+    num_missed[:-1][stays_open] = 0
+    before, place = end_to_end(1 + num_missed)  # each detection, then what is missed after it
+    times, boxes = frame_times_s[frame_of[before] + place], xyxy.take(before, axis=0)
+    is_new = place > 0
+    new, last = is_new.nonzero()[0], before[is_new]
+    speed = (xyxy[last + 1] - xyxy[last]) / (times_s[last + 1] - times_s[last])[:, None]
+    boxes[new] += speed * (times[new] - times_s[last])[:, None]
+    return times, boxes, track_of[before], is_new
 
 
 def scores_of(detected: Float32, new: Bool) -> Float32:
