@@ -72,19 +72,19 @@ def smoothed_boxes(times_s: Float64, xyxy: Float64, track_of: Int64, new: Bool |
     with a size.
     """
     seen = np.ones(len(xyxy), bool) if new is None else ~new
-    size = xyxy[:, 2:] - xyxy[:, :2]
-    values = np.concatenate([(xyxy[:, :2] + xyxy[:, 2:]) / 2, size], axis=1)
+    low, high = xyxy.T[:2], xyxy.T[2:]
+    values = np.concatenate([(low + high) / 2, high - low])
     smooth = values.copy()
     num_tried = int(np.searchsorted(track_of, track_of[min(MAX_TRIED, len(track_of)) - 1], side="right"))
     tried, others, seen_rows = slice(num_tried), slice(num_tried, None), seen[:num_tried].nonzero()[0]
-    errors = _Errors(values[seen_rows], size[seen_rows, 1:])
+    errors = _Errors(values.take(seen_rows, axis=1))
     best_s, num_worse = np.zeros(4), np.zeros(4, np.int64)  # width of each coordinate, and how many were tried since
     for width_s in WIDTHS_S:
         open_ = np.flatnonzero(num_worse < LONE_PATIENCE)
-        line, self_weight = _lines(times_s[tried], values[tried, open_], track_of[tried], width_s)
-        is_better = errors.fall(open_, line[seen_rows], self_weight[seen_rows])
+        line, self_weight = _lines(times_s[tried], values[open_, tried], track_of[tried], width_s)
+        is_better = errors.fall(open_, line.take(seen_rows, axis=1), self_weight[seen_rows])
         better = open_[is_better]
-        smooth[tried, better] = line[:, is_better]
+        smooth[better, tried] = line[is_better]
         best_s[better] = width_s
         num_worse += 1
         num_worse[better] = 0
@@ -93,70 +93,70 @@ def smoothed_boxes(times_s: Float64, xyxy: Float64, track_of: Int64, new: Bool |
             break
     for width_s in np.unique(best_s[best_s > 0]):
         own = np.flatnonzero(best_s == width_s)
-        smooth[others, own] = _lines(times_s[others], values[others, own], track_of[others], width_s)[0]
-    half = smooth[:, 2:] / 2
-    boxes = np.concatenate([smooth[:, :2] - half, smooth[:, :2] + half], axis=1)
-    kept: Float32 = np.where((half > 0).all(axis=1, keepdims=True), boxes, xyxy).astype(np.float32)
-    return kept
+        smooth[own, others] = _lines(times_s[others], values[own, others], track_of[others], width_s)[0]
+    half = smooth[2:] / 2
+    boxes = np.concatenate([smooth[:2] - half, smooth[:2] + half])
+    return np.where((half > 0).all(axis=0), boxes, xyxy.T).T.astype(np.float32, order="C")
 
 
 class _Errors:
-    """How well boxes, `values` (T, 4), are foretold by their neighbours alone, coordinate by coordinate, in `height`
-    (T, 1).
-    """
+    """How well boxes, `values` (4, T), are foretold by their neighbours alone, coordinate by coordinate, in heights."""
 
-    def __init__(self, values: Float64, height: Float64) -> None:
+    def __init__(self, values: Float64) -> None:
         self._values = values
-        self._height = np.maximum(height, 1)
         self._cap: Float64 | None = None  # of a single error
         self._least = np.full(4, np.inf)
 
-    def fall(self, columns: Int64, line: Float64, self_weight: Float64) -> Bool:
-        """(K,): if the errors of `line` (T, K), of which the `columns` (K,) of the values are `self_weight` (T,) part,
+    def fall(self, rows: Int64, line: Float64, self_weight: Float64) -> Bool:
+        """(K,): if the errors of `line` (K, T), of which the `rows` (K,) of the values are `self_weight` (T,) part,
         fell.
 
         Left out of its own line, a value is off by the residual over one less its weight (Allen's PRESS, 1974).
         """
         told = (self_weight < 0.999).nonzero()[0]
         if not len(told):
-            return np.zeros(len(columns), bool)
-        error = np.abs(self._values[told[:, None], columns] - line[told])
-        error /= (1 - self_weight[told, None]) * self._height[told]
+            return np.zeros(len(rows), bool)
+        values = self._values.take(told, axis=1)
+        error = np.abs(values[rows] - line.take(told, axis=1))
+        error /= (1 - self_weight[told]) * np.maximum(values[3], 1)
         if self._cap is None:  # the first time, of all four
-            self._cap = MAX_ERROR * np.median(error, axis=0)
-        mean = (np.minimum(error, self._cap[columns]) ** 2).mean(axis=0)
-        better: Bool = mean < self._least[columns]
-        self._least[columns] = np.minimum(mean, self._least[columns])
+            self._cap = MAX_ERROR * np.median(error, axis=1)
+        mean = (np.minimum(error, self._cap[rows, None]) ** 2).mean(axis=1)
+        better: Bool = mean < self._least[rows]
+        self._least[rows] = np.minimum(mean, self._least[rows])
         return better
 
 
 def _lines(times_s: Float64, values: Float64, track_of: Int64, width_s: float) -> tuple[Float64, Float64]:
-    """Values (T, K) of tracks smoothed by a Gaussian of `width_s`, and how much of each (T,) is its own old value.
+    """Values (K, T) of tracks smoothed by a Gaussian of `width_s`, and how much of each (T,) is its own old value.
 
     A straight line is fitted through the neighbours of each frame, weighted by the Gaussian, and its value in the frame
     is taken: so the ends don't lag behind, and steady motion and growth stay as they are.
     """
-    columns = np.concatenate([np.ones((1, len(values))), values.T])
+    columns = np.concatenate([np.ones((1, len(times_s))), values])
     sums = np.stack([columns, np.zeros_like(columns)])  # of weights × columns, of weights × time × columns
-    time2 = np.zeros(len(values))  # of weights × time²
+    time2 = np.zeros(len(times_s))  # of weights × time²
     room = np.empty_like(sums)  # new arrays of this size take as long as what is computed into them
     for step in range(1, len(times_s)):
         since = times_s[step:] - times_s[:-step]
         near = (since <= REACH * width_s) & (track_of[step:] == track_of[:-step])
         if not near.any():
             break
-        weight = np.exp(-((since / width_s) ** 2) / 2) * near
-        weights = np.stack([weight, weight * since])[:, None]
+        weights = np.empty((2, 1, len(since)))
+        weight, moment = weights[:, 0]
+        np.exp((since / width_s) ** 2 / -2, out=weight)
+        weight *= near
+        np.multiply(weight, since, out=moment)
         here, there = slice(None, -step), slice(step, None)
         sums[:, :, here] += np.multiply(weights, columns[:, there], out=room[:, :, here])
-        weights[1] *= -1
+        np.negative(moment, out=moment)
         sums[:, :, there] += np.multiply(weights, columns[:, here], out=room[:, :, here])
-        moment2 = weights[1, 0] * since
-        time2[here] -= moment2
-        time2[there] -= moment2
-    (total, *level), (time, *slope) = sums
+        moment *= since
+        time2[here] -= moment
+        time2[there] -= moment
+    (total, time), (level, slope) = sums[:, 0], sums[:, 1:]
     determinant = total * time2 - time**2
-    line = ((time2 * level - time * slope) / np.maximum(determinant, 1e-12)).T
+    line = (time2 * level - time * slope) / np.maximum(determinant, 1e-12)
     # A frame without neighbours has no line through it.
     has_line = determinant > 1e-9
-    return np.where(has_line[:, None], line, values), np.where(has_line, time2 / np.maximum(determinant, 1e-12), 1.0)
+    return np.where(has_line, line, values), np.where(has_line, time2 / np.maximum(determinant, 1e-12), 1.0)
