@@ -29,12 +29,13 @@ class Links:
 
     def forward(self, i: Int64, j: Int64) -> Bool:
         """(P,): whether the parts `i` (P,) went on with the parts `j` (P,)."""
-        linked: Bool = self.goes_on[i] & (i + 1 == j)
+        linked: Bool = self.goes_on.take(i) & (i + 1 == j)
         return linked
 
     def backward(self, i: Int64, j: Int64) -> Bool:
         """(P,): whether the parts `j` (P,), backward in time, went on with the parts `i` (P,)."""
-        linked: Bool = (self.last[i] >= 0) & (self.last[i] == self.first[j])
+        last = self.last.take(i)
+        linked: Bool = (last >= 0) & (last == self.first.take(j))
         return linked
 
 
@@ -67,7 +68,7 @@ def cut(
         rows = sorted([*slips, *doubted])
         parts += _parts(track, rows)
         goes_on += [row in doubted for row in rows] + [False]
-        ends += [_ends(own) for own in np.split(labels, rows)]
+        ends += [_ends(own) for own in (np.split(labels, rows) if rows else [labels])]
     first, last = np.array(ends, np.int64).reshape(-1, 2).T
     return parts, Links(np.array(goes_on, bool), first, last)
 
@@ -96,9 +97,12 @@ def looks_of(track: Track) -> tuple[Float64, Float64]:
         return np.zeros(track.looks.shape), np.zeros(len(track.looks))
     sums = np.array(track.looks, np.float64) / LOOK_FRAMES
     let_go(track.looks)
-    known = np.isfinite(sums).all(axis=1) & sums.any(axis=1)
-    sums[~known] = 0
-    return sums, np.where(known, track.look_weights.astype(np.float64) / LOOK_FRAMES, 0)
+    length2 = np.vecdot(sums, sums)
+    known = np.isfinite(length2) & (length2 > 0)
+    nums = track.look_weights.astype(np.float64) / LOOK_FRAMES
+    if not known.all():
+        sums[~known], nums[~known] = 0, 0
+    return sums, nums
 
 
 def _in_turn(track: Track) -> bool:

@@ -180,18 +180,19 @@ def _candidates(
         np.searchsorted(start_s[by_start], end_s[by_end], side="right"),
         np.searchsorted(start_s[by_start], latest_s, side="right"),
     ):
-        i, j = by_end[row], by_start[column]
-        gap_s = start_s[j] - end_s[i]
-        max_gap_s = np.where(stays[i] & returns[j], config.max_join_gap_s, config.max_blind_gap_s)
+        i, j = by_end.take(row), by_start.take(column)
+        gap_s = start_s.take(j) - end_s.take(i)
+        max_gap_s = np.where(stays.take(i) & returns.take(j), config.max_join_gap_s, config.max_blind_gap_s)
         near = np.flatnonzero(gap_s <= max_gap_s + ROUNDING_S)
-        row, column, i, j = row[near], column[near], i[near], j[near]
-        evidence = motion.evidence(tail_ends, head_ends, i, j, gap_s[near], pieces.scene)
-        known = is_known[i] & is_known[j]
+        row, column, i, j = (numbers.take(near) for numbers in (row, column, i, j))
+        evidence = motion.evidence(tail_ends, head_ends, i, j, gap_s.take(near), pieces.scene)
+        known = is_known.take(i) & is_known.take(j)
         if model is not None and known.any():
             distance2 = pieces.distances2(heads[by_end], row[known], heads[by_start], column[known])
             evidence[known] += model.evidence(distance2, nums[i[known]], nums[j[known]])
-        evidence += ONE_WAY_EVIDENCE * pieces.links.forward(tails[i], heads[j])
-        evidence += ONE_WAY_EVIDENCE * (pieces.links.backward(tails[i], heads[j]) & ~known)
+        tail, head = tails.take(i), heads.take(j)
+        evidence += ONE_WAY_EVIDENCE * pieces.links.forward(tail, head)
+        evidence += ONE_WAY_EVIDENCE * (pieces.links.backward(tail, head) & ~known)
         kept = np.flatnonzero(evidence >= limit)
         found.append((i[kept], j[kept], evidence[kept]))
     i, j, evidence = (np.concatenate(columns) for columns in zip(*found, strict=True))
@@ -206,6 +207,8 @@ def _agree(
 ) -> Bool:
     """(P,): whether the class scores of the chains `i` (P,) and `j` (P,), as far as they have any, are alike."""
     agree = np.ones(len(i), bool)
+    if tracks[0].logits.shape[1] < 2:
+        return agree
     for start in range(0, len(i), BLOCK_CHAINS):
         part = slice(start, start + BLOCK_CHAINS)
         numbers, place = np.unique(np.stack([i[part], j[part]]), return_inverse=True)

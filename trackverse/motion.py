@@ -79,7 +79,8 @@ class Scene:
 def evidence(tails: Ends, heads: Ends, i: Int64, j: Int64, gap_s: Float64, scene: Scene) -> Float64:
     """Log likelihood ratio (P,) of one object to two: that tail `i` (P,) goes on in head `j` (P,), `gap_s` later."""
     way_s = SPEED_LASTS_S * (1 - np.exp(-gap_s / 2 / SPEED_LASTS_S))  # to the middle of the gap, at the first speed
-    height2 = tails.height[i] * heads.height[j]
+    height, other_height = tails.height.take(i), heads.height.take(j)
+    height2 = height * other_height
     meeting = tails.xy.take(i, axis=1) + way_s * tails.velocity.take(i, axis=1)
     meeting += way_s * heads.velocity.take(j, axis=1) - heads.xy.take(j, axis=1)
     offset2 = (meeting**2).sum(axis=0) / height2
@@ -91,7 +92,7 @@ def evidence(tails: Ends, heads: Ends, i: Int64, j: Int64, gap_s: Float64, scene
     variance = np.minimum(variance, anywhere)
     place = np.log(anywhere / variance) - offset2 / 2 * (1 / variance - 1 / anywhere)
     size_variance = np.minimum(SIZE_STD**2 + SIZE_DRIFT**2 * gap_s, scene.size_std**2)
-    growth2 = np.log(heads.height[j] / tails.height[i]) ** 2
+    growth2 = np.log(other_height / height) ** 2
     size = np.log(scene.size_std**2 / size_variance) / 2 - growth2 / 2 * (1 / size_variance - 1 / scene.size_std**2)
     ratio: Float64 = place + size - RETURN_RATE * gap_s
     return ratio

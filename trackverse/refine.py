@@ -122,7 +122,7 @@ def refined(
         is_sure = np.concatenate([tracks[n].scores for n in chain]) >= sure_score
         if len(is_sure) < min_seen:
             dropped[SEEN_TOO_LITTLE.format(min_seen)] += 1
-        elif is_sure.mean() < config.min_sure_share:
+        elif np.count_nonzero(is_sure) / len(is_sure) < config.min_sure_share:
             dropped["tracks doubted nearly all the time"] += 1
         else:
             chains.append(chain)
@@ -168,7 +168,8 @@ def _is_duplicate(tracks: Sequence[Track], config: RefineConfig) -> Bool:
     lengths = np.array([len(track) for track in tracks])
     track_of = np.repeat(np.arange(len(tracks)), lengths)
     # By length and score: of two that are the same, the later one in this order stays.
-    rank = np.lexsort((np.array([track.scores.mean() for track in tracks]), lengths)).argsort()
+    score = np.bincount(track_of, np.concatenate([track.scores for track in tracks])) / lengths
+    rank = np.lexsort((score, lengths)).argsort()
     times_s = np.concatenate([track.times_s for track in tracks])
     frame_of = np.searchsorted(np.unique(times_s), times_s)
     samples = np.unique((np.cumsum(lengths) - lengths)[:, None] + lengths[:, None] * np.array([1, 2, 3]) // 4)
