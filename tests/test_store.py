@@ -113,6 +113,21 @@ def test_a_store_that_is_opened_again_knows_what_it_has(layout: TracksLayout, tm
     assert files_of(tmp_path) == before
 
 
+def test_who_looks_while_another_one_makes_the_files_finds_nothing_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, exists = TrackStore(TracksLayout(tmp_path), SETTINGS), Path.exists
+
+    def and_then_made(path: Path) -> bool:
+        monkeypatch.setattr(Path, "exists", exists)
+        is_there = path.exists()
+        commit_what_is_missing(tmp_path)
+        return is_there
+
+    monkeypatch.setattr(Path, "exists", and_then_made)
+    assert looked.has(SEGMENTS[0][0])
+
+
 def test_a_video_of_empty_segments_only(tmp_path: Path) -> None:
     commit_what_is_missing(tmp_path, [(one, []) for one, _ in SEGMENTS])
     layout = TracksLayout(tmp_path)

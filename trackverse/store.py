@@ -41,7 +41,8 @@ class TrackStore:
     def progress(self, video_id: str) -> Progress:
         """What is committed of a video. A track file without a progress file is not ours, and refused."""
         path, meta_path = self._layout.progress_path(video_id), self._layout.meta_path(video_id)
-        if not path.exists() and meta_path.exists():
+        # In this order: another process may make both at this moment, the progress file first.
+        if meta_path.exists() and not path.exists():
             raise RecordError(
                 f"{meta_path}: has no progress file, so it can't be added to; remove it, or give another --output_dir",
                 reason="no progress file",
