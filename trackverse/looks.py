@@ -62,11 +62,11 @@ def fit(tracks: Iterable[tuple[Float64, Float64]], start_s: Float64, end_s: Floa
     spread = _Spread()
     for row, (sums, nums) in enumerate(tracks):
         known = nums >= MIN_WEIGHT
-        count = int(known.sum())
+        count = int(np.count_nonzero(known))
         if count < MIN_LOOKS:
             continue
         own = sums[known] / nums[known, None]
-        mean = own.mean(axis=0)
+        mean = own.sum(axis=0) / count
         own -= mean
         rows.append(row)
         counts.append(count)

@@ -136,6 +136,7 @@ def refined(
 
 def _look_model(tracks: Sequence[Track]) -> LookModel | None:
     """How much the looks of these tracks tell, if anything."""
+    tracks = [track for track in tracks if len(track.looks) >= looks.MIN_LOOKS]  # of the others, nothing is taken
     start_s, end_s = (np.array([track.times_s[n] for track in tracks]) for n in (0, -1))
     return looks.fit(map(cutting.looks_of, tracks), start_s, end_s)
 
