@@ -434,6 +434,12 @@ def test_relative_positions_and_masks_have_the_published_layout() -> None:
     assert not mask[0].any() and mask[-1].any() and set(mask.unique().tolist()) == {MASKED, 0.0}
 
 
+def test_what_is_kept_from_finding_objects_will_do_for_training() -> None:
+    with torch.inference_mode():
+        kept = [*window_order(5, 11, 3, torch.device("cpu")), shift_mask(3, 5, torch.device("cpu"))]
+    assert not any(tensor.is_inference() for tensor in kept)
+
+
 @pytest.mark.parametrize(("frames", "sizes"), [(1, [(8, 12)]), (2, [(9, 5)]), (1, [(13, 10), (1, 1), (4, 3)])])
 def test_winograds_convolution_gives_what_the_plain_one_does(frames: int, sizes: list[tuple[int, int]]) -> None:
     """Maps of any size, several at once, against float64."""

@@ -186,6 +186,7 @@ def relative_positions() -> Tensor:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept must do for training, too
 def window_order(height: int, width: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Which cell of a map is at each place of the windows, and at which place each cell is; windows row by row.
 
@@ -202,6 +203,7 @@ def window_order(height: int, width: int, shift: int, device: torch.device) -> t
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept must do for training, too
 def shift_mask(rows: int, columns: int, device: torch.device) -> Tensor:
     """(rows * columns, 49, 49): 0 between cells that were neighbours before the shift, `MASKED` between strangers.
 
