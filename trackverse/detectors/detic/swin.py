@@ -203,7 +203,7 @@ def window_order(height: int, width: int, shift: int, device: torch.device) -> t
 
 
 @lru_cache(maxsize=32)
-@torch.inference_mode(False)  # what is kept must do for training, too
+@torch.inference_mode(False)
 def shift_mask(rows: int, columns: int, device: torch.device) -> Tensor:
     """(rows * columns, 49, 49): 0 between cells that were neighbours before the shift, `MASKED` between strangers.
 
