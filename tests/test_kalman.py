@@ -51,13 +51,9 @@ def assert_same(state: KalmanState, textbook: list[TextbookFilter]) -> None:
     x = np.stack([one.x for one in textbook])
     np.testing.assert_allclose(state.xyxy, x[:, :4], rtol=1e-9)
     np.testing.assert_allclose(state.velocity * FRAME_S, x[:, 4:], rtol=1e-7, atol=1e-9)
-    covariance = np.stack([one.P for one in textbook])
-    expected = np.zeros_like(covariance)  # what the three numbers of a box stand for
-    n = np.arange(4)
-    expected[:, n, n] = state.covariance[:, :1]
-    expected[:, n, n + 4] = expected[:, n + 4, n] = state.covariance[:, 1:2] * FRAME_S
-    expected[:, n + 4, n + 4] = state.covariance[:, 2:] * FRAME_S**2
-    np.testing.assert_allclose(covariance, expected, rtol=1e-9, atol=1e-12)
+    beside = x[:, :4] + 5
+    expected = [one.distance(box) for one, box in zip(textbook, beside, strict=True)]
+    np.testing.assert_allclose(state.distance(np.arange(len(x)), beside), expected, rtol=1e-7)
 
 
 def test_agrees_with_the_textbook_over_60_frames_of_uneven_length() -> None:
@@ -108,15 +104,15 @@ def test_one_long_step_goes_as_far_as_many_short_ones() -> None:
 
 
 def test_uncertainty_grows_while_nothing_is_seen_and_shrinks_with_a_measurement() -> None:
-    box = np.array([[80.0, 60.0, 120.0, 140.0]])
+    box, row = np.array([[80.0, 60.0, 120.0, 140.0]]), np.array([0])
     state = KalmanState.start(box)
-    variances = []
+    distances = []  # to the same place: the less is certain, the nearer it is
     for _ in range(5):
         state.predict(0.1)
-        variances.append(state.covariance[0, 0])
-    assert variances == sorted(variances) and variances[0] < variances[-1]
-    state.update(np.array([0]), box)
-    assert state.covariance[0, 0] < variances[0]
+        distances.append(state.distance(row, box + 10)[0])
+    assert distances == sorted(distances, reverse=True) and distances[0] > distances[-1]
+    state.update(row, box)
+    assert state.distance(row, box + 10)[0] > distances[0]
 
 
 def test_a_shrinking_box_keeps_a_pixel() -> None:
@@ -148,9 +144,12 @@ def test_joining_and_selecting_keep_rows_together() -> None:
     both = KalmanState.start(boxes[:2]).join(KalmanState.start(boxes[2:]))
     whole = KalmanState.start(boxes)
     rows = np.array([4, 0])
-    for name in ("xyxy", "velocity", "covariance"):
+    for name in ("xyxy", "velocity"):
         np.testing.assert_array_equal(getattr(both, name), getattr(whole, name))
         np.testing.assert_array_equal(getattr(both.select(rows), name), getattr(whole, name)[rows])
+    distance = whole.distance(np.arange(5), boxes + 5)
+    np.testing.assert_array_equal(both.distance(np.arange(5), boxes + 5), distance)
+    np.testing.assert_array_equal(both.select(rows).distance(np.arange(2), boxes[rows] + 5), distance[rows])
 
 
 def test_no_boxes_are_normal() -> None:

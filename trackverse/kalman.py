@@ -90,11 +90,6 @@ class KalmanState:
         """(N, 4) px / s."""
         return self._columns[VELOCITY].T
 
-    @property
-    def covariance(self) -> Float64:
-        """(N, 3): the variance of each of the four coordinates, its covariance with the velocity, the velocity's."""
-        return self._columns[[VAR, CROSS, VAR_VELOCITY]].T
-
     def select(self, rows: Int64) -> KalmanState:
         return KalmanState(self._columns.take(rows, axis=1))
 
