@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from trackverse.pairs import end_to_end
+from trackverse.pairs import end_to_end, portions
 from trackverse.ticks import TICK_S
 from trackverse.track_table import Boxes
 from trackverse.types import Bool, Float32, Float64, Int64
@@ -45,11 +43,10 @@ class Overlaps:
     def pairs(self) -> Int64:
         """(P, 2) rows of the pairs that overlap too much."""
         found = [np.zeros((0, 2), np.int64)]
-        numbers, counts = np.arange(len(self._order)), self._num_later
-        for part in _portions(counts * self._num_ticks[self._order]):
-            one = np.repeat(numbers[part], counts[part])
-            other = one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(counts[part]) - counts[part], counts[part])
-            one, other = self._order[one], self._order[other]
+        for part in portions(self._num_later * self._num_ticks[self._order], MAX_EXPANDED):
+            one, within = end_to_end(self._num_later[part])
+            one += part.start
+            one, other = self._order[one], self._order[one + 1 + within]
             is_too_much = self._is_too_much(one, other)
             found.append(self._boxes.rows[np.stack([one[is_too_much], other[is_too_much]], axis=1)])
         return np.concatenate(found)
@@ -64,7 +61,7 @@ class Overlaps:
         is_later = self._first[near] >= first
         one, other = np.where(is_later, place, near), np.where(is_later, near, place)
         found = [np.zeros(0, np.int64)]
-        for part in _portions(self._num_ticks[one]):
+        for part in portions(self._num_ticks[one], MAX_EXPANDED):
             found.append(near[part][self._is_too_much(one[part], other[part])])
         return self._boxes.rows[np.concatenate(found)]
 
@@ -117,16 +114,6 @@ def _reach(limit: float, half_life_s: float) -> int:
         return 0
     ticks = np.log2(1 / limit) * half_life_s / TICK_S if limit > 0 else np.inf
     return int(min(ticks, 1 << 40)) + 1
-
-
-def _portions(sizes: Int64) -> Iterator[slice]:
-    """Slices of a list of jobs, each of jobs of MAX_EXPANDED in all, or of a single larger one."""
-    start, total = 0, np.cumsum(sizes)
-    while start < len(sizes):
-        before = int(total[start - 1]) if start else 0
-        end = max(start + 1, int(np.searchsorted(total, before + MAX_EXPANDED, side="right")))
-        yield slice(start, end)
-        start = end
 
 
 def _intersection(a: Float32, b: Float32) -> Float64:

@@ -42,11 +42,19 @@ def ranges(first: Int64, end: Int64) -> Iterator[tuple[Int64, Int64]]:
     portions: `BLOCK_PAIRS` of `BLOCK_ROWS` k at most, or those of a single k that has more.
     """
     num = end - first
-    total, start = np.cumsum(num), 0
-    while start < len(num):
+    for part in portions(num, BLOCK_PAIRS, BLOCK_ROWS):
+        k = np.repeat(np.arange(part.start, part.stop), num[part])
+        yield k, np.arange(len(k)) + np.repeat(end[part] - np.cumsum(num[part]), num[part])
+
+
+def portions(sizes: Int64, max_size: int, max_jobs: int | None = None) -> Iterator[slice]:
+    """Slices of a list of jobs of these sizes (K,): each of `max_size` in all and of `max_jobs` jobs at most, or of a
+    single larger one.
+    """
+    start, total = 0, np.cumsum(sizes)
+    while start < len(sizes):
         before = int(total[start - 1]) if start else 0
-        last = min(int(np.searchsorted(total, before + BLOCK_PAIRS, side="right")), start + BLOCK_ROWS)
-        part = slice(start, max(last, start + 1))
-        k = np.repeat(np.arange(start, part.stop), num[part])
-        yield k, np.arange(len(k)) + np.repeat(first[part] + num[part] + before - total[part], num[part])
-        start = part.stop
+        end = int(np.searchsorted(total, before + max_size, side="right"))
+        end = max(end if max_jobs is None else min(end, start + max_jobs), start + 1)
+        yield slice(start, end)
+        start = end
