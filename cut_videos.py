@@ -29,6 +29,7 @@ from trackverse.scenes import CutConfig, VideoScenes
 from trackverse.segments import find_segments
 from trackverse.types import SourceVideo
 from trackverse.video import cut_clips
+from trackverse.wording import counted
 from trackverse.worklist import Tally, Worklist
 
 log = logging.getLogger("trackverse.cut_videos")
@@ -97,7 +98,7 @@ def work(args: Namespace, rank: int) -> Tally:
             tally.shortened.update(scenes.why_shortened(video, cut.duration_s))
     if outdated:
         fix = f"remove their files in {layout.scenes_dir} to cut them again"
-        log.warning("%d videos were cut with other settings or spans: %s", len(outdated), fix)
+        log.warning("%s cut with other settings or spans: %s", counted(len(outdated), "videos"), fix)
     return tally
 
 

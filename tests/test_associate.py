@@ -127,7 +127,7 @@ def test_detections_that_nobody_can_use_are_counted(tmp_path: Path, capsys: pyte
     said = capsys.readouterr().err
     assert "3 tracks" in said
     for reason in ("not finite", "empty or outside the frame", "outside the sequence's frames"):
-        assert f"1 detections {reason}" in said
+        assert f"1 detection {reason}" in said
     assert len(results(tmp_path)) == len(crowd())
 
 
@@ -166,7 +166,7 @@ def test_numbers_that_no_detector_gives_are_counted_and_harm_nothing(
 ) -> None:
     write_sequence(tmp_path / "in" / "street", np.concatenate([crowd(), [row]]))
     assert run(tmp_path) == 0
-    assert f"3 tracks, 1 detections {reason}" in capsys.readouterr().err
+    assert f"3 tracks, 1 detection {reason}" in capsys.readouterr().err
     assert len(results(tmp_path)) == len(crowd())
 
 

@@ -517,11 +517,11 @@ def test_a_scenes_file_that_cant_be_used_is_passed_over(tmp_path: Path, caplog: 
 def test_the_scenes_decide_where_the_metafile_lists_no_clips(workdir: Path, tmp_path: Path) -> None:
     layout, ids = Layout(workdir), write_metafile(tmp_path / "ids.jsonl", "-shots_vid0")
     plan = cut(workdir, ids, "--dry_run")
-    assert "1 videos to do" in plan
+    assert "1 video to do" in plan
     assert [path.name for path in workdir.iterdir()] == ["videos_mp4"]
 
     said = cut(workdir, ids)
-    assert re.search(r"1 videos done, 2 dropped \(.*\)", said)
+    assert re.search(r"1 video done, 2 dropped \(.*\)", said)
     assert "1 flat drawing" in said and "1 shorter than 3 s" in said
     reasons = [segment.reason for segment in load(workdir, "-shots_vid0").segments]
     assert reasons == [None, "flat drawing", None, "shorter than 3 s", None]
@@ -544,7 +544,7 @@ def test_the_scenes_decide_where_the_metafile_lists_no_clips(workdir: Path, tmp_
     before = snapshot(workdir)
     assert "1 already there: nothing to do" in cut(workdir, ids)
     assert snapshot(workdir) == before
-    assert "1 videos were cut with other settings" in cut(workdir, ids, "--min_scene_len", "2")
+    assert "1 video cut with other settings" in cut(workdir, ids, "--min_scene_len", "2")
     assert snapshot(workdir) == before
 
 
@@ -581,7 +581,7 @@ def test_sound_is_kept_unless_it_is_left_out(tmp_path: Path) -> None:
         shutil.copy(source, layout.video_path("sound_vid00"))
         cut(layout.workdir, ids, *flags, *extra)
         assert probe(layout.clip_path("sound_vid00", "sound_vid00.0.mp4")).has_audio is has_audio
-    assert "1 videos were cut with other settings" in cut(tmp_path / "with", ids, *flags, "--no_audio")
+    assert "1 video cut with other settings" in cut(tmp_path / "with", ids, *flags, "--no_audio")
 
 
 def test_clips_may_come_later_and_filters_may_be_off(workdir: Path, tmp_path: Path) -> None:
@@ -592,7 +592,7 @@ def test_clips_may_come_later_and_filters_may_be_off(workdir: Path, tmp_path: Pa
     segments = load(workdir, "-shots_vid0").segments
     assert [segment.reason for segment in segments] == [None, "longer than 3.9 s", None, "shorter than 3 s", None]
     assert [list(segment.scores) for segment in segments] == [["length"]] * 5
-    assert "1 videos done" in cut(workdir, ids, *flags)
+    assert "1 video done" in cut(workdir, ids, *flags)
     assert len(list(Layout(workdir).clips_dir.rglob("*.mp4"))) == 3
     assert "already there" in cut(workdir, ids, *flags, "--no_clips")
 
@@ -608,7 +608,7 @@ def test_filters_that_only_score_keep_everything(workdir: Path, tmp_path: Path) 
     assert drawn[1] is not None and drawn[1] > 0 and max(drawn[:1] + drawn[2:]) < 0
     assert segments[3].scores["length"] == pytest.approx(SHOTS["glimpse"] / FPS, abs=0.002)
     assert len(mined(workdir)[0].clips or ()) == 5
-    assert "1 videos were cut with other settings" in cut(workdir, ids, "--no_clips")
+    assert "1 video cut with other settings" in cut(workdir, ids, "--no_clips")
 
 
 def test_files_of_other_versions_settings_still_count(workdir: Path, tmp_path: Path) -> None:
@@ -618,7 +618,7 @@ def test_files_of_other_versions_settings_still_count(workdir: Path, tmp_path: P
     entry["settings"] = {"scene_detector": "adaptive", "max_flat": 0.5}
     path.write_text(json.dumps(entry))
     said = cut(workdir, write_metafile(tmp_path / "ids.jsonl", "-shots_vid0"), "--no_clips")
-    assert "1 already there" in said and "1 videos were cut with other settings" in said
+    assert "1 already there" in said and "1 video cut with other settings" in said
     assert [video.video_id for video in mined(workdir)] == ["-shots_vid0"]
 
 
@@ -627,7 +627,7 @@ def test_videos_that_fail_are_told_with_their_reason(workdir: Path, tmp_path: Pa
     truncated.write_bytes(shots_video.read_bytes()[: shots_video.stat().st_size // 2])
     ids = write_metafile(tmp_path / "ids.jsonl", "truncated_0", "not_there_0", "-shots_vid0")
     said = cut(workdir, ids, "--no_clips", "--num_workers", "2", status=1)
-    assert "1 videos done, 2 failed" in said and "1 video missing" in said
+    assert "1 video done, 2 failed" in said and "1 video missing" in said
     failures = [json.loads(line) for line in (Layout(workdir).scenes_dir / "failed.jsonl").read_text().splitlines()]
     by_key = {entry["key"]: entry for entry in failures}
     assert by_key["not_there_0"]["reason"] == "video missing" and by_key["not_there_0"]["retry"]
@@ -637,10 +637,10 @@ def test_videos_that_fail_are_told_with_their_reason(workdir: Path, tmp_path: Pa
 
     add_video(workdir, "not_there_0", shots_video)  # its download was late
     said = cut(workdir, ids, "--no_clips", status=1)
-    assert "1 videos done, 1 already there, 1 failed before" in said
+    assert "1 video done, 1 already there, 1 failed before" in said
     assert [video.video_id for video in mined(workdir)] == ["-shots_vid0", "not_there_0"]
     shutil.copyfile(shots_video, truncated)
-    assert "1 videos done" in cut(workdir, ids, "--no_clips", "--retry_failed")
+    assert "1 video done" in cut(workdir, ids, "--no_clips", "--retry_failed")
 
 
 def test_commands_side_by_side_end_with_complete_parts(workdir: Path, tmp_path: Path, shots_video: Path) -> None:
@@ -668,7 +668,7 @@ def test_a_killed_run_leaves_nothing_that_counts(workdir: Path, tmp_path: Path) 
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not layout.scenes_paths() and not layout.mined_part_path("coco", 0).exists()
-    assert "1 videos done" in cut(workdir, ids, "--mode", "encode")
+    assert "1 video done" in cut(workdir, ids, "--mode", "encode")
     clip_names = sorted(path.name for path in layout.clips_video_dir("-shots_vid0").iterdir())
     assert clip_names == [clip.clip_id for clip in load(workdir, "-shots_vid0").kept]
     assert len(mined(workdir)) == 1

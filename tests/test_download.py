@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import socket
 import subprocess
@@ -235,10 +236,7 @@ def test_two_copies_at_once_fetch_each_video_once(layout: Layout, server: LocalS
     copies = [start_copy(layout, metafile) for _ in range(2)]
     said = [copy.communicate(timeout=300)[1] for copy in copies]
     assert [copy.returncode for copy in copies] == [0, 0], said
-    done = [
-        int(line.split(" videos done")[0].split()[-1]) for text in said for line in text.splitlines() if "done" in line
-    ]
-    assert sum(done) == 6
+    assert sum(int(number) for text in said for number in re.findall(r"(\d+) videos? done", text)) == 6
     assert server.requests["whole.mp4"] == 6 * 2  # yt-dlp asks once for the kind of file and once for the file
 
 
@@ -399,7 +397,7 @@ def test_a_body_that_hardly_comes_is_a_failure_that_may_pass(
     server.behaviours["whole.mp4"] = behaviour
     metafile = write_metafile(layout, {"video": server.url("whole.mp4"), "other": server.url("sound.mp4")})
     status, said = run(metafile)
-    assert status == 1 and "1 videos done" in said
+    assert status == 1 and "1 video done" in said
     assert failures(layout) == {"video": ("broken connection", True)}
     server.behaviours.clear()
     assert run(metafile)[0] == 0
@@ -657,7 +655,7 @@ def test_no_url_is_told(layout: Layout, run: Run) -> None:
 def test_bad_lines_are_counted_and_the_others_done(layout: Layout, server: LocalServer, run: Run) -> None:
     metafile = write_metafile(layout, {"video": server.url("whole.mp4")}, '{"video_id": "../../etc"}', "{torn")
     code, said = run(metafile)
-    assert code == 1 and "1 videos done, 2 failed" in said
+    assert code == 1 and "1 video done, 2 failed" in said
     assert layout.video_path("video").exists()
 
 

@@ -209,7 +209,7 @@ def test_killed_twice_and_run_again_gives_the_undisturbed_result(
     with open(TracksLayout(output_dir).meta_path(VIDEO_ID), "ab") as file:
         file.write(b"half a record")
     said = parse(workdir, output_dir)
-    assert "1 clips done, 2 already there" in said
+    assert "1 clip done, 2 already there" in said
     assert contents(output_dir) == contents(undisturbed)
 
 
@@ -255,7 +255,7 @@ def test_a_missing_video_fails_and_is_tried_again_once_it_is_there(tmp_path: Pat
     assert str(Layout(tmp_path).video_path("NotYetThere")) in entry["message"]
 
     add_video(tmp_path, "NotYetThere")
-    assert "1 clips done" in parse(tmp_path, output_dir, part=part)
+    assert "1 clip done" in parse(tmp_path, output_dir, part=part)
     assert records_in(output_dir, "NotYetThere")
     assert "1 already there: nothing to do" in parse(tmp_path, output_dir, part=part)
 
@@ -265,7 +265,7 @@ def test_what_is_wrong_with_segments_and_lines_is_counted_and_the_rest_is_done(w
     with open(part, "a") as file:
         file.write('{"video_id": "no clips here"}\n{"video_id": \n')
     said = parse(workdir, tmp_path / "out", part=part, status=1)
-    assert "1 clips done" in said
+    assert "1 clip done" in said
     assert "1 clip after the video's end" in said
     assert "1 no clips listed" in said
     assert f"{part}:3" in said
@@ -334,7 +334,7 @@ def test_blurred_videos_are_read_from_their_own_folder(tmp_path: Path) -> None:
     layout.blurred_path(VIDEO_ID).parent.mkdir(parents=True)
     shutil.copy(STREET, layout.blurred_path(VIDEO_ID))
     part = write_metafile(tmp_path / "part.jsonl", {VIDEO_ID: [(5.0, 6.0)]})
-    assert "1 clips done" in parse(tmp_path, tmp_path / "out", "--blurred", part=part)
+    assert "1 clip done" in parse(tmp_path, tmp_path / "out", "--blurred", part=part)
 
 
 @pytest.mark.slow
@@ -372,7 +372,7 @@ def cut_workdir(tmp_path: Path) -> Path:
 
 def test_clips_become_records_mot_text_and_a_drawn_video(cut_workdir: Path) -> None:
     said = run("track_objects.py", "--workdir", cut_workdir, "--frame-rate", 5, "--visualize")
-    assert "1 clips done" in said
+    assert "1 clip done" in said
     folder = cut_workdir / "object_tracks" / "St" / VIDEO_ID
     assert sorted(path.name for path in folder.iterdir()) == [
         f"{VIDEO_ID}.1.jsonl.gzip",
@@ -401,12 +401,12 @@ def test_clips_become_records_mot_text_and_a_drawn_video(cut_workdir: Path) -> N
 
 def test_track_objects_again_has_nothing_to_do_and_draws_what_is_asked_for_later(cut_workdir: Path) -> None:
     args = ("--workdir", cut_workdir, "--frame_rate", 5)
-    assert "1 clips to do" in run("track_objects.py", *args, "--dry_run")
+    assert "1 clip to do" in run("track_objects.py", *args, "--dry_run")
     assert not (cut_workdir / "object_tracks").exists()
     run("track_objects.py", *args)
     assert "1 already there: nothing to do" in run("track_objects.py", *args)
     before = contents(cut_workdir / "object_tracks")
-    assert "1 clips done" in run("track_objects.py", *args, "--visualize")
+    assert "1 clip done" in run("track_objects.py", *args, "--visualize")
     after = contents(cut_workdir / "object_tracks")
     assert set(after) - set(before) == {f"St/{VIDEO_ID}/{VIDEO_ID}.1.mp4"}
     assert {name: after[name] for name in before} == before

@@ -202,11 +202,11 @@ def test_the_stage_blurs_plates_unless_it_is_told_not_to_and_remembers_which(tmp
     path = write_street(tmp_path / "street.mp4")
     before = stroke_strength(first_image(path))
     steps = [
-        (["--plates", "off"], "1 videos done", {"faces"}),
+        (["--plates", "off"], "1 video done", {"faces"}),
         (["--plates", "off"], "1 already there", {"faces"}),
-        ([], "1 videos done", {"faces", "plates auto"}),
+        ([], "1 video done", {"faces", "plates auto"}),
         (["--plates", "off"], "1 already there", {"faces", "plates auto"}),
-        (["--plates", "region"], "1 videos done", {"faces", "plates auto", "plates region"}),
+        (["--plates", "region"], "1 video done", {"faces", "plates auto", "plates region"}),
         (["--plates", "auto"], "1 already there", {"faces", "plates auto", "plates region"}),
     ]
     for args, said, what in steps:
@@ -224,7 +224,7 @@ def test_an_output_of_other_settings_is_made_again_and_one_from_elsewhere_is_lef
     write_street(tmp_path / "b.mp4")
     assert run("--output_dir", "out", "--plates", "off", "a.mp4", "b.mp4", cwd=tmp_path).returncode == 0
     again = run("--output_dir", "out", "a.mp4", "b.mp4", cwd=tmp_path)
-    assert "1 videos done, 1 already there" in again.stderr, again.stderr
+    assert "1 video done, 1 already there" in again.stderr, again.stderr
     assert blur.blurred_in(tmp_path / "out" / "a.mp4") == {"faces", "plates auto"}
     assert (tmp_path / "out" / "b.mp4").read_bytes() == source_path.read_bytes()
 

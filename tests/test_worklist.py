@@ -292,7 +292,7 @@ SUMMARIES = {
     "nothing at all": (Tally(), "0 clips done: nothing to do", 0),
     "failures by reason, most frequent first": (
         Tally(done=1, failed=Counter({"no video stream": 1, "truncated video": 2})),
-        "1 clips done, 3 failed (2 truncated video, 1 no video stream)",
+        "1 clip done, 3 failed (2 truncated video, 1 no video stream)",
         1,
     ),
     "failures of earlier runs": (
@@ -300,15 +300,20 @@ SUMMARIES = {
         "0 clips done, 1 already there, 2 failed before (2 removed): --retry_failed tries again: nothing to do",
         1,
     ),
-    "done by others": (Tally(done=1, elsewhere=2), "1 clips done, 2 done by another process", 0),
+    "done by others": (Tally(done=1, elsewhere=2), "1 clip done, 2 done by another process", 0),
     "all done by others": (Tally(elsewhere=2), "0 clips done, 2 done by another process", 0),
     "a dry run": (Tally(planned=7, already=1), "7 clips to do, 1 already there", 0),
     "dropped is not failed": (
         Tally(done=1, dropped=Counter({"too short": 4})),
-        "1 clips done, 4 dropped (4 too short)",
+        "1 clip done, 4 dropped (4 too short)",
         0,
     ),
-    "stopped": (Tally(done=1, stopped="blocked"), "1 clips done, stopped early: blocked", 1),
+    "dropped parts of an item": (
+        Tally(done=2, dropped=Counter({"tracks too short": 2, "detections not finite": 1, "tracks listed": 1})),
+        "2 clips done, 4 dropped (2 tracks too short, 1 detection not finite, 1 track listed)",
+        0,
+    ),
+    "stopped": (Tally(done=1, stopped="blocked"), "1 clip done, stopped early: blocked", 1),
 }
 
 

@@ -32,6 +32,7 @@ from trackverse.refine import SEEN_TOO_LITTLE, RefineConfig, fewest_seen, refine
 from trackverse.tracking import usable
 from trackverse.types import ROUNDING_S, Detections, Float32, Float64, Track
 from trackverse.vectors import lengths, unit
+from trackverse.wording import counted
 
 log = logging.getLogger("trackverse.associate")  # not __name__, which is __main__ as a command
 # ByteTrack's own thresholds for detectors whose good scores begin at 0.6; appearance tells people apart for longer than
@@ -77,8 +78,8 @@ def run(args: Namespace) -> int:
         refused = Counter[str]()
         tracks = associate(sequence, args, refused)
         write_tracks(args.output_dir / f"{sequence.name}.txt", tracks, sequence.fps)
-        left_out = "".join(f", {number} {reason}" for reason, number in sorted(refused.items()) if number)
-        log.info("%s: %d tracks%s", sequence.name, len(tracks), left_out)
+        left_out = "".join(f", {counted(number, reason)}" for reason, number in sorted(refused.items()) if number)
+        log.info("%s: %s%s", sequence.name, counted(len(tracks), "tracks"), left_out)
     return 0
 
 

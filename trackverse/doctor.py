@@ -45,6 +45,7 @@ from trackverse.layout import (
 )
 from trackverse.records import parse_summary
 from trackverse.store import heads_fit, load_embeddings, read_lines, write_embeddings
+from trackverse.wording import counted
 
 # The names that claims and unfinished files have: `.<name>.lock`, with a token while one is taken over; `.<name>.tmp`,
 # with the name's ending, or none where it is a folder of partial downloads.
@@ -167,8 +168,8 @@ def examine_tracks(meta_path: Path) -> Iterator[Finding]:
     if progress is None:
         return
     if num_records != progress.num_tracks:
-        counted = f"{num_records} records, but {progress.num_tracks} by {progress_path.name}"
-        yield Finding("records against progress", f"{meta_path}: {counted}; {anew}")
+        told = f"{counted(num_records, 'records')}, but {progress.num_tracks} by {progress_path.name}"
+        yield Finding("records against progress", f"{meta_path}: {told}; {anew}")
         return
     excess = meta_path.stat().st_size - progress.meta_bytes
     if excess > 0:
@@ -188,10 +189,14 @@ def _examine_embeddings(path: Path, num_tracks: int, anew: str) -> Iterator[Find
         yield Finding(error.reason, f"{error}; {anew}")
         return
     if len(rows) < num_tracks:
-        yield Finding("embeddings missing", f"{path}: {len(rows)} rows for {num_tracks} tracks; {anew}")
+        yield Finding(
+            "embeddings missing", f"{path}: {counted(len(rows), 'rows')} for {counted(num_tracks, 'tracks')}; {anew}"
+        )
     elif len(rows) > num_tracks:
         repair = partial(write_embeddings, path, rows[:num_tracks])
-        yield Finding("uncommitted end", f"{path}: {len(rows) - num_tracks} rows of a segment never finished", repair)
+        yield Finding(
+            "uncommitted end", f"{path}: {counted(len(rows) - num_tracks, 'rows')} of a segment never finished", repair
+        )
 
 
 def find_duplicates(meta_path: Path, seen: dict[Path, Path]) -> Iterator[Finding]:
@@ -289,7 +294,7 @@ def examine_subsets(folder: Path) -> Iterator[Finding]:
         if not heads_fit(path):
             yield Finding("heads against records", f"{path}: read as other tracks than it holds; make it again")
         if twice := sum(times > 1 for times in tracks.values()):
-            yield Finding("track twice in a subset", f"{path}: {twice} tracks; make it again")
+            yield Finding("track twice in a subset", f"{path}: {counted(twice, 'tracks')}; make it again")
 
 
 def examine_index(path: Path) -> Iterator[Finding]:
@@ -317,7 +322,7 @@ def examine_split(folder: Path) -> Iterator[Finding]:
         else:
             yield Finding("split not finished", f"{path}: not there; split again")
     if twice := sum(times > 1 for times in seen.values()):
-        yield Finding("video on two sides of a split", f"{folder}: {twice} videos; split again")
+        yield Finding("video on two sides of a split", f"{folder}: {counted(twice, 'videos')}; split again")
 
 
 # ---- the command

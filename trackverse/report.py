@@ -33,6 +33,7 @@ from trackverse.records import TrackRecord
 from trackverse.store import read_records
 from trackverse.types import Float64, UInt8
 from trackverse.video import read_frames
+from trackverse.wording import counted
 from trackverse.worklist import Tally
 
 log = logging.getLogger("trackverse.report")
@@ -265,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             raise SetupError(f"{args.output_file}: can't be written ({error.strerror})") from error
         tally.done = 1
-        log.info("%s: %d tracks; %s", args.output_file, len(tracks), tally.summary("page"))
+        log.info("%s: %s; %s", args.output_file, counted(len(tracks), "tracks"), tally.summary("page"))
         return tally.exit_status
 
     return cli.run(make)

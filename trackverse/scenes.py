@@ -20,6 +20,7 @@ from trackverse import files, jsonl, metafile
 from trackverse.errors import RecordError
 from trackverse.layout import Layout, check_name, lock_path
 from trackverse.types import Clip, SourceVideo
+from trackverse.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -296,7 +297,7 @@ def write_mined_parts(layout: Layout, vocab: str, num_parts: int) -> None:
                     file.write(content)
         for path in first_path.parent.iterdir():
             if re.fullmatch(r"part\d+\.jsonl", path.name) and path not in paths:
-                log.info("removed %s: there are %d parts now", path, num_parts)
+                log.info("removed %s: --num_parts is %d now", path, num_parts)
                 path.unlink()
 
 
@@ -311,7 +312,7 @@ def _mined_parts(layout: Layout, vocab: str, num_parts: int) -> Iterator[tuple[P
         cuts = (load(layout.scenes_path(video_id)) for video_id in sorted(video_ids))
         lines = [jsonl.dump(metafile.to_json(SourceVideo(cut.video_id, cut.url, cut.kept))) for cut in cuts if cut]
         yield layout.mined_part_path(vocab, part), "".join(f"{line}\n" for line in lines).encode()
-    log.info("%s: %d videos, %.2f h", vocab, len(kept_s), sum(kept_s.values()) / 3600)
+    log.info("%s: %s, %.2f h", vocab, counted(len(kept_s), "videos"), sum(kept_s.values()) / 3600)
 
 
 def _holds(path: Path, content: bytes) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trackverse import layout
 from trackverse.slurm_queue import Queued, describe
+from trackverse.wording import counted
 from trackverse.worklist import Tally
 
 DONE, RUNNING, QUEUED, FAILED = "done", "running", "queued", "failed"
@@ -61,9 +62,8 @@ def table(
         f"{label:<{width}}  {state:<13} {done:>8} {todo:>8} {failed:>8}  {about}".rstrip()
         for label, state, done, todo, failed, about in rows
     ]
-    lines.append(
-        f"{len(parts)} part{'s' * (len(parts) != 1)}: {', '.join(f'{n} {state}' for state, n in states.most_common())}"
-    )
+    by_state = ", ".join(f"{n} {state}" for state, n in states.most_common())
+    lines.append(f"{counted(len(parts), 'parts')}: {by_state}")
     if unknown := (listed or {}).keys() - noted.values():
         lines.append(f"also in the queue, but not noted on what: {describe(unknown, listed or {})}")
     return lines, bool(states[FAILED])

@@ -40,6 +40,7 @@ from trackverse.layout import TracksLayout, lock_path
 from trackverse.near_duplicates import Looks, near_duplicates
 from trackverse.track_table import TrackTable
 from trackverse.types import Float16, Int64
+from trackverse.wording import counted
 
 log = logging.getLogger("trackverse.split")
 
@@ -135,10 +136,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             lists[NAMES[number]].append(video_id)
         for n, name in enumerate(NAMES):
             told[name] = {"videos": len(lists[name]), "tracks": int(sizes[splits == n].sum())}
-            log.info("%s: %d videos, %d tracks", name, told[name]["videos"], told[name]["tracks"])
+            log.info("%s: %s", name, ", ".join(counted(number, what) for what, number in told[name].items()))
         copies = [np.flatnonzero(groups == group) for group in np.flatnonzero(np.bincount(groups) > 1)]
         told["near_duplicates"] = [[table.video_ids[video] for video in group.tolist()] for group in copies]
-        log.info("%d groups of near-duplicate videos", len(copies))
+        log.info("%s", counted(len(copies), "groups of near-duplicate videos"))
         if not args.dry_run:
             write(args.output_dir, lists, told)
         return 1 if told["left_out"] else 0

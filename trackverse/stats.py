@@ -12,6 +12,7 @@ from trackverse import charts, html_page
 from trackverse.html_page import figure
 from trackverse.track_table import TrackTable
 from trackverse.types import Float64, Int64
+from trackverse.wording import counted
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
@@ -35,9 +36,8 @@ class Stats:
 
     def lines(self) -> list[str]:
         """As a table of text: counts, then percentiles of every quantity."""
-        told = [
-            f"{self.num_tracks} tracks of {self.num_videos} videos, {len(self.sizes)} classes, H-index {self.h_index}"
-        ]
+        of_videos = f"{counted(self.num_tracks, 'tracks')} of {counted(self.num_videos, 'videos')}"
+        told = [f"{of_videos}, {counted(len(self.sizes), 'classes')}, H-index {self.h_index}"]
         width = max(map(len, self.values))
         told.append(" " * width + "".join(f"{f'{p}%':>10}" for p in PERCENTILES))
         for name, values in self.values.items():

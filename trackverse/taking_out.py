@@ -18,6 +18,7 @@ from trackverse import files, jsonl
 from trackverse.errors import RecordError
 from trackverse.layout import FAILED_NAME, SPLIT_PARTS, sidecar_beside
 from trackverse.video_name import Name
+from trackverse.wording import counted
 
 log = logging.getLogger("trackverse.forget")  # whose work this is
 
@@ -60,7 +61,7 @@ class TakingOut:
             num_lines = sum(1 for _ in self._lines(path))
             num_left = sum(1 for _ in self._left(path))
             if num_left < num_lines:
-                self.say(f"{path}: {num_lines - num_left} lines of {num_lines} taken out")
+                self.say(f"{path}: {counted(num_lines - num_left, 'lines')} of {num_lines} taken out")
                 if not self.dry_run:
                     claim = files.claim(lock, wait=True) if lock else contextlib.nullcontext()
                     with claim, files.atomic_write(path) as file:
@@ -81,7 +82,7 @@ class TakingOut:
                 video_ids = path.read_text().splitlines() if path.is_file() else []
                 left = [video_id for video_id in video_ids if video_id not in names]
                 if len(left) < len(video_ids):
-                    self.say(f"{path}: {len(video_ids) - len(left)} lines of {len(video_ids)} taken out")
+                    self.say(f"{path}: {counted(len(video_ids) - len(left), 'lines')} of {len(video_ids)} taken out")
                     if not self.dry_run:
                         self._write(path, "".join(f"{video_id}\n" for video_id in left))
                 told[part]["videos"] = len(left)  # also where a killed run has written the list already
@@ -112,7 +113,7 @@ class TakingOut:
                 start += len(line)
             os.fsync(file.fileno())
         if num_places:
-            self.say(f"{path}: struck out of {num_places} lines")
+            self.say(f"{path}: struck out of {counted(num_places, 'lines')}")
 
     def _struck(self, line: bytes, *, is_list: bool) -> bytes:
         """The line with as many bytes: blanks if it is a failure of one of the videos, x for their names elsewhere."""

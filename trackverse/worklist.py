@@ -25,6 +25,7 @@ from typing import Generic, TypeVar
 from trackverse import files, jsonl
 from trackverse.errors import ItemError, RecordError, StopWorkError
 from trackverse.layout import lock_path
+from trackverse.wording import counted
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -66,7 +67,7 @@ class Tally:
 
     def summary(self, what: str = "items") -> str:
         """One line: "118 videos done, 40 already there, 3 failed (2 truncated video, 1 no video stream)"."""
-        parts = [f"{self.planned} {what} to do" if self.planned else f"{self.done} {what} done"]
+        parts = [f"{counted(self.planned, what)} to do" if self.planned else f"{counted(self.done, what)} done"]
         parts += [f"{self.already} already there"] * bool(self.already)
         parts += [f"{self.elsewhere} done by another process"] * bool(self.elsewhere)
         parts += [_by_reason("failed", self.failed)] * bool(self.failed)
@@ -93,7 +94,7 @@ class Tally:
 
 
 def _by_reason(what: str, reasons: Counter[str]) -> str:
-    return f"{reasons.total()} {what} ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common())})"
+    return f"{reasons.total()} {what} ({', '.join(counted(n, reason) for reason, n in reasons.most_common())})"
 
 
 class Worklist(Generic[Item]):

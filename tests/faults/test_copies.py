@@ -38,7 +38,7 @@ def benches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Benc
 
 def done_in(said: str) -> int:
     """How many clips a copy says that it did itself."""
-    found = re.search(r"(\d+) clips done", said)
+    found = re.search(r"(\d+) clips? done", said)
     return int(found[1]) if found else 0
 
 

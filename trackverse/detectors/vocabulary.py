@@ -16,6 +16,7 @@ from trackverse.errors import SetupError
 from trackverse.layout import ASSETS_DIR, lock_path
 from trackverse.types import Float32
 from trackverse.vectors import load_matrix
+from trackverse.wording import counted
 
 log = logging.getLogger(__name__)
 BUILT_IN = ("coco", "lvis", "in1k_coco")
@@ -135,7 +136,7 @@ def _encoded_matrix(path: Path, labels: tuple[str, ...]) -> Float32:
 
 
 def _encode(path: Path, tokens: list[list[int]], weights_path: Path) -> Float32:
-    log.info("%s: %d classes through CLIP's text tower, once", path.name, len(tokens))
+    log.info("%s: %s through CLIP's text tower, once", path.name, counted(len(tokens), "classes"))
     return np.ascontiguousarray(text_tower.encode(tokens, weights_path).T)
 
 

@@ -1,0 +1,14 @@
+"""Numbers and what they count, as one says it."""
+
+from __future__ import annotations
+
+import re
+
+# What is counted in our messages. Reasons that begin with something else stay as they are.
+_NOUNS = re.compile(r"(class|clip|detection|group|item|line|part|record|row|track|track file|video)(?:es|s)\b")
+
+
+def counted(number: int, what: str) -> str:
+    """A number and `what` it counts, given as it is said of many: "2 tracks too short", "1 track too short"."""
+    noun = _NOUNS.match(what) if number == 1 else None
+    return f"{number} {noun[1] + what[noun.end() :] if noun else what}"
