@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -126,6 +128,19 @@ def test_near_pairs_are_all_that_overlap_and_none_far_apart(a: np.ndarray, b: np
     near = set(zip(i.tolist(), j.tolist(), strict=True))
     assert {tuple(pair) for pair in np.argwhere(boxes.iou(a, b) > 0).tolist()} <= near
     assert (np.diff(i) >= 0).all() and len(near) == len(i)
+    gaps = np.maximum(a[i, :2] - b[j, 2:], b[j, :2] - a[i, 2:])
+    assert (gaps < 2).all() or np.abs([a[i], b[j]]).max() > boxes.PIXEL_LIMIT
+
+
+@given(GOOD_BOXES, GOOD_BOXES, st.integers(1, 5), st.randoms(use_true_random=False))
+def test_near_pairs_of_groups_are_those_of_each_group(a: np.ndarray, b: np.ndarray, num: int, random: Random) -> None:
+    group_a = np.array([random.randrange(num) for _ in a], np.int64)
+    group_b = np.sort(np.array([random.randrange(num) for _ in b], np.int64))
+    i, j = boxes.near_pairs_of_groups(a, group_a, b, group_b, num)
+    near = set(zip(i.tolist(), j.tolist(), strict=True))
+    same_group = group_a[:, None] == group_b
+    assert {tuple(pair) for pair in np.argwhere((boxes.iou(a, b) > 0) & same_group).tolist()} <= near
+    assert same_group[i, j].all() and len(near) == len(i)
     gaps = np.maximum(a[i, :2] - b[j, 2:], b[j, :2] - a[i, 2:])
     assert (gaps < 2).all() or np.abs([a[i], b[j]]).max() > boxes.PIXEL_LIMIT
 

@@ -93,6 +93,26 @@ def test_velocity_is_per_second_at_every_frame_rate(fps: int) -> None:
     np.testing.assert_allclose(state.xyxy[0], start[0] + speed * 8.0, atol=5)
 
 
+def test_boxes_that_move_on_by_different_times_do_as_each_alone() -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 100, (6, 2))
+    state = KalmanState.start(np.concatenate([corners, corners + rng.uniform(20, 90, (6, 2))], axis=1))
+    steps_s, seen = rng.uniform(0.01, 2.0, 6), state.xyxy + rng.normal(0, 3, (6, 4))
+    alone = [state.select(np.array([n])) for n in range(6)]
+    for _ in range(3):
+        state.predict(steps_s, 1.5)
+        state.update(np.arange(6), seen)
+        for n, one in enumerate(alone):
+            one.predict(float(steps_s[n]), 1.5)
+            one.update(np.array([0]), seen[n : n + 1])
+    for name in ("xyxy", "velocity"):
+        expected = np.concatenate([getattr(one, name) for one in alone])
+        np.testing.assert_allclose(getattr(state, name), expected, rtol=1e-9, atol=1e-9)
+    far = np.full((6, 4), 500.0)
+    expected = np.concatenate([one.distance(np.array([0]), far[:1]) for one in alone])
+    np.testing.assert_allclose(state.distance(np.arange(6), far), expected)  # and as sure of their places
+
+
 def test_one_long_step_goes_as_far_as_many_short_ones() -> None:
     state = KalmanState.start(np.array([[80.0, 60.0, 120.0, 140.0]]))
     state.velocity[:] = [[60.0, 5.0, 60.0, 5.0]]

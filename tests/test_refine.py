@@ -255,6 +255,66 @@ def test_only_what_both_directions_of_time_agree_upon_is_not_doubted() -> None:
     assert doubts([]) == []
 
 
+LONG_S = np.arange(1600) / FPS
+
+
+def across(t: np.ndarray) -> np.ndarray:
+    """To and fro, once in 20 s."""
+    return 300 + 200 * np.sin(t / 20 * 2 * np.pi)
+
+
+@pytest.mark.parametrize("missed", [range(0), range(398, 407)], ids=["always seen", "hidden where a stretch ends"])
+def test_backward_a_track_has_one_number_through_all_stretches(missed: range) -> None:
+    frames = [n for n in range(1600) if n not in missed]
+    tracks = [seen(frames, x=across, y=100.0 + 90 * k, owner=k, clip_s=LONG_S, seed=k, noise=1.0) for k in range(4)]
+    tracks.append(seen(range(3), y=900.0, clip_s=LONG_S))
+    labels = both_ways.backward(tracks, 0.6)
+    assert [len(np.unique(own)) for own in labels] == [1] * 5
+    assert len(np.unique(np.concatenate(labels))) == 5
+
+
+def test_backward_fragments_are_one_where_a_stretch_ends_between_them() -> None:
+    """In a clip of 100 s there are 25 stretches, and one ends every 4 s."""
+    walkers = [
+        [seen(frames, x=across, y=100.0 + 90 * k, owner=k, clip_s=LONG_S, seed=k) for frames in halves]
+        for k, halves in enumerate([(range(64 * n - 3 + k), range(64 * n + k, 1600)) for k, n in enumerate([5, 9, 14])])
+    ]
+    labels = both_ways.backward([part for parts in walkers for part in parts], 0.6)
+    numbers = [np.unique(own).tolist() for own in labels]
+    assert [len(number) for number in numbers] == [1] * 6
+    assert numbers[0::2] == numbers[1::2]
+    assert len({number for (number,) in numbers}) == 3
+
+
+def test_backward_two_that_go_by_each_other_are_told_apart_wherever_stretches_end() -> None:
+    """Every ten seconds, online, each goes over to the other one when they meet, and back two seconds later."""
+    pair = [
+        seen(range(1600), x=lambda t, way=way: 500 + way * (across(t) - 300), y=y, owner=k, clip_s=LONG_S)
+        for k, (way, y) in enumerate([(1, 300.0), (-1, 325.0)])
+    ]
+    rows = np.arange(1600)
+    swapped = ((rows >= 160) & (rows % 160 < 32))[:, None]
+    online = [
+        replace(
+            one,
+            xyxy=np.where(swapped, other.xyxy, one.xyxy),
+            logits=np.where(swapped, other.logits, one.logits),
+        )
+        for one, other in (pair, pair[::-1])
+    ]
+    number_of = {}
+    for track, labels in zip(online, both_ways.backward(online, 0.6), strict=True):
+        for owner, number in zip(owners_of(track), labels.tolist(), strict=True):
+            assert number_of.setdefault(owner, number) == number
+    assert len(set(number_of.values())) == 2
+
+
+def owners_of(track: Track) -> list[int]:
+    """Whose box each one is."""
+    owner: list[int] = (1000 * track.logits[:, 0]).round().astype(int).tolist()
+    return owner
+
+
 def test_what_looks_tell_is_known_when_tracks_that_mix_two_objects_are_cut() -> None:
     """Red and green turn back where they meet, say the tracks, and so look alike; later, red is back elsewhere."""
     halves = (range(80), range(80, 160))

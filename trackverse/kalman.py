@@ -97,10 +97,20 @@ class KalmanState:
         """These boxes, then the other ones."""
         return KalmanState(np.concatenate([self._columns, other._columns], axis=1))
 
-    def predict(self, dt_s: float, agility: float = 1.0) -> None:
-        """Move all boxes on by `dt_s` seconds; their velocities change by `agility` times the usual."""
+    def predict(self, dt_s: float | Float64, agility: float = 1.0) -> None:
+        """Move all boxes on by `dt_s` seconds, or each by its own (N,); their velocities change by `agility` times the
+        usual.
+        """
         state = self._columns
-        state[MOVING] = _transition(dt_s, agility).dot(state[: HEIGHT_SQUARED + 1])
+        if isinstance(dt_s, np.ndarray):
+            change = _FLOW[:, MOVING].dot(state[MOVING])
+            change[VAR] += dt_s * state[VAR_VELOCITY]
+            change *= dt_s
+            change[VAR] += POSITION_STD**2 * state[HEIGHT_SQUARED]
+            change[VAR_VELOCITY] += (agility * VELOCITY_STD) ** 2 * state[HEIGHT_SQUARED]
+            state[MOVING] += change
+        else:
+            state[MOVING] = _transition(dt_s, agility).dot(state[: HEIGHT_SQUARED + 1])
         np.maximum(state[2:4], state[:2] + SMALLEST, out=state[2:4])
         _measure_height(state)
 

@@ -23,12 +23,12 @@ class LiveTracks:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def predict(self, step_s: float) -> None:
-        """Time goes on by `step_s` seconds."""
+    def predict(self, step_s: float | Float64) -> None:
+        """Time goes on by `step_s` seconds, for all tracks alike or for each (N,)."""
         if len(self):
             self.kalman.predict(step_s, self._agility.value)
 
-    def see(self, rows: Int64, time_s: float, xyxy: Float32) -> None:
+    def see(self, rows: Int64, time_s: float | Float64, xyxy: Float32) -> None:
         """The tracks of `rows` (K,) are where the boxes (K, 4) are, and no others are seen at this time."""
         if not len(rows):
             return
@@ -36,7 +36,7 @@ class LiveTracks:
         self.last_seen_s[rows] = time_s
         self.is_tentative[rows] = False
 
-    def start(self, numbers: Int64, time_s: float, xyxy: Float32) -> None:
+    def start(self, numbers: Int64, time_s: float | Float64, xyxy: Float32) -> None:
         """New tracks of one box (K, 4) each, behind those that are there."""
         if not len(numbers):
             return
