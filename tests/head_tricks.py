@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from trackverse import jsonl
 from trackverse.member_heads import CHECKED_FROM, FIELD_AT, FRAME, HEAD, TEXT_AT
 
 PLAIN = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # gzip's header without an extra field
 
 
 def members_of(data: bytes) -> list[bytes]:
-    """The gzip members of a file, all of which have heads."""
+    """The gzip members of a file, all of which have heads; none of one without a record."""
     members = []
-    while data:
+    while data not in (b"", jsonl.NO_LINES):
         size = FRAME.unpack_from(data)[-1]
         members.append(data[:size])
         data = data[size:]

@@ -232,6 +232,19 @@ def test_a_damage_is_found_and_repaired_if_nothing_is_lost_by_it(
         assert contents(workdir) == before
 
 
+def test_a_video_without_tracks_is_sound_and_what_was_never_committed_of_it_is_cut_off(
+    workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = made_tracks.fill_store(tracks_of(workdir).output_dir, {"video000003": []}).meta_path("video000003")
+    empty = path.read_bytes()
+    assert gzip.decompress(empty) == b"" != empty
+    assert examine(workdir, capsys) == (0, f"{workdir}: nothing wrong\n")
+    path.write_bytes(jsonl.gzip_member(b"{}"))
+    status, said = examine(workdir, capsys, "--fix")
+    assert status == 0 and "uncommitted end: " in said
+    assert path.read_bytes() == empty
+
+
 def test_what_is_being_written_is_left_alone(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = workdir / "videos_mp4" / "vi"
     write(folder / ".x.tmp.mp4")

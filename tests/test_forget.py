@@ -121,6 +121,16 @@ def traces(folder: Path, video_id: str) -> Iterator[str]:
             yield str(path)
 
 
+def test_a_subset_of_the_video_alone_is_left_as_a_gzip_file_of_nothing(work: Path) -> None:
+    folder = work / "tracks_subsets" / "coco"
+    path = folder / "alone.jsonl.gzip"
+    lines = [line for _, line in read_lines(folder / "all.jsonl.gzip") if b'"yid":"demo"' in line]
+    path.write_bytes(b"".join(map(jsonl.gzip_member, lines)))
+    assert forget.main([GONE, "--workdir", str(work)]) == 0
+    done = subprocess.run(["gzip", "-dc"], input=path.read_bytes(), capture_output=True)
+    assert lines and (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 def test_nothing_of_the_video_is_left_and_nothing_of_the_others_is_gone(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_tracks import LABELS, SETTINGS, VIDEO_HW, clip, fill_store, make_track
 
-from trackverse import member_heads, store
+from trackverse import jsonl, member_heads, store
 from trackverse.columns import DTYPES, Columns
 from trackverse.index import Index
 from trackverse.index_refresh import refresh
@@ -106,6 +106,16 @@ def test_any_gzip_reader_will_do(path: Path) -> None:
     assert done.stdout == b"".join(lines)
     for placed, member, line in zip(place_lines(path), members_of(path.read_bytes()), lines, strict=True):
         assert (placed.line + b"\n", placed.num_bytes) == (line, len(member))
+
+
+def test_members_without_a_line_count_as_none(path: Path, tmp_path: Path) -> None:
+    """Of files that were joined: one without tracks is a member with nothing in it."""
+    first, second, *_ = members_of(path.read_bytes())
+    joined = tmp_path / "joined.jsonl.gzip"
+    joined.write_bytes(b"".join([jsonl.NO_LINES, first, jsonl.NO_LINES, second]))
+    placed = list(place_lines(joined))
+    assert [(one.number, one.line) for one in placed] == list(jsonl.read_lines(joined))
+    assert [(one.number, one.num_bytes) for one in placed] == [(1, len(first)), (2, len(second))]
 
 
 @pytest.mark.parametrize(

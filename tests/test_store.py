@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,7 +29,7 @@ from trackverse.store import TrackStore
 from trackverse.types import Clip, Track
 
 VIDEO_ID = "-Mi8x8o55Ns"
-NUM_TRACKS = (2, 0, 1)  # of each segment; one of them is empty
+NUM_TRACKS = (0, 2, 0, 1)  # of each segment
 SEGMENTS: list[tuple[Clip, list[Track]]] = [
     (clip(VIDEO_ID, n), [make_track(10 * n + k, start_s=10.0 * n) for k in range(num_tracks)])
     for n, num_tracks in enumerate(NUM_TRACKS)
@@ -135,6 +136,25 @@ def test_a_video_of_empty_segments_only(tmp_path: Path) -> None:
     assert list(store.read_records(layout.meta_path(VIDEO_ID))) == []
     assert store.read_columns(layout.meta_path(VIDEO_ID)) == ([], [])
     assert not layout.embeddings_path(VIDEO_ID).exists()
+    assert_gzip_reads_nothing_in(layout.meta_path(VIDEO_ID))
+
+
+def assert_gzip_reads_nothing_in(path: Path) -> None:
+    """Neither does it complain, as it does of a file without a byte."""
+    for flags in ("-t", "-dc"):
+        done = subprocess.run(["gzip", flags], input=path.read_bytes(), capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_track_file_of_no_bytes_is_read_and_added_to(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """As they used to be where there were no tracks, and as a kill may leave them."""
+    commit_what_is_missing(tmp_path, SEGMENTS[:1])
+    meta_path = TracksLayout(tmp_path).meta_path(VIDEO_ID)
+    meta_path.write_bytes(b"")
+    assert list(store.read_records(meta_path)) == []
+    assert store.read_columns(meta_path) == ([], [])
+    commit_what_is_missing(tmp_path)
+    assert files_of(tmp_path) == undisturbed
 
 
 def test_tracks_without_appearance_have_no_embeddings_file(tmp_path: Path) -> None:
@@ -212,7 +232,7 @@ def check_and_finish(folder: Path, undisturbed: dict[str, bytes]) -> int:
 def test_killed_at_every_step_a_re_run_leaves_every_track_once(
     tmp_path: Path, undisturbed: dict[str, bytes], when: str
 ) -> None:
-    """A real kill -9 of a real process at each flush and each rename of three commits, one after the other."""
+    """A real kill -9 of a real process at each flush and each rename of four commits, one after the other."""
     seen = set()
     for number in itertools.count():
         folder = tmp_path / str(number)
@@ -221,8 +241,8 @@ def test_killed_at_every_step_a_re_run_leaves_every_track_once(
         if status == 0:  # there is no such step any more
             break
         assert status == -signal.SIGKILL
-    assert number == 3 + 2 * 7 + 4  # the first progress file, two commits with embeddings and one without
-    assert seen == {0, 1, 3}  # as counted by tracks, the empty segment can't be told from the one before
+    assert number == 3 + 2 * 7 + 2 * 4  # the first progress file, two commits with embeddings and two without
+    assert seen == {0, 2, 4}  # as counted by tracks, an empty segment can't be told from the one before
 
 
 def test_killed_twice_a_re_run_leaves_every_track_once(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
@@ -470,3 +490,11 @@ def test_a_file_written_at_once_is_read_like_a_committed_one(layout: TracksLayou
     path = tmp_path / "clip.jsonl.gzip"
     store.write_records(path, records[:2])
     assert [record.track_id for record in store.read_records(path)] == [0, 1]
+
+
+def test_a_file_of_no_records_written_at_once_is_read_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "clip.jsonl.gzip"
+    store.write_records(path, [])
+    assert_gzip_reads_nothing_in(path)
+    assert list(store.read_records(path)) == []
+    assert store.read_columns(path) == ([], [])

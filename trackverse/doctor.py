@@ -44,7 +44,7 @@ from trackverse.layout import (
     sidecar_beside,
 )
 from trackverse.records import parse_summary
-from trackverse.store import heads_fit, load_embeddings, read_lines, write_embeddings
+from trackverse.store import append, heads_fit, load_embeddings, num_uncommitted, read_lines, write_embeddings
 from trackverse.wording import counted
 
 # The names that claims and unfinished files have: `.<name>.lock`, with a token while one is taken over; `.<name>.tmp`,
@@ -171,11 +171,11 @@ def examine_tracks(meta_path: Path) -> Iterator[Finding]:
         told = f"{counted(num_records, 'records')}, but {progress.num_tracks} by {progress_path.name}"
         yield Finding("records against progress", f"{meta_path}: {told}; {anew}")
         return
-    excess = meta_path.stat().st_size - progress.meta_bytes
+    excess = num_uncommitted(meta_path, progress.meta_bytes)
     if excess > 0:
         message = f"{meta_path}: {excess} bytes of a segment that was never finished"
         # What a link leads to may be of another folder, where more of it counts.
-        repair = None if meta_path.is_symlink() else partial(os.truncate, meta_path, progress.meta_bytes)
+        repair = None if meta_path.is_symlink() else partial(append, meta_path, progress.meta_bytes, b"")
         yield Finding("uncommitted end", message, repair)
     yield from _examine_embeddings(embeddings_path, progress.num_tracks, anew)
 

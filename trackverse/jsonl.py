@@ -25,6 +25,7 @@ INFLATION_BLOCK_BYTES = 4 << 20  # how often that is looked at; a smaller file m
 ARRAY_BLOCK_BYTES = 1 << 16
 _BLANKS = re.compile(r"[ \t\r\n]*")
 GZIP_MAGIC = b"\x1f\x8b"
+NO_LINES = gzip.compress(b"", mtime=0)  # gzip takes a file without any member for a torn one
 MAX_SHOWN = 200  # letters of a foreign value or message that go into ours
 
 

@@ -83,7 +83,8 @@ def read_heads(path: Path, num_bytes: int | None) -> list[Columns] | None:
     try:
         with open_regular(path) as file:
             if num_bytes != 0 and not file.peek(len(START)).startswith(START):
-                return None if num_bytes or file.peek(1) else []
+                is_empty = num_bytes is None and file.read(len(jsonl.NO_LINES) + 1) in (b"", jsonl.NO_LINES)
+                return [] if is_empty else None
             for block, starts, head_ends in _members(file, num_bytes):
                 parts.append(_columns(block, starts, head_ends, num_read, num_lines))
                 num_read += starts[-1]

@@ -40,7 +40,7 @@ def place_lines(path: Path, *, max_compressed_bytes: int | None = None) -> Itera
         with open_regular(path) as file:
             for piece in _inflate(_chunks(file, max_compressed_bytes), path):
                 data = piece.data
-                if piece.num_bytes and not begun and data.find(b"\n") == len(data) - 1 <= MAX_LINE_BYTES:
+                if data and piece.num_bytes and not begun and data.find(b"\n") == len(data) - 1 <= MAX_LINE_BYTES:
                     number += 1
                     if data.strip():
                         crc = isal_zlib.crc32(data)

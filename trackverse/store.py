@@ -86,7 +86,7 @@ class TrackStore:
         progress_path = self._layout.progress_path(clip.video_id)
         if not progress_path.exists():  # first of all: without it a reader would take every line as committed
             progress_file.save(progress_path, progress)
-        self._append(self._layout.meta_path(clip.video_id), progress.meta_bytes, b"".join(members))
+        append(self._layout.meta_path(clip.video_id), progress.meta_bytes, b"".join(members))
         self._append_embeddings(clip.video_id, progress.num_tracks, embeddings)
         if motions:
             path = motion_beside(self._layout.meta_path(clip.video_id))
@@ -96,21 +96,6 @@ class TrackStore:
             progress_path,
             progress.plus(clip.start_s, clip.end_s, num_tracks=len(members), num_bytes=sum(map(len, members))),
         )
-
-    @staticmethod
-    def _append(path: Path, committed_bytes: int, data: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.check_claims()
-        if path.is_symlink():
-            raise RecordError(f"{path}: is a link, and nothing is written through links", reason="a link in the way")
-        if path.exists() and not path.is_file():
-            raise RecordError(f"{path}: is no file that could be added to", reason="not a file")
-        with files.open_to_change(path, "ab") as file:
-            _check_not_cut(path, file.tell(), committed_bytes)
-            file.truncate(committed_bytes)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
 
     def _append_embeddings(self, video_id: str, num_committed: int, embeddings: Sequence[Float32]) -> None:
         """Rows of one committed segment after the other; rows beyond the committed ones are dropped."""
@@ -128,6 +113,33 @@ class TrackStore:
                 )
             rows = np.concatenate([committed, rows])
         write_embeddings(path, rows)
+
+
+def append(path: Path, committed_bytes: int, data: bytes) -> None:
+    """Add gzip members to a track file, behind those that are committed; what else lies there is cut off.
+
+    The caller holds the claim on the video. Raises RecordError where there is something else, or less than committed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.check_claims()
+    if path.is_symlink():
+        raise RecordError(f"{path}: is a link, and nothing is written through links", reason="a link in the way")
+    if path.exists() and not path.is_file():
+        raise RecordError(f"{path}: is no file that could be added to", reason="not a file")
+    with files.open_to_change(path, "ab") as file:
+        _check_not_cut(path, file.tell(), committed_bytes)
+        file.truncate(committed_bytes)
+        file.write(data if committed_bytes or data else jsonl.NO_LINES)  # which is never committed: it gives way
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def num_uncommitted(path: Path, committed_bytes: int) -> int:
+    """How many bytes lie in a track file behind the committed ones, if they are of records."""
+    num_bytes = path.stat().st_size - committed_bytes
+    if not committed_bytes and num_bytes == len(jsonl.NO_LINES) and path.read_bytes() == jsonl.NO_LINES:
+        return 0
+    return num_bytes
 
 
 def _check_not_cut(path: Path, num_bytes: int, committed_bytes: int) -> None:
@@ -189,8 +201,7 @@ def read_records(meta_path: Path) -> Iterator[TrackRecord]:
 def write_records(path: Path, records: Iterable[TrackRecord]) -> None:
     """A whole file of records at once, in the same format as the store's."""
     with files.atomic_write(path) as file:
-        for record in records:
-            file.write(record_member(to_line(record).encode()))
+        file.write(b"".join(record_member(to_line(record).encode()) for record in records) or jsonl.NO_LINES)
 
 
 def place_lines(meta_path: Path) -> Iterator[PlacedLine]:

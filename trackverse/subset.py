@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from collections import defaultdict
@@ -37,7 +36,7 @@ def write(path: Path, sidecar: dict[str, Any], index: Index, meta_paths: Sequenc
     with files.atomic_write(path) as file:
         file.writelines(_members(index, meta_paths, index_rows))
         if not len(index_rows):
-            file.write(gzip.compress(b"", mtime=0))  # gzip takes a file without any member for a torn one
+            file.write(jsonl.NO_LINES)
         file.flush()
         os.fsync(file.fileno())  # now: once the old sidecar is gone, the old subset is not to wait for a slow disk
         # Without a sidecar a subset does not count as made: a kill between the two replacements loses nothing.

@@ -67,6 +67,8 @@ class TakingOut:
                     with claim, files.atomic_write(path) as file:
                         for line in self._left(path):
                             file.write(jsonl.gzip_member(line) if is_packed else line + b"\n")
+                        if is_packed and not num_left:
+                            file.write(jsonl.NO_LINES)
             if is_packed and sidecar_beside(path).is_file():
                 self._correct_sidecar(path, sidecar_beside(path))
         except (RecordError, UnicodeDecodeError) as error:
