@@ -18,7 +18,7 @@ import pytest
 from head_tricks import members_of, with_head_of
 
 from trackverse import cli, doctor, jsonl, scenes, split
-from trackverse.layout import Layout, TracksLayout
+from trackverse.layout import Layout, TracksLayout, blurred_beside
 from trackverse.scenes import CutConfig, Segment, VideoScenes
 from trackverse.store import load_embeddings, read_lines, read_records
 from trackverse.types import Clip
@@ -44,6 +44,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"not looked into")
         layout.provenance_path(video_id).write_text("{}\n")
+        blurred_beside(layout.video_path(video_id)).write_text("{}\n")
         scenes.save(
             layout.scenes_path(video_id),
             VideoScenes(video_id, None, 5.0, CutConfig(), None, "copy", ((0.0, 5.0),), (Segment(clip),)),
@@ -169,6 +170,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object], bool]] = {
     "no clip": ("clip missing", lambda w: Layout(w).clip_path(VIDEO_ID, f"{VIDEO_ID}.0.mp4").unlink(), False),
     "a clip too many": ("orphan", lambda w: write(Layout(w).clip_path(VIDEO_ID, f"{VIDEO_ID}.9.mp4")), False),
     "no scenes file": ("orphan", lambda w: Layout(w).scenes_path(VIDEO_ID).unlink(), False),
+    "no video that was blurred": ("orphan", lambda w: write(blurred_beside(w / "faces" / "a.b.mp4"), b"{}\n"), False),
     "half a scenes file": ("bad JSON", lambda w: os.truncate(Layout(w).scenes_path(VIDEO_ID), 30), False),
     "a segment twice": ("segment twice", list_twice, False),
     "a subset without its file": (

@@ -5,8 +5,9 @@
 
 DIR is a work folder, or any folder in it, such as tracks_meta/coco. What is looked at: torn gzip, records against their
 progress files, embeddings and what the heads of their gzip members say, track ids that come twice, tracks that were cut
-or left over, videos without provenance, subsets without the file that says how they were made, segments listed twice,
-unfinished splits and videos on two sides of one, damaged indices, torn lines, and what killed processes left lying.
+or left over, videos without provenance, notes on blurred videos that are gone, subsets without the file that says how
+they were made, segments listed twice, unfinished splits and videos on two sides of one, damaged indices, torn lines,
+and what killed processes left lying.
 --fix removes only what no reader counts: ends of files that were never committed, temporary files and claims of
 processes that have ended, torn lines, and indices, which are made anew. Everything else is told, with what to do. Run
 it while no stage is at work.
@@ -32,6 +33,7 @@ from trackverse.columns import DTYPES
 from trackverse.errors import RecordError, SetupError
 from trackverse.index import Index
 from trackverse.layout import (
+    BLURRED_ENDING,
     FAILED_NAME,
     INDEX_NAME,
     SPLIT_NAME,
@@ -83,6 +85,8 @@ def examine(folder: Path) -> Iterator[Finding]:
             yield Finding(
                 "video without provenance", f"{path}: nobody can tell where it is from; remove it, or download"
             )
+    for path in _walk(folder, f"*{BLURRED_ENDING}"):
+        yield from find_orphan_note(path)
     for path in _walk(folder, FAILED_NAME):
         yield from find_torn_line(path)
     yield from examine_subsets(folder)
@@ -224,6 +228,13 @@ def find_orphan(path: Path, ending: str, name: str) -> Iterator[Finding]:
         yield Finding(
             "orphan", f"{path}: {name} of {meta_path.name}, which is not there; remove it to parse the video anew"
         )
+
+
+def find_orphan_note(path: Path) -> Iterator[Finding]:
+    """What was blurred in a video that is not there."""
+    video_path = path.with_name(path.name.removesuffix(BLURRED_ENDING))
+    if not video_path.exists():
+        yield Finding("orphan", f"{path}: what was blurred in {video_path.name}, which is not there; remove it")
 
 
 def _video_id(meta_path: Path) -> str:

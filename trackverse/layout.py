@@ -13,6 +13,7 @@ INDEX_NAME = "index.parquet"  # of a folder of tracks, which can be made anew fr
 VIDEOS_DIR, MINED_DIR, SUBSETS_DIR = "videos_mp4", "mined_segments", "tracks_subsets"
 FAILED_NAME = "failed.jsonl"  # a stage's list of failures, in its folder
 SPLIT_PARTS, SPLIT_NAME = ("train", "val", "test"), "split.json"  # lists of videos, and what is told of them
+BLURRED_ENDING = ".blurred.json"  # of the note beside a video that was blurred in place
 REPO_DIR = Path(__file__).resolve().parent.parent
 ASSETS_DIR = REPO_DIR / "assets"
 
@@ -215,7 +216,7 @@ def motion_beside(meta_path: Path) -> Path:
 
 def blurred_beside(video_path: Path) -> Path:
     """The note of what was blurred in a video that was replaced."""
-    return video_path.with_name(f"{video_path.name}.blurred.json")
+    return video_path.with_name(f"{video_path.name}{BLURRED_ENDING}")
 
 
 def sidecar_beside(subset_path: Path) -> Path:
