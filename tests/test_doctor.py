@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from head_tricks import members_of, with_head_of
 
-from trackverse import cli, doctor, jsonl, scenes, split
+from trackverse import cli, doctor, files, jsonl, scenes, split
 from trackverse.layout import Layout, TracksLayout, blurred_beside
 from trackverse.scenes import CutConfig, Segment, VideoScenes
 from trackverse.store import load_embeddings, read_lines, read_records
@@ -250,7 +250,7 @@ def test_a_video_without_tracks_is_sound_and_what_was_never_committed_of_it_is_c
 def test_what_is_being_written_is_left_alone(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = workdir / "videos_mp4" / "vi"
     write(folder / ".x.tmp.mp4")
-    with doctor.files.claim(folder / ".x.mp4.lock"):
+    with files.claim(folder / ".x.mp4.lock"):
         status, said = examine(workdir, capsys, "--fix")
     assert status == 1 and "claimed: " in said and "perhaps still being written" in said
     assert (folder / ".x.tmp.mp4").exists()

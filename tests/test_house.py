@@ -40,10 +40,10 @@ ROWS = (
     ("detectors", "blur", "pacing", "segments"),
     ("tracking", "index", "report", "plates", "learnt_scores"),
     (
-        "stage", "doctor", "forget", "associate", "evaluate", "tracking_flags", "filter_flags", "track_table",
+        "stage", "findings", "forget", "associate", "evaluate", "tracking_flags", "filter_flags", "track_table",
         "index_refresh",
     ),
-    ("overlaps", "embeddings", "near_duplicates", "subset", "stats", "measure_motion", "curate"),
+    ("doctor", "overlaps", "embeddings", "near_duplicates", "subset", "stats", "measure_motion", "curate"),
     ("constraints", "split"),
     ("selection",),
     ("curation_flags",),
