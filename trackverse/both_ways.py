@@ -95,10 +95,11 @@ class _Plan:
 
 def _plan(times_s: Float64, frame_of: Int64, track_of: Int64) -> _Plan:
     """For frames at `times_s` (F,), rising, and detections in the frames (T,) and online tracks (T,) given."""
-    step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else MIN_STRETCH_S
-    most = min(len(times_s) / max(MIN_STRETCH_S / step_s, MIN_STRETCH_FRAMES), MAX_BESIDE * len(times_s) / len(frame_of))
-    num_stretches = max(int(most), 1)
-    begin = np.arange(num_stretches + 1) * len(times_s) // num_stretches
+    num_frames = len(times_s)
+    step_s = float(np.median(np.diff(times_s))) if num_frames > 1 else MIN_STRETCH_S
+    shortest = max(MIN_STRETCH_S / step_s, MIN_STRETCH_FRAMES, len(frame_of) / MAX_BESIDE)  # frames
+    num_stretches = max(int(num_frames / shortest), 1)
+    begin = np.arange(num_stretches + 1) * num_frames // num_stretches
     num_known = min(int(KNOWN_S / step_s) + 1, int(np.diff(begin).min())) if num_stretches > 1 else 0
     stretch = np.searchsorted(begin, frame_of, side="right") - 1
     to_next = begin.take(stretch + 1) - frame_of  # frames
