@@ -110,12 +110,13 @@ def _solve(rows: Int64, columns: Int64, gain: Gain) -> Int64:
     if _differ(rows) and _differ(columns):
         return np.arange(len(rows))
     i, j = _renumber(rows), _renumber(columns)
-    matrix = np.zeros((max(i) + 1, max(j) + 1))
+    matrix = np.zeros((int(i.max()) + 1, int(j.max()) + 1))
     matrix[i, j] = gain
-    number_of = np.full(matrix.shape, -1)
-    number_of[i, j] = np.arange(len(i))
-    chosen: Int64 = number_of[linear_sum_assignment(matrix, maximize=True)]
-    return chosen[chosen >= 0]
+    column_of = np.full(len(matrix), -1)
+    chosen_rows, chosen_columns = linear_sum_assignment(matrix, maximize=True)
+    column_of[chosen_rows] = chosen_columns
+    chosen: Int64 = (column_of.take(i) == j).nonzero()[0]
+    return chosen
 
 
 def _differ(values: Int64) -> bool:
@@ -124,7 +125,7 @@ def _differ(values: Int64) -> bool:
     return len(set(listed)) == len(listed)
 
 
-def _renumber(values: Int64) -> list[int]:
+def _renumber(values: Int64) -> Int64:
     """The `values` (P,), numbered anew from 0 in the order in which they come."""
     number_of: dict[int, int] = {}
-    return [number_of.setdefault(value, len(number_of)) for value in values.tolist()]
+    return np.array([number_of.setdefault(value, len(number_of)) for value in values.tolist()])
