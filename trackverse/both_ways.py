@@ -32,7 +32,7 @@ LEAST_OVERLAP = np.array([1 - MAX_COST, 1 - MAX_DOUBTFUL_COST, np.inf], np.float
 MAX_LOST_S = 1.0  # how long an unseen track is looked for; half as long finds less, twice as long no more
 # Of a stretch: at its ends, it isn't seen what an online track did wrong there, and 2 s find a little less for it.
 MIN_STRETCH_S, MIN_STRETCH_FRAMES = 4.0, 16
-MAX_BESIDE = 256  # boxes that are gone through side by side; more take no less time in one go
+MAX_BESIDE = 512  # boxes that are gone through side by side; more take no less time in one go
 KNOWN_S = 0.5  # for so long, online tracks tell how they move before a stretch begins
 
 

@@ -14,7 +14,6 @@ from trackverse.types import Int64
 # All pairs of many boxes are compared three times as fast in whole pixels of 16 bits. What lies beyond the limit is as
 # near as that, which errs on the safe side.
 MANY_PAIRS, PIXEL_LIMIT = 1000, 32000
-BLOCK_PAIRS = 1 << 15  # so many in one go: larger arrays are new pages of memory each time
 NOTHING = np.array(0, np.float32)  # numpy takes longer to make an array of a number than to compute with it
 
 Boxes = TypeVar("Boxes", npt.NDArray[np.float32], npt.NDArray[np.float64])
@@ -75,40 +74,18 @@ def near_pairs(a: Boxes, b: Boxes) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
 
 
 def near_pairs_of_groups(a: Boxes, group_a: Int64, b: Boxes, group_b: Int64, num_groups: int) -> tuple[Int64, Int64]:
-    """As `near_pairs`, of boxes of the same group: `group_a` (N,), `group_b` (M,) rising. In no particular order."""
+    """As `near_pairs`, of boxes in the same group: `group_a` (N,), `group_b` (M,) rising. By group."""
     if num_groups == 1:
         return near_pairs(a, b)
-    one, row_of, width = _side_by_side(a, group_a, num_groups)
-    other, column_of, other_width = _side_by_side(b, group_b, num_groups)
-    size = max(BLOCK_PAIRS // max(width * other_width, 1), 1)
-    found = []
-    for start in range(0, num_groups, size):
-        part = slice(start, start + size)
-        is_near = one[:2, part, :, None] <= other[2:, part, None]
-        is_near &= other[:2, part, None] <= one[2:, part, :, None]
-        found.append((is_near[0] & is_near[1]).ravel().nonzero()[0] + start * width * other_width)
-    number = np.concatenate(found)
-    if not len(number):
-        return number, number
-    row = number // other_width
-    column = number - row * other_width
-    return row_of.take(row), column_of.take(row // width * other_width + column)
-
-
-def _side_by_side(xyxy: Boxes, group: Int64, num_groups: int) -> tuple[npt.NDArray[np.int16], Int64, int]:
-    """The edges (4, G, W) of boxes (N, 4) in whole pixels, those of a group in a row, filled up with one that is near
-    no box; the number (G * W,) of the box at every place; and W.
-    """
-    edges = np.empty((4, len(xyxy) + 1), np.int16)
-    edges[:, :-1] = _whole(xyxy.T)
-    edges[:2, -1], edges[2:, -1] = PIXEL_LIMIT + 1, -PIXEL_LIMIT - 1
-    by_group = group.astype(np.int16).argsort(kind="stable")
-    num = np.bincount(group, minlength=num_groups)
-    width = int(num.max())
-    shift = np.arange(num_groups) * width - num.cumsum() + num
-    number_of = np.full(num_groups * width, len(xyxy))
-    number_of[np.arange(len(group)) + shift.take(group.take(by_group))] = by_group
-    return edges.take(number_of, axis=1).reshape(4, num_groups, width), number_of, width
+    by_group = group_a.argsort(kind="stable")
+    edges, other_edges = a.T.take(by_group, axis=1), b.T
+    ends, other_ends = (np.bincount(group, minlength=num_groups).cumsum().tolist() for group in (group_a, group_b))
+    rows, columns = [], []
+    for start, end, other_start, other_end in zip([0, *ends], ends, [0, *other_ends], other_ends, strict=False):
+        i, j = near_pairs(edges[:, start:end].T, other_edges[:, other_start:other_end].T)
+        rows.append(by_group[start:end].take(i))
+        columns.append(j + other_start)
+    return np.concatenate(rows), np.concatenate(columns)
 
 
 def _whole(edges: Boxes) -> npt.NDArray[np.int16]:
