@@ -78,13 +78,14 @@ def near_pairs_of_groups(a: Boxes, group_a: Int64, b: Boxes, group_b: Int64, num
     if num_groups == 1:
         return near_pairs(a, b)
     by_group = group_a.argsort(kind="stable")
+    num, other_num = (np.bincount(group, minlength=num_groups) for group in (group_a, group_b))
     edges, other_edges = a.T.take(by_group, axis=1), b.T
-    ends, other_ends = (np.bincount(group, minlength=num_groups).cumsum().tolist() for group in (group_a, group_b))
-    rows, columns = [], []
-    for start, end, other_start, other_end in zip([0, *ends], ends, [0, *other_ends], other_ends, strict=False):
-        i, j = near_pairs(edges[:, start:end].T, other_edges[:, other_start:other_end].T)
-        rows.append(by_group[start:end].take(i))
-        columns.append(j + other_start)
+    rows, columns, first, other_first = [], [], 0, 0
+    for stop, other_stop in zip(num.cumsum().tolist(), other_num.cumsum().tolist(), strict=True):
+        i, j = near_pairs(edges[:, first:stop].T, other_edges[:, other_first:other_stop].T)
+        rows.append(by_group[first:stop].take(i))
+        columns.append(j + other_first)
+        first, other_first = stop, other_stop
     return np.concatenate(rows), np.concatenate(columns)
 
 
