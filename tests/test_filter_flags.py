@@ -19,6 +19,7 @@ from trackverse import cli, filter_flags, weights
 from trackverse.errors import SetupError
 from trackverse.filter_flags import CARTOON_WEIGHTS, CLIP_WEIGHTS, HEAD_WEIGHTS
 from trackverse.flat_drawing import FlatDrawing
+from trackverse.known_weights import BY_NAME
 from trackverse.quality import judge_frames, technical_quality
 from trackverse.scenes import CutConfig
 
@@ -108,7 +109,7 @@ def test_thresholds() -> None:
 
 
 def test_half_of_clip_is_told(weights_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (weights_dir / weights.BY_NAME[CLIP_WEIGHTS].filename).write_bytes(b"clip")
+    (weights_dir / BY_NAME[CLIP_WEIGHTS].filename).write_bytes(b"clip")
     with caplog.at_level(logging.INFO):
         filter_flags.check(parse())
     assert "aesthetics: drop by technical_quality" in caplog.text
@@ -120,8 +121,8 @@ def test_weights_that_are_not_there_are_told(tmp_path: Path, weights_dir: Path) 
         filter_flags.check(parse("--cartoon_model", str(tmp_path / "none.pth")))
     with pytest.raises(SetupError, match=f"weights get {CLIP_WEIGHTS}"):
         filter_flags.check(parse("--aesthetics_model", str(tmp_path / "head.pth")))
-    (weights_dir / weights.BY_NAME[CLIP_WEIGHTS].filename).write_bytes(b"not what was published")
-    (weights_dir / weights.BY_NAME[HEAD_WEIGHTS].filename).write_bytes(b"nor this")
+    (weights_dir / BY_NAME[CLIP_WEIGHTS].filename).write_bytes(b"not what was published")
+    (weights_dir / BY_NAME[HEAD_WEIGHTS].filename).write_bytes(b"nor this")
     with pytest.raises(SetupError, match="its sha256 is"):
         filter_flags.check(parse())
 
@@ -140,7 +141,7 @@ def save_cartoon_net(path: Path, logit: float) -> Path:
 
 @needs_torch
 def test_the_published_cartoon_classifier_is_taken_where_it_is(tmp_path: Path, weights_dir: Path) -> None:
-    path = save_cartoon_net(weights_dir / weights.BY_NAME[CARTOON_WEIGHTS].filename, 1.5)
+    path = save_cartoon_net(weights_dir / BY_NAME[CARTOON_WEIGHTS].filename, 1.5)
     photo = stills.street(0)[None]
     cartoon, _ = filter_flags.load(parse())
     assert filter_flags.settings(parse())["cartoon_model"].startswith("resnet18 sha256:")
@@ -162,8 +163,8 @@ def test_clip_is_taken_where_it_is(weights_dir: Path, monkeypatch: pytest.Monkey
     entries[HEAD_WEIGHTS]["weight"].zero_()
     entries[HEAD_WEIGHTS]["bias"].fill_(3.9)
     for name, state in entries.items():
-        monkeypatch.setitem(weights.BY_NAME, name, replace(weights.BY_NAME[name], size=None, sha256=None))
-        torch.save(state, weights_dir / weights.BY_NAME[name].filename)
+        monkeypatch.setitem(BY_NAME, name, replace(BY_NAME[name], size=None, sha256=None))
+        torch.save(state, weights_dir / BY_NAME[name].filename)
     _, aesthetics = filter_flags.load(parse())
     assert filter_flags.settings(parse())["aesthetics_model"].startswith("clip-vit-l14 sha256:")
     photos = np.stack([stills.street(0)] * 2)

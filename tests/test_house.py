@@ -18,7 +18,7 @@ PACKAGE_DIR = REPO_DIR / "trackverse"
 # A module imports only from rows above its own row, never sideways.
 # fmt: off
 ROWS = (
-    ("errors", "types", "slurm_job", "wording"),
+    ("errors", "types", "slurm_job", "wording", "known_weights"),
     ("files", "letters", "video_name", "pairs"),
     (
         "boxes", "vectors", "layout", "jsonl", "refusals", "public_web", "charts", "onnx_model", "prefetch", "fetch",

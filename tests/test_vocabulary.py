@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trackverse import weights
 from trackverse.detectors import text_tower, vocabulary
 from trackverse.detectors.vocabulary import load_labels, load_vocabulary, read_labels
 from trackverse.errors import SetupError
+from trackverse.known_weights import BY_NAME
 
 GOLDEN = Path(__file__).parent / "golden" / "clip_text_tower.npz"
 
@@ -27,8 +27,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "weights"
     path.mkdir()
     monkeypatch.setenv("TRACKVERSE_WEIGHTS", str(path))
-    for name, entry in weights.BY_NAME.items():
-        monkeypatch.setitem(weights.BY_NAME, name, dataclasses.replace(entry, size=None, sha256=None))
+    for name, entry in BY_NAME.items():
+        monkeypatch.setitem(BY_NAME, name, dataclasses.replace(entry, size=None, sha256=None))
     return path
 
 
@@ -99,7 +99,7 @@ def test_a_vocabulary_that_is_neither_built_in_nor_a_file() -> None:
 
 def test_published_classifiers_are_turned_to_one_column_a_class(folder: Path, rng: np.random.Generator) -> None:
     stored = rng.standard_normal((1203, 512)).astype(np.float16)
-    np.save(folder / weights.BY_NAME["lvis-classifier"].filename, stored)
+    np.save(folder / BY_NAME["lvis-classifier"].filename, stored)
     loaded = load_vocabulary("lvis")
     assert loaded.labels == load_labels("lvis")
     assert loaded.matrix.dtype == np.float32 and loaded.matrix.flags.c_contiguous
@@ -124,7 +124,7 @@ def rng() -> np.random.Generator:
     ids=["LVIS's", "turned already", "not finite", "one row", "text", "a pickle"],
 )
 def test_a_classifier_that_does_not_fit_is_one_line(stored: np.ndarray, folder: Path) -> None:
-    path = folder / weights.BY_NAME["coco-classifier"].filename
+    path = folder / BY_NAME["coco-classifier"].filename
     np.save(path, stored)
     with pytest.raises(SetupError, match=r"not a \(80, 512\) matrix of finite numbers|no whole matrix in a .npy file"):
         load_vocabulary("coco")

@@ -18,7 +18,7 @@ from resume_server import ResumeServer, Served, serve
 
 from trackverse import weights
 from trackverse.errors import SetupError
-from trackverse.weights import BY_NAME, WEIGHTS
+from trackverse.known_weights import BY_NAME, WEIGHTS
 
 REPO_DIR = Path(__file__).resolve().parent.parent
 

@@ -13,6 +13,7 @@ from typing import Any
 from trackverse import cli, flat_drawing, learnt_scores, quality, weights
 from trackverse.errors import SetupError
 from trackverse.fetch import file_sha256
+from trackverse.known_weights import BY_NAME
 from trackverse.quality import Score, ScoreFilter
 from trackverse.scenes import CutConfig
 
@@ -136,7 +137,7 @@ SCORERS: dict[str, Callable[[Namespace], Scorer]] = {"cartoon": _cartoon_scorer,
 
 
 def _is_here(name: str) -> bool:
-    return (weights.folder() / weights.BY_NAME[name].filename).is_file()
+    return (weights.folder() / BY_NAME[name].filename).is_file()
 
 
 def _file(model: str, name: str) -> tuple[Path, str]:
