@@ -209,7 +209,7 @@ def _boxes(
     may = _may_be_filled(times_s, frame_of, xyxy, new, max_blink_s, config.min_hidden_share)
     kept = np.flatnonzero(~new | may)
     times_s, xyxy, new, track_of = times_s[kept], xyxy.take(kept, axis=0), new[kept], track_of[kept]
-    smooth32 = smoothing.smoothed_boxes(times_s, xyxy, track_of, new)
+    smooth32 = smoothing.smoothed_boxes(frame_times_s, frame_of[kept], xyxy, track_of, new)
     ends = np.searchsorted(track_of, np.arange(1, len(joined)))
     return list(zip(np.split(times_s, ends), np.split(smooth32, ends), np.split(new, ends), strict=True))
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from trackverse.pairs import end_to_end
-from trackverse.types import Bool, Float32, Float64, Int64, Track
+from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 
 # Standard deviation of the Gaussian that weighs a box's neighbours in time: a detector's jitter changes from frame to
 # frame, a limb or a turn takes longer.
@@ -19,6 +20,7 @@ PATIENCE, LONE_PATIENCE = 2, 4  # widths that are tried after the best one of al
 REACH = 3.0  # standard deviations, beyond which the weight is less than 1.2 % of the middle's
 # An error this many times the usual one is no jitter (half of the object is hidden, say), and counts no more than that.
 MAX_ERROR = 3 / 0.6745  # medians of a normal distribution's absolute values: three standard deviations
+BLOCK_FRAMES = 64  # a few times what is in reach: shorter ones take more steps, longer ones more products
 MAX_TRIED = 5_000  # boxes that tell a clip's jitter: in crowds of 50, to widths whose error is within 2 % of the least
 
 
@@ -56,47 +58,62 @@ def smooth_tracks(tracks: Sequence[Track]) -> list[Track]:
     if not tracks:
         return []
     lengths = [len(track) for track in tracks]
-    times_s = np.concatenate([track.times_s for track in tracks])
+    frame_times_s, frame_of = np.unique(np.concatenate([track.times_s for track in tracks]), return_inverse=True)
     xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
     new = np.concatenate([track.interpolated for track in tracks])
-    smooth = smoothed_boxes(times_s, xyxy, np.repeat(np.arange(len(tracks)), lengths), new)
+    smooth = smoothed_boxes(frame_times_s, frame_of, xyxy, np.repeat(np.arange(len(tracks)), lengths), new)
     parts = np.split(smooth, np.cumsum(lengths)[:-1])
     return [replace(track, xyxy=part) for track, part in zip(tracks, parts, strict=True)]
 
 
-def smoothed_boxes(times_s: Float64, xyxy: Float64, track_of: Int64, new: Bool | None = None) -> Float32:
+def smoothed_boxes(
+    frame_times_s: Float64, frame_of: Int64, xyxy: Float64, track_of: Int64, new: Bool | None = None
+) -> Float32:
     """Boxes (T, 4) of the tracks of a clip, one after the other (`track_of` (T,) rising), each smoothed over time.
+    They lie in the frames `frame_of` (T,) of those at `frame_times_s` (F,).
 
     Each clip is its own measure: centre and size are smoothed as much as foretells a box best from its neighbours,
     `SMOOTHING_S` at least. `new` (T,) are interpolated boxes, which don't count. No box comes out empty that went in
     with a size.
     """
-    seen = np.ones(len(xyxy), bool) if new is None else ~new
-    low, high = xyxy.T[:2], xyxy.T[2:]
-    values = np.concatenate([(low + high) / 2, high - low])
-    smooth = values.copy()
-    num_tried = int(np.searchsorted(track_of, track_of[min(MAX_TRIED, len(track_of)) - 1], side="right"))
-    tried, others, seen_rows = slice(num_tried), slice(num_tried, None), seen[:num_tried].nonzero()[0]
+    smooth = np.empty(xyxy.shape, np.float32)
+    widths_s: Float64 | None = None
+    stop = 0
+    while stop < len(xyxy):
+        # Whole tracks, and not too many at a time: new pages of memory take as long as what is computed into them.
+        start, last = stop, min(stop + MAX_TRIED, len(xyxy)) - 1
+        stop = int(np.searchsorted(track_of, track_of[last], side="right"))
+        part = slice(start, stop)
+        edges = np.ascontiguousarray(xyxy[part].T)  # coordinates first, as numpy is slow at rows of four
+        values = np.concatenate([(edges[:2] + edges[2:]) / 2, edges[2:] - edges[:2]])
+        if widths_s is None:
+            lines = _Lines(frame_times_s, frame_of[part], values, track_of[part], WIDTHS_S[-1])
+            widths_s = _best_widths(lines, values, np.arange(stop) if new is None else np.flatnonzero(~new[part]))
+        else:
+            lines = _Lines(frame_times_s, frame_of[part], values, track_of[part], widths_s.max())
+        for width_s in np.unique(widths_s[widths_s > 0]):
+            own = np.flatnonzero(widths_s == width_s)
+            values[own], _ = lines.through(own, width_s)
+        middle, half = values[:2], values[2:] / 2
+        smooth[part] = np.where((half > 0).all(axis=0), np.concatenate([middle - half, middle + half]), edges).T
+    return smooth
+
+
+def _best_widths(lines: _Lines, values: Float64, seen_rows: Int64) -> Float64:
+    """(4,): the width for each coordinate that foretells the `values` (4, T) in the `seen_rows` best; 0 for none."""
     errors = _Errors(values.take(seen_rows, axis=1))
-    best_s, num_worse = np.zeros(4), np.zeros(4, np.int64)  # width of each coordinate, and how many were tried since
+    best_s, num_worse = np.zeros(4), np.zeros(4, np.int64)  # of each coordinate, and how many were tried since
     for width_s in WIDTHS_S:
         open_ = np.flatnonzero(num_worse < LONE_PATIENCE)
-        line, self_weight = _lines(times_s[tried], values[open_, tried], track_of[tried], width_s)
-        is_better = errors.fall(open_, line.take(seen_rows, axis=1), self_weight[seen_rows])
-        better = open_[is_better]
-        smooth[better, tried] = line[is_better]
+        line, self_weight = lines.through(open_, width_s)
+        better = open_[errors.fall(open_, line.take(seen_rows, axis=1), self_weight[seen_rows])]
         best_s[better] = width_s
         num_worse += 1
         num_worse[better] = 0
         # A Gaussian narrower than a frame averages nothing, so that the error may rise before it falls.
         if num_worse.min() == PATIENCE:
             break
-    for width_s in np.unique(best_s[best_s > 0]):
-        own = np.flatnonzero(best_s == width_s)
-        smooth[own, others] = _lines(times_s[others], values[own, others], track_of[others], width_s)[0]
-    half = smooth[2:] / 2
-    boxes = np.concatenate([smooth[:2] - half, smooth[:2] + half])
-    return np.where((half > 0).all(axis=0), boxes, xyxy.T).T.astype(np.float32, order="C")
+    return best_s
 
 
 class _Errors:
@@ -127,36 +144,90 @@ class _Errors:
         return better
 
 
-def _lines(times_s: Float64, values: Float64, track_of: Int64, width_s: float) -> tuple[Float64, Float64]:
-    """Values (K, T) of tracks smoothed by a Gaussian of `width_s`, and how much of each (T,) is its own old value.
+class _Lines:
+    """Straight lines through the neighbours of each box in time.
 
-    A straight line is fitted through the neighbours of each frame, weighted by the Gaussian, and its value in the frame
-    is taken: so the ends don't lag behind, and steady motion and growth stay as they are.
+    In one frame, the neighbours of all tracks have the same weights. So tracks are cut into stretches of a block of
+    frames, each with the frames around it that are in reach, and all stretches whose frames lie alike are multiplied
+    with a matrix of weights at once: where frames come regularly, these are all there are.
     """
-    columns = np.concatenate([np.ones((1, len(times_s))), values])
-    sums = np.stack([columns, np.zeros_like(columns)])  # of weights × columns, of weights × time × columns
-    time2 = np.zeros(len(times_s))  # of weights × time²
-    room = np.empty_like(sums)  # new arrays of this size take as long as what is computed into them
-    for step in range(1, len(times_s)):
-        since = times_s[step:] - times_s[:-step]
-        near = (since <= REACH * width_s) & (track_of[step:] == track_of[:-step])
-        if not near.any():
-            break
-        weights = np.empty((2, 1, len(since)))
-        weight, moment = weights[:, 0]
-        np.exp((since / width_s) ** 2 / -2, out=weight)
-        weight *= near
-        np.multiply(weight, since, out=moment)
-        here, there = slice(None, -step), slice(step, None)
-        sums[:, :, here] += np.multiply(weights, columns[:, there], out=room[:, :, here])
-        np.negative(moment, out=moment)
-        sums[:, :, there] += np.multiply(weights, columns[:, here], out=room[:, :, here])
-        moment *= since
-        time2[here] -= moment
-        time2[there] -= moment
-    (total, time), (level, slope) = sums[:, 0], sums[:, 1:]
-    determinant = total * time2 - time**2
-    line = (time2 * level - time * slope) / np.maximum(determinant, 1e-12)
-    # A frame without neighbours has no line through it.
-    has_line = determinant > 1e-9
-    return np.where(has_line, line, values), np.where(has_line, time2 / np.maximum(determinant, 1e-12), 1.0)
+
+    def __init__(
+        self, frame_times_s: Float64, frame_of: Int64, values: Float64, track_of: Int64, widest_s: float
+    ) -> None:
+        """`values` (4, T) of tracks, one after the other (`track_of` (T,) rising), in the frames `frame_of` (T,)."""
+        first_frame = frame_of.min()
+        frame_of = frame_of - first_frame
+        self._frame_times_s = frame_times_s = frame_times_s[first_frame : first_frame + frame_of.max() + 1]
+        self._margin = margin = self._reach(widest_s)
+        width = BLOCK_FRAMES + 2 * margin
+        block_of = frame_of // BLOCK_FRAMES
+        is_first = np.append(True, (np.diff(block_of) != 0) | (np.diff(track_of) > 0))
+        first, stretch_of = np.flatnonzero(is_first), np.cumsum(is_first) - 1
+        self._places = stretch_of * BLOCK_FRAMES + frame_of % BLOCK_FRAMES
+
+        begin = block_of[first] * BLOCK_FRAMES - margin  # the frame in which a stretch with those around it begins
+        apart = len(frame_times_s) + width  # no stretch reaches into the next track
+        own, begin_at = track_of * apart + frame_of, track_of[first] * apart + begin
+        low, high = np.searchsorted(own, begin_at), np.searchsorted(own, begin_at + width)
+        stretch, number = end_to_end(high - low)
+        rows = low[stretch] + number
+        # In float32, from each stretch's first box on, which is exact to 0.001 px.
+        self._origins = values.take(first, axis=1)
+        self._columns = np.zeros((5, len(first), width), np.float32)  # 1 where there is a box, and its values
+        at = stretch * width + frame_of[rows] - begin[stretch]
+        self._columns[0].reshape(-1)[at] = 1
+        for column, value, origin in zip(self._columns[1:], values, self._origins, strict=True):
+            column.reshape(-1)[at] = value.take(rows) - origin.take(stretch)
+
+        # Before and after the clip, where nothing is, frames go on at its usual step.
+        step_s = (frame_times_s[-1] - frame_times_s[0]) / max(len(frame_times_s) - 1, 1)
+        before = frame_times_s[0] - step_s * np.arange(margin, 0, -1)
+        after = frame_times_s[-1] + step_s * np.arange(1, width)
+        times_s = sliding_window_view(np.concatenate([before, frame_times_s, after]), width)[::BLOCK_FRAMES]
+        times_s = np.round((times_s - times_s[:, :1]) / ROUNDING_S) * ROUNDING_S
+        kinds: dict[bytes, int] = {}
+        kind_of_block = np.array([kinds.setdefault(block.tobytes(), len(kinds)) for block in times_s])
+        kind_of = kind_of_block[block_of[first]]
+        ends = np.cumsum(np.bincount(kind_of, minlength=len(kinds)))
+        self._kinds = [np.frombuffer(block) for block in kinds]  # times of their frames
+        self._of_kind = np.split(kind_of.argsort(kind="stable"), ends[:-1])  # their stretches
+
+    def _reach(self, width_s: float) -> int:
+        """How many frames from one are in reach of a Gaussian of `width_s` at most."""
+        times_s = self._frame_times_s
+        end = np.searchsorted(times_s, times_s + REACH * width_s + ROUNDING_S, side="right")
+        return int((end - np.arange(len(end))).max()) - 1
+
+    def through(self, coordinates: Int64, width_s: float) -> tuple[Float64, Float64]:
+        """Values (K, T) of some coordinates (K,) smoothed by a Gaussian of `width_s`, and how much of each (T,) is its
+        own old value.
+
+        A straight line is fitted through the neighbours of each frame, weighted by the Gaussian, and its value in the
+        frame is taken: so the ends don't lag behind, and steady motion and growth stay as they are.
+        """
+        reach = self._reach(width_s)
+        block = slice(self._margin, self._margin + BLOCK_FRAMES)
+        near = slice(block.start - reach, block.stop + reach)
+        chosen = np.append(0, 1 + coordinates)[:, None]
+        shape = (len(chosen), self._columns.shape[1], BLOCK_FRAMES)
+        sums, moments = np.empty(shape, np.float32), np.empty(shape, np.float32)  # of weights, and of weights × time
+        time2 = np.empty(shape[1:], np.float32)  # of weights × time²
+        for times_s, own in zip(self._kinds, self._of_kind, strict=True):
+            columns = self._columns[chosen, own, near]
+            since = times_s[near, None] - times_s[block]
+            is_near = np.abs(since) <= REACH * width_s + ROUNDING_S
+            since = since.astype(np.float32)
+            weights = np.exp((since / np.float32(width_s)) ** 2 / -2) * is_near
+            sums[:, own] = columns @ weights
+            moments[:, own] = columns @ (weights * since)
+            time2[own] = columns[0] @ (weights * since**2)
+        total, time, level, slope = sums[0], moments[0], sums[1:], moments[1:]
+        determinant = total * time2 - time**2
+        has_line = determinant > 1e-9  # a frame without neighbours has no line through it
+        determinant = np.maximum(determinant, 1e-12)
+        old = self._columns[1 + coordinates, :, block]
+        line = np.where(has_line, (time2 * level - time * slope) / determinant, old)
+        line = line + self._origins[coordinates, :, None]
+        self_weight = np.where(has_line, time2 / determinant, 1)
+        return line.reshape(len(line), -1).take(self._places, axis=1), self_weight.ravel().take(self._places)
