@@ -16,7 +16,8 @@ import pytest
 
 from trackverse import both_ways, boxes, cutting, joining, looks, motion, pairs, smoothing
 from trackverse.filters import FilterConfig, why_drop
-from trackverse.refine import RefineConfig, _look_model, _purer, refine
+from trackverse.looks import LookModel, Scatter
+from trackverse.refine import RefineConfig, _purer, refine
 from trackverse.smoothing import smooth_tracks
 from trackverse.tracking import on_disk
 from trackverse.types import LOOK_FRAMES, Track
@@ -64,6 +65,10 @@ def seen(
         (mean / max(np.linalg.norm(mean), 1e-9)).astype(np.float32),
         looks.astype(np.float32),
     )
+
+
+def look_model(tracks: Sequence[Track]) -> LookModel | None:
+    return looks.fit(Scatter.of(tracks))
 
 
 def owners(track: Track) -> list[int]:
@@ -241,8 +246,17 @@ def encounter(look: np.ndarray | None = None, back_look: np.ndarray | None = Non
     return [followed(before, other[1]), other[0], after]
 
 
-def doubts(tracks: Sequence[Track]) -> list[list[int]]:
-    return [both_ways.doubts(labels) for labels in both_ways.backward(tracks, 0.6)]
+def backward(tracks: Sequence[Track]) -> list[np.ndarray]:
+    """For each track, the numbers of the backward tracks that its detections are in."""
+    return np.split(both_ways.backward(tracks, 0.6), np.cumsum([len(track) for track in tracks])[:-1])
+
+
+def doubts(tracks: Sequence[Track]) -> list[tuple[int, int]]:
+    """The rows before which tracks are doubted, each with its track's number."""
+    lengths = np.array([len(track) for track in tracks], np.int64)
+    rows = both_ways.doubts(both_ways.backward(tracks, 0.6), lengths)
+    track_of, place = pairs.end_to_end(lengths)
+    return list(zip(track_of[rows].tolist(), place[rows].tolist(), strict=True))
 
 
 def test_where_one_hides_another_both_are_found_again() -> None:
@@ -251,7 +265,7 @@ def test_where_one_hides_another_both_are_found_again() -> None:
 
 def test_only_what_both_directions_of_time_agree_upon_is_not_doubted() -> None:
     alone = [seen(range(100), x=walk, y=600.0), seen(range(100), x=back, y=640.0)]
-    assert doubts([*alone, *encounter()]) == [[], [], [72], [], []]
+    assert doubts([*alone, *encounter()]) == [(2, 72)]
     assert doubts([]) == []
 
 
@@ -268,7 +282,7 @@ def test_backward_a_track_has_one_number_through_all_stretches(missed: range) ->
     frames = [n for n in range(1600) if n not in missed]
     tracks = [seen(frames, x=across, y=100.0 + 90 * k, owner=k, clip_s=LONG_S, seed=k, noise=1.0) for k in range(4)]
     tracks.append(seen(range(3), y=900.0, clip_s=LONG_S))
-    labels = both_ways.backward(tracks, 0.6)
+    labels = backward(tracks)
     assert [len(np.unique(own)) for own in labels] == [1] * 5
     assert len(np.unique(np.concatenate(labels))) == 5
 
@@ -279,7 +293,7 @@ def test_backward_fragments_are_one_where_a_stretch_ends_between_them() -> None:
         [seen(frames, x=across, y=100.0 + 90 * k, owner=k, clip_s=LONG_S, seed=k) for frames in halves]
         for k, halves in enumerate([(range(64 * n - 3 + k), range(64 * n + k, 1600)) for k, n in enumerate([5, 9, 14])])
     ]
-    labels = both_ways.backward([part for parts in walkers for part in parts], 0.6)
+    labels = backward([part for parts in walkers for part in parts])
     numbers = [np.unique(own).tolist() for own in labels]
     assert [len(number) for number in numbers] == [1] * 6
     assert numbers[0::2] == numbers[1::2]
@@ -303,7 +317,7 @@ def test_backward_two_that_go_by_each_other_are_told_apart_wherever_stretches_en
         for one, other in (pair, pair[::-1])
     ]
     number_of = {}
-    for track, labels in zip(online, both_ways.backward(online, 0.6), strict=True):
+    for track, labels in zip(online, backward(online), strict=True):
         for owner, number in zip(owners_of(track), labels.tolist(), strict=True):
             assert number_of.setdefault(owner, number) == number
     assert len(set(number_of.values())) == 2
@@ -322,15 +336,15 @@ def test_what_looks_tell_is_known_when_tracks_that_mix_two_objects_are_cut() -> 
     green = [seen(frames, x=back, look=GREEN, owner=2, seed=2 + n) for n, frames in enumerate(halves)]
     mixed = [followed(red[0], green[1]), followed(green[0], red[1])]
     returned = seen(range(320, 400), x=600.0, look=RED, seed=4)
-    assert _look_model(mixed) is None
+    assert look_model(mixed) is None
     assert spans(again([*mixed, returned])) == [([1], 0, 399), ([2], 0, 159)]
 
 
 def test_what_looks_tell_is_not_left_to_the_few_tracks_that_stay_whole() -> None:
     """Of those that are cut, no part is long enough to tell."""
     parts = [seen(range(16 * n, 16 * (n + 1)), look=look, seed=n) for n, look in enumerate([RED, GREEN] * 2)]
-    before = _look_model([followed(*parts[:2]), followed(*parts[2:]), *OTHERS])
-    after = _look_model([*parts, *OTHERS])
+    before = look_model([followed(*parts[:2]), followed(*parts[2:]), *OTHERS])
+    after = look_model([*parts, *OTHERS])
     assert before is not None and after is not None
     assert (before.num_tracks, after.num_tracks) == (5, 3)
     assert _purer(before, after) is before
@@ -342,7 +356,7 @@ def test_a_single_box_of_another_object_is_taken_out_and_the_gap_filled() -> Non
     track = seen(range(100), x=walk)
     track.xyxy[50] += 500
     other = seen([*range(45, 50), *range(51, 56)], x=float(walk(CLIP_S[50])) + 500, y=800.0, owner=2)
-    assert doubts([track, other]) == [[50, 51], []]
+    assert doubts([track, other]) == [(0, 50), (0, 51)]
     found = again([track, other])
     assert [one.interpolated.nonzero()[0].tolist() for one in found] == [[50], [5]]
     np.testing.assert_allclose(found[0].xyxy[:, 0] + 20, walk(found[0].times_s), atol=0.01)
@@ -352,7 +366,7 @@ def test_doubtful_boxes_go_with_the_track_around_them() -> None:
     """After a gap, only a confident one is taken by the backward pass."""
     track = seen([*range(30), *range(32, 100)], x=walk)
     track.scores[20:40] = 0.3
-    assert doubts([track, seen(range(100), y=600.0)]) == [[], []]
+    assert doubts([track, seen(range(100), y=600.0)]) == []
 
 
 def test_what_is_doubted_stays_one_where_little_speaks_against_it() -> None:
@@ -367,7 +381,7 @@ def test_what_the_backward_pass_makes_one_track_of_counts_as_much(monkeypatch: p
     """The online pass lost it for a while, and it is half as large again afterwards."""
     tracks = [seen(range(40)), seen(range(54, 100), size=(59, 118))]
     assert len(again(tracks)) == 1
-    monkeypatch.setattr(both_ways, "backward", lambda tracks, _: [np.full(len(track), -1) for track in tracks])
+    monkeypatch.setattr(both_ways, "backward", lambda tracks, _: np.full(sum(map(len, tracks)), -1))
     assert len(again(tracks)) == 2
 
 
@@ -403,8 +417,9 @@ def test_what_a_detector_misses_now_and_then_is_filled_in(fps: float, num_missed
 def test_a_doubted_track_is_whole_if_its_looks_before_and_after_agree(looks_alike: bool) -> None:
     tracks = [*encounter(RED, RED if looks_alike else GREEN), *OTHERS]
     limits = {"min_cut_evidence": 1e9, "min_join_evidence": 2.0}
-    parts, links = cutting.cut(tracks, _look_model(tracks), sure_score=0.6, **limits)
+    parts, track_of, links = cutting.cut(tracks, look_model(tracks), sure_score=0.6, **limits)
     assert len(parts) == len(tracks) + (not looks_alike)
+    assert track_of.tolist() == [0] * (not looks_alike) + list(range(len(tracks)))
     assert links.goes_on.tolist() == ([False] if looks_alike else [True, False]) + [False] * (len(tracks) - 1)
 
 
@@ -635,12 +650,12 @@ def test_class_scores_and_looks_on_disk_come_back_whole(look: np.ndarray | None)
 def test_in_portions_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
     fragments = [seen(range(start, start + 30), x=walk, look=RED, seed=start) for start in range(0, 400, 40)]
     tracks = [*fragments, *encounter(GREEN, BLUE), *OTHERS]
-    at_once, model = again(tracks), _look_model(tracks)
+    at_once, model = again(tracks), look_model(tracks)
     assert len(at_once) < len(tracks) and model is not None
-    for module, limit in ((pairs, "BLOCK_PAIRS"), (pairs, "BLOCK_ROWS"), (looks, "BLOCK_LOOKS")):
+    for module, limit in ((pairs, "BLOCK_PAIRS"), (pairs, "BLOCK_ROWS"), (looks, "BATCH_FLOATS")):
         monkeypatch.setattr(module, limit, 2)
     monkeypatch.setattr(joining, "BLOCK_CHAINS", 1)
-    np.testing.assert_allclose(astuple(_look_model(tracks)), astuple(model))
+    np.testing.assert_allclose(astuple(look_model(tracks)), astuple(model), rtol=1e-5)
     for ours, theirs in zip(again(tracks), at_once, strict=True):
         np.testing.assert_array_equal(ours.times_s, theirs.times_s)
         np.testing.assert_allclose(ours.xyxy, theirs.xyxy)

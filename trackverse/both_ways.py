@@ -36,23 +36,21 @@ MAX_BESIDE = 512  # boxes that are gone through side by side; more take no less 
 KNOWN_S = 0.5  # for so long, online tracks tell how they move before a stretch begins
 
 
-def backward(tracks: Sequence[Track], sure_score: float) -> list[Int64]:
-    """For each track, the numbers (T,) of the backward tracks that its detections are in; -1 for none. `sure_score`:
-    from this score on, a detection is confident.
+def backward(tracks: Sequence[Track], sure_score: float) -> Int64:
+    """The numbers (T,) of the backward tracks that the detections of the tracks, one track after the other, are in; -1
+    for none. `sure_score`: from this score on, a detection is confident.
     """
-    if not tracks:
-        return []
-    ends = np.cumsum([len(track) for track in tracks])
-    return np.split(_backward(tracks, sure_score), ends[:-1])
+    return _backward(tracks, sure_score) if tracks else np.zeros(0, np.int64)
 
 
-def doubts(labels: Int64) -> list[int]:
-    """The rows, rising, before which a track may have gone over to another object: its backward `labels` (T,) change
-    there. Those of no track (-1) go with the one before.
+def doubts(labels: Int64, lengths: Int64) -> Int64:
+    """The rows, rising, before which a track may have gone over to another object: its backward `labels` change there.
+    Those of no track (-1) go with the one before. `labels` (T,) of tracks of these `lengths` (N,), one after the other.
     """
     known = np.flatnonzero(labels >= 0)
-    rows: list[int] = known[1:][np.diff(labels[known]) != 0].tolist()
-    return rows
+    track_of = np.repeat(np.arange(len(lengths)), lengths)[known]
+    doubted: Int64 = known[1:][(np.diff(labels[known]) != 0) & (np.diff(track_of) == 0)]
+    return doubted
 
 
 def _backward(tracks: Sequence[Track], sure_score: float) -> Int64:

@@ -6,15 +6,14 @@ online pass (see `both_ways.py`), it is cut unless its looks before and after ag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from trackverse import both_ways, looks
-from trackverse.looks import LookModel
-from trackverse.types import LOOK_FRAMES, Bool, Float64, Int64, Track
-from trackverse.vectors import let_go
+from trackverse import both_ways
+from trackverse.looks import LookModel, laid_out
+from trackverse.types import LOOK_FRAMES, Bool, Int64, Track
 
 
 @dataclass(frozen=True)
@@ -46,37 +45,39 @@ def cut(
     sure_score: float,
     min_cut_evidence: float,
     min_join_evidence: float,
-) -> tuple[list[Track], Links]:
-    """The parts (N) of all tracks in turn, and what links them.
+) -> tuple[list[Track], Int64, Links]:
+    """The parts (N) of all tracks in turn, the number (N,) of the track that each is of, and what links them. A track
+    that isn't cut is its own part.
 
     `min_cut_evidence`: against a track's being one object, for a cut by looks alone. `min_join_evidence`: for its being
     one, against a cut where it is doubted.
     """
-    parts: list[Track] = []
-    goes_on: list[bool] = []
-    ends: list[tuple[int, int]] = []
-    for track, labels in zip(tracks, both_ways.backward(tracks, sure_score), strict=True):
-        doubted = both_ways.doubts(labels)
-        slips: list[int] = []
-        if not _in_turn(track):
-            doubted = []  # looks that are not those of the frames in turn can't be shared out
-        elif model is not None:
-            sums, nums = looks_of(track)
-            slips = [_slip(track, k) for k in _changes(sums, nums, model, min_cut_evidence)]
-            doubted = _unless_alike(doubted, sums, nums, model, min_join_evidence)
-        doubted = [row for row in doubted if all(abs(row - slip) > LOOK_FRAMES for slip in slips)]
-        rows = sorted([*slips, *doubted])
-        parts += _parts(track, rows)
-        goes_on += [row in doubted for row in rows] + [False]
-        ends += [_ends(own) for own in (np.split(labels, rows) if rows else [labels])]
-    first, last = np.array(ends, np.int64).reshape(-1, 2).T
-    return parts, Links(np.array(goes_on, bool), first, last)
+    # Rows are numbered through the tracks, one after the other.
+    lengths = np.array([len(track) for track in tracks])
+    stop = np.cumsum(lengths)
+    first = stop - lengths
+    labels = both_ways.backward(tracks, sure_score)
+    doubted = both_ways.doubts(labels, lengths)
+    # Looks that are not those of the frames in turn can't be shared out.
+    in_turn = np.array([_in_turn(track) for track in tracks])
+    doubted = doubted[in_turn[np.searchsorted(stop, doubted, side="right")]]
+    slips = np.zeros(0, np.int64)
+    if model is not None:
+        slips, doubted = _by_looks(tracks, first, doubted, model, min_cut_evidence, min_join_evidence)
+    ends = np.union1d(np.concatenate([slips, doubted]), stop)
+    starts = np.append(0, ends[:-1])
+    track_of = np.searchsorted(stop, starts, side="right")
+    places = zip(track_of.tolist(), (starts - first[track_of]).tolist(), (ends - first[track_of]).tolist(), strict=True)
+    parts = [_between(tracks[n], start, end) for n, start, end in places]
+    return parts, track_of, Links(np.isin(ends, doubted), *_end_labels(labels, starts, ends))
 
 
-def _ends(labels: Int64) -> tuple[int, int]:
-    """The first and the last of a part's backward `labels` (T,) that is one; -1 if none is."""
-    known = labels[labels >= 0]
-    return (int(known[0]), int(known[-1])) if len(known) else (-1, -1)
+def _end_labels(labels: Int64, starts: Int64, ends: Int64) -> tuple[Int64, Int64]:
+    """Of parts, the first and the last of their backward `labels` (T,) that is one; -1 if none is."""
+    known = np.flatnonzero(labels >= 0)
+    first, last = np.searchsorted(known, starts), np.searchsorted(known, ends) - 1
+    labels = np.append(labels[known], -1)
+    return np.where(first <= last, labels[first], -1), np.where(first <= last, labels[last], -1)
 
 
 def seen(track: Track) -> Track:
@@ -91,58 +92,47 @@ def part(track: Track, rows: Int64 | slice, look_rows: slice) -> Track:
     return Track(*kept, track.embedding, *looks_kept)
 
 
-def looks_of(track: Track) -> tuple[Float64, Float64]:
-    """Sums (S, D) of a track's looks, and how many whole looks in plain view each is worth; 0 and 0 if not known."""
-    if not track.looks.shape[1]:
-        return np.zeros(track.looks.shape), np.zeros(len(track.looks))
-    sums = np.array(track.looks, np.float64) / LOOK_FRAMES
-    let_go(track.looks)
-    length2 = np.vecdot(sums, sums)
-    known = np.isfinite(length2) & (length2 > 0)
-    nums = track.look_weights.astype(np.float64) / LOOK_FRAMES
-    if not known.all():
-        sums[~known], nums[~known] = 0, 0
-    return sums, nums
-
-
 def _in_turn(track: Track) -> bool:
     """Whether a track's looks are those of its frames in turn: not when it was joined before, or has only one."""
     return not track.looks.shape[1] or len(track.looks) == -(-len(track) // LOOK_FRAMES)
 
 
-def _parts(track: Track, rows: Sequence[int]) -> Iterator[Track]:
-    """The parts of a track between `rows`, each with the looks that are wholly its own."""
-    if not rows:
-        yield track
-        return
-    for start, end in zip([0, *rows], [*rows, len(track)], strict=True):
-        last = None if end == len(track) else end // LOOK_FRAMES
-        yield part(track, slice(start, end), slice(-(-start // LOOK_FRAMES), last))
+def _between(track: Track, start: int, end: int) -> Track:
+    """The part of a track from one frame to before another one, with the looks that are wholly its own."""
+    if end - start == len(track):
+        return track
+    last = None if end == len(track) else end // LOOK_FRAMES
+    return part(track, slice(start, end), slice(-(-start // LOOK_FRAMES), last))
+
+
+def _by_looks(
+    tracks: Sequence[Track],
+    first: Int64,
+    doubted: Int64,
+    model: LookModel,
+    min_cut_evidence: float,
+    min_join_evidence: float,
+) -> tuple[Int64, Int64]:
+    """The rows at which looks change for good; and the rows `doubted` (K,) without those near such a change, and those
+    before and after which looks are known to be one object's. The tracks' rows begin at `first` (N,).
+    """
+    slips, settled = [], np.zeros(len(doubted), bool)
+    track_of = np.searchsorted(first, doubted, side="right") - 1
+    for start, looks in laid_out(tracks):
+        own = slice(*np.searchsorted(track_of, [start, start + len(looks.counts)]))
+        row, first_look = doubted[own] - first[track_of[own]], looks.first[track_of[own] - start]
+        evidence = looks.across(first_look + row // LOOK_FRAMES, first_look - (-row // LOOK_FRAMES), model)
+        settled[own] = np.isfinite(evidence) & (evidence >= min_join_evidence)
+        for n, k in looks.changes(model, min_cut_evidence):
+            track = tracks[start + n]
+            if _in_turn(track):
+                slip = _slip(track, k)
+                settled[own] |= (track_of[own] == start + n) & (np.abs(row - slip) <= LOOK_FRAMES)
+                slips.append(first[start + n] + slip)
+    return np.array(slips, np.int64), doubted[~settled]
 
 
 def _slip(track: Track, k: int) -> int:
     """The row of a slip that is somewhere in look k: most likely where the box moved most."""
     steps = np.abs(np.diff(track.xyxy[k * LOOK_FRAMES - 1 : (k + 1) * LOOK_FRAMES + 1], axis=0)).sum(axis=1)
     return k * LOOK_FRAMES + int(steps.argmax())
-
-
-def _unless_alike(
-    rows: Sequence[int], sums: Float64, nums: Float64, model: LookModel, min_join_evidence: float
-) -> list[int]:
-    """Those of `rows` before and after which the looks are not known to be one object's."""
-    if not rows:
-        return []
-    row = np.array(rows, np.int64)
-    evidence = looks.across(sums, nums, row // LOOK_FRAMES, -(-row // LOOK_FRAMES), model)
-    alike = np.isfinite(evidence) & (evidence >= min_join_evidence)
-    return [int(n) for n in row[~alike]]
-
-
-def _changes(sums: Float64, nums: Float64, model: LookModel, min_cut_evidence: float) -> list[int]:
-    """The numbers of the looks in which a track goes over to another object, rising."""
-    k, evidence = looks.change(sums, nums, model)
-    if evidence > -min_cut_evidence:
-        return []
-    before = _changes(sums[:k], nums[:k], model, min_cut_evidence)
-    after = _changes(sums[k + 1 :], nums[k + 1 :], model, min_cut_evidence)
-    return [*before, k, *(k + 1 + n for n in after)]

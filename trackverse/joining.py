@@ -15,7 +15,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-from trackverse import cutting, motion, pairs
+from trackverse import looks, motion, pairs
 from trackverse.cutting import Links
 from trackverse.looks import LookModel
 from trackverse.motion import Ends, Scene
@@ -82,10 +82,7 @@ class Pieces:
         stop = np.cumsum([len(track) for track in tracks])
         first = np.append(0, stop[:-1])
         # In float32, as the looks themselves are: with 70,000 tracks they take 300 MB.
-        look_sums, look_nums = np.empty((len(tracks), tracks[0].looks.shape[1]), np.float32), np.empty(len(tracks))
-        for n, track in enumerate(tracks):
-            sums, nums = cutting.looks_of(track)
-            look_sums[n], look_nums[n] = sums.sum(axis=0), nums.sum()
+        look_sums, look_nums = looks.totals(tracks)
         margin = SIDE_SHARE * (xyxy[:, 2] - xyxy[:, 0])
         at_side = (xyxy[:, 0] <= margin) | (xyxy[:, 2] >= frame_width - margin)
         at_side &= bool(np.isfinite(frame_width))

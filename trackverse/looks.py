@@ -8,13 +8,16 @@ scatter around its own mean with variance `within`, and the objects' means aroun
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
-from trackverse.types import Float32, Float64, Int64
-from trackverse.vectors import blocks
+from trackverse import pairs
+from trackverse.types import LOOK_FRAMES, Float32, Float64, Int64, Track
+from trackverse.vectors import TINY, blocks, let_go
 
 # Share of the scatter of one object's looks that more looks don't average out, because light, pose and what stands
 # before it change slowly: as much as the clip's tracks show from their first half to their second, but not less than
@@ -22,13 +25,14 @@ from trackverse.vectors import blocks
 LASTING, MAX_LASTING = 0.25, 2.0
 # A track of fewer looks says little about the scatter within a track.
 MIN_LOOKS = 3
-# A look worth less shows what stands before the object, and says nothing about how its own looks scatter.
-MIN_WEIGHT = 0.25
+# A look worth fewer frames shows what stands before the object, and says nothing about how its own looks scatter.
+MIN_WEIGHT = LOOK_FRAMES / 4
 # Embeddings have length 1 and are rounded; nothing real looks more alike than this.
 MIN_WITHIN = 1e-4
-# What lies within this many looks of a change decides about it, so that what happened long before doesn't hide it.
+# What lies within this many looks of a change decides about it, so that what happened long before doesn't hide it. A
+# power of 2.
 CHANGE_WINDOW = 8
-BLOCK_LOOKS = 4096
+BATCH_FLOATS = 1 << 18  # of looks in one matrix, 1 MB: those of a hundred tracks of ten minutes take 200 MB
 
 
 @dataclass(frozen=True)
@@ -45,97 +49,253 @@ class LookModel:
 
     def evidence(self, distance2: Float64, num_a: Float64, num_b: Float64) -> Float64:
         """Log likelihood ratio of one object to two, for the squared distance of two means of so many looks."""
-        same = self.within * _noise(self.lasting, num_a, num_b)
+        same = _noise(self.within, self.lasting, num_a) + _noise(self.within, self.lasting, num_b)
         different = same + 2 * self.between
         ratio: Float64 = self.num_dims / 2 * (np.log(different / same) - distance2 * (1 / same - 1 / different))
         return ratio
 
 
-def fit(tracks: Iterable[tuple[Float64, Float64]], start_s: Float64, end_s: Float64) -> LookModel | None:
-    """The model of a clip of N tracks, from their looks; None if there is too little to tell.
+# ---- looks of many tracks in one matrix
 
-    `tracks`: of each in turn the sums (S, D) and numbers (S,) of its looks (0 and 0: unknown), gone through once, so
-    that they need not be in memory together. `start_s` and `end_s` (N,). The medians over tracks keep a few that mix
-    two objects from counting.
+
+@dataclass(frozen=True)
+class Looks:
+    """The looks of N tracks: their `sums` (S, D), and the `weights` (S,) of the frames in these, 0 where a look isn't
+    known. The n-th track's are the `counts[n]` from row `first[n]` on. Around each track lie `CHANGE_WINDOW` rows of
+    zeros, so that nothing reaches from one into the next.
     """
-    rows, counts, means, scatter, late2 = [], [], [], [], []
-    spread = _Spread()
-    for row, (sums, nums) in enumerate(tracks):
-        known = nums >= MIN_WEIGHT
-        count = int(np.count_nonzero(known))
-        if count < MIN_LOOKS:
-            continue
-        own = sums[known] / nums[known, None]
-        mean = own.sum(axis=0) / count
-        own -= mean
-        rows.append(row)
-        counts.append(count)
-        means.append(mean)
-        scatter.append((own**2).sum() / (count - 1))
-        late2.append((own[count // 2 :].sum(axis=0) ** 2).sum())
-        spread.add(own)
-    if len(rows) < 2:
+
+    sums: Float32
+    weights: Float32
+    first: Int64
+    counts: Int64
+
+    @staticmethod
+    def of(sums: Sequence[Float32], weights: Sequence[Float32]) -> Looks:
+        """From those of each track, (S, D) and (S,); of one track at least."""
+        gap, no_weight = np.zeros((CHANGE_WINDOW, sums[0].shape[1]), np.float32), np.zeros(CHANGE_WINDOW, np.float32)
+        all_sums = np.concatenate([gap, *(rows for own in sums for rows in (own, gap))])
+        all_weights = np.concatenate([no_weight, *(rows for own in weights for rows in (own, no_weight))])
+        length2 = np.vecdot(all_sums, all_sums)
+        is_finite = np.isfinite(length2)
+        if not is_finite.all():
+            all_sums[~is_finite] = 0
+        all_weights[~is_finite | (length2 == 0)] = 0
+        counts = np.array([len(own) for own in sums])
+        return Looks(all_sums, all_weights, np.cumsum(counts + CHANGE_WINDOW) - counts, counts)
+
+    def across(self, before: Int64, after: Int64, model: LookModel) -> Float64:
+        """Evidence (K,) that a track is one object from its looks up to the row `before` (K,) to those from the row
+        `after` (K,) on, of which `CHANGE_WINDOW` on each side count; inf where one side isn't known.
+        """
+        means, nums = self._windows
+        before = before - CHANGE_WINDOW
+        num_a, num_b, distance2 = nums.take(before), nums.take(after), np.empty(len(before))
+        for part in blocks(len(before), means.shape[1]):
+            offset = means.take(before[part], axis=0) - means.take(after[part], axis=0)
+            np.vecdot(offset, offset, out=distance2[part])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            evidence = model.evidence(distance2, num_a, num_b)
+        return np.where((num_a > 0) & (num_b > 0), evidence, np.inf)
+
+    def changes(self, model: LookModel, min_evidence: float) -> list[tuple[int, int]]:
+        """All (n, k): track n goes over to another object in its look k, by evidence of `min_evidence` at least. Look k
+        belongs to neither side.
+        """
+        found: list[tuple[int, int]] = []
+        looks, stretches = self, [(n, 0) for n in range(len(self.counts))]
+        while stretches:
+            sides, rows = [], []
+            for m, k in looks._clearest_changes(model, min_evidence):
+                (n, start), first, count = stretches[m], looks.first[m], looks.counts[m]
+                found.append((n, start + k))
+                # What lies before and after it is looked at on its own.
+                sides += [(n, start), (n, start + k + 1)]
+                rows += [slice(first, first + k), slice(first + k + 1, first + count)]
+            stretches = sides
+            if stretches:
+                looks = Looks.of([looks.sums[own] for own in rows], [looks.weights[own] for own in rows])
+        return found
+
+    def in_plain_view(self) -> tuple[Int64, Int64, Float32]:
+        """The tracks with `MIN_LOOKS` looks in plain view, how many of these each has, and all of them (M, D), as means
+        over their frames, in turn.
+        """
+        track, place = pairs.end_to_end(self.counts)
+        row = self.first[track] + place
+        is_plain = self.weights[row] >= MIN_WEIGHT
+        counts = np.bincount(track[is_plain], minlength=len(self.counts))
+        tracks = np.flatnonzero(counts >= MIN_LOOKS)
+        row = row[is_plain & (counts[track] >= MIN_LOOKS)]
+        means = self.sums.take(row, axis=0)
+        means /= self.weights[row][:, None]
+        return tracks, counts[tracks], means
+
+    def _clearest_changes(self, model: LookModel, min_evidence: float) -> list[tuple[int, int]]:
+        """As `changes`, but one of a track at most. One of less than four looks doesn't change."""
+        long = np.flatnonzero(self.counts >= 4)
+        if not len(long):
+            return []
+        counts = self.counts[long] - 2
+        track, place = pairs.end_to_end(counts)
+        row = self.first[long][track] + 1 + place
+        evidence = self.across(row, row + 1, model)
+        first = np.cumsum(counts) - counts
+        changed = np.flatnonzero(np.minimum.reduceat(evidence, first) <= -min_evidence)
+        return [(int(long[n]), 1 + int(evidence[first[n] : first[n] + counts[n]].argmin())) for n in changed]
+
+    @cached_property
+    def _windows(self) -> tuple[Float32, Float64]:
+        """Of the `CHANGE_WINDOW` looks from each row on, as far as there are so many: the mean look, and how many whole
+        looks in plain view it is of.
+        """
+        sums, weights, step = self.sums, self.weights, 1
+        while step < CHANGE_WINDOW:
+            sums, weights = sums[:-step] + sums[step:], weights[:-step] + weights[step:]
+            step *= 2
+        sums /= np.maximum(weights, TINY)[:, None]
+        return sums, weights.astype(np.float64) / LOOK_FRAMES
+
+
+def laid_out(tracks: Sequence[Track]) -> Iterator[tuple[int, Looks]]:
+    """The looks of all tracks, those of some tracks at a time, with the number of the first of these tracks."""
+    if not tracks:
+        return
+    num_rows = np.array([len(track.looks) + CHANGE_WINDOW for track in tracks])
+    batch = np.cumsum(num_rows * tracks[0].looks.shape[1]) // BATCH_FLOATS
+    for start, stop in pairwise([0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(tracks)]):
+        own = tracks[start:stop]
+        looks = Looks.of([track.looks for track in own], [track.look_weights for track in own])
+        for track in own:
+            let_go(track.looks)
+        yield start, looks
+
+
+def totals(tracks: Sequence[Track]) -> tuple[Float32, Float64]:
+    """The sums (N, D) of the tracks' known looks, and how many whole looks in plain view (N,) each is worth."""
+    sums, nums = np.zeros((len(tracks), tracks[0].looks.shape[1]), np.float32), np.zeros(len(tracks))
+    if not sums.shape[1]:
+        return sums, nums
+    for start, looks in laid_out(tracks):
+        own, stop = slice(start, start + len(looks.counts)), looks.first + looks.counts
+        sums[own] = _sums(looks.sums, looks.first, stop)
+        nums[own] = _sums(looks.weights, looks.first, stop)
+    sums /= LOOK_FRAMES
+    return sums, nums / LOOK_FRAMES
+
+
+def _sums(rows: Float32, first: Int64, stop: Int64) -> Float32:
+    """(N, ...): of the `rows` from `first` (N,) to before `stop` (N,). `np.add.reduceat` takes five times as long."""
+    sums = np.empty((len(first), *rows.shape[1:]), np.float32)
+    for n, (start, end) in enumerate(zip(first.tolist(), stop.tolist(), strict=True)):
+        np.add.reduce(rows[start:end], axis=0, out=sums[n, ...])
+    return sums
+
+
+# ---- what they tell
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a track's looks tell: how many `count` (those in plain view), their `mean` (D,); their `variance` around it,
+    summed over all dimensions; `late2`: the squared length of what the offsets of the second half of them sum up to.
+    """
+
+    start_s: float
+    end_s: float
+    count: int
+    mean: Float32
+    variance: float
+    late2: float
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """What each track tells, None if it has less than `MIN_LOOKS` looks in plain view; and the sum of the `products`
+    (D, D) of all these looks' offsets from their track's mean.
+    """
+
+    told: list[Told | None]
+    products: Float32
+
+    @staticmethod
+    def of(tracks: Sequence[Track]) -> Scatter:
+        """Of one track at least. The looks need not be in memory together."""
+        dim = tracks[0].looks.shape[1]
+        long = [n for n, track in enumerate(tracks) if dim and len(track.looks) >= MIN_LOOKS]
+        told: list[Told | None] = [None] * len(tracks)
+        products = np.zeros((dim, dim), np.float32)
+        for start, looks in laid_out([tracks[n] for n in long]):
+            track, counts, offsets = looks.in_plain_view()
+            stop = np.cumsum(counts)
+            first = stop - counts
+            means = _sums(offsets, first, stop) / counts.astype(np.float32)[:, None]
+            offsets -= np.repeat(means, counts, axis=0)
+            variances = np.add.reduceat(np.vecdot(offsets, offsets), first) / (counts - 1)
+            late = _sums(offsets, first + counts // 2, stop)
+            products += offsets.T @ offsets
+            columns = track, counts, means, variances, np.vecdot(late, late)
+            for n, count, mean, variance, late2 in zip(*columns, strict=True):
+                times_s = tracks[long[start + n]].times_s
+                told[long[start + n]] = Told(times_s[0], times_s[-1], int(count), mean, float(variance), float(late2))
+        return Scatter(told, products)
+
+    def after_cuts(self, tracks: Sequence[Track], parts: Sequence[Track], track_of: Int64) -> Scatter:
+        """What the `parts` (N,) tell that the tracks have become, each of which is of the track `track_of` (N,)."""
+        is_cut = np.bincount(track_of) > 1
+        kept = [told for told, cut in zip(self.told, is_cut, strict=True) if not cut]
+        before = Scatter.of([track for track, cut in zip(tracks, is_cut, strict=True) if cut])
+        after = Scatter.of([part for part, cut in zip(parts, is_cut[track_of], strict=True) if cut])
+        return Scatter(kept + after.told, self.products - before.products + after.products)
+
+
+def fit(scatter: Scatter) -> LookModel | None:
+    """The model of a clip; None if there is too little to tell. The medians over tracks keep a few that mix two objects
+    from counting.
+    """
+    told = sorted((one for one in scatter.told if one is not None), key=lambda one: one.start_s)
+    if len(told) < 2:
         return None
-    start_s, end_s, num_looks, centres = start_s[rows], end_s[rows], np.array(counts), np.array(means)
-    within = max(float(np.median(scatter)), MIN_WITHIN)
-    a, b = np.nonzero(np.triu((start_s[:, None] < end_s) & (start_s < end_s[:, None]), 1))
-    if not len(a):
+    counts = np.array([one.count for one in told])
+    within = max(float(np.median([one.variance for one in told])), MIN_WITHIN)
+    lasting = _lasting(np.array([one.late2 for one in told]), counts, within)
+    means = np.array([one.mean for one in told])
+    means -= means.mean(axis=0)  # what all have in common would cost their products digits
+    # The square of two means' distance is the sum of two squares less twice a product, and what to expect of it a sum.
+    parts = np.vecdot(means, means) - _noise(within, lasting, counts)
+    # Those that begin while one is there follow it.
+    later = np.arange(1, len(told) + 1)
+    end = np.searchsorted([one.start_s for one in told], [one.end_s for one in told])
+    together = (pair for pair in pairs.ranges(later, np.maximum(end, later)) if len(pair[0]))
+    beyond2 = [parts[i] + parts[j] - 2 * _products(means, i, j) for i, j in together]
+    if not beyond2:
         return None
-    lasting = _lasting(np.array(late2), num_looks, within)
-    noise = within * _noise(lasting, num_looks[a], num_looks[b])
-    between = float(np.median(_distances2(centres, a, b) - noise)) / 2
+    between = float(np.median(np.concatenate(beyond2))) / 2
     if between <= 0:
         return None  # the objects look alike: nothing to tell them apart by
-    return LookModel(within, between, spread.num_dims(), lasting, len(rows))
+    return LookModel(within, between, _num_dims(scatter.products), lasting, len(told))
 
 
-class _Spread:
-    """Over how many dimensions offsets are spread, if evenly: (Σ λ)² / Σ λ² of their covariance's eigenvalues."""
-
-    def __init__(self) -> None:
-        self._waiting: list[Float32] = []  # exact enough, and half the time of a large product
-        self._num_waiting = 0
-        self._products: Float32 | None = None
-
-    def add(self, offsets: Float64) -> None:
-        """(S, D) more of them."""
-        self._waiting.append(offsets.astype(np.float32))
-        self._num_waiting += len(offsets)
-        if self._num_waiting >= BLOCK_LOOKS:  # the looks of a hundred tracks of ten minutes take a gigabyte
-            self._sum_up()
-
-    def num_dims(self) -> float:
-        """1 if there is no offset at all."""
-        if self._products is None and self._waiting and self._num_waiting <= self._waiting[0].shape[1]:
-            offsets = np.concatenate(self._waiting)
-            products = offsets @ offsets.T  # has the same eigenvalues, and is smaller
-        else:
-            self._sum_up()
-            products = np.zeros((0, 0), np.float32) if self._products is None else self._products
-        squares = float((products**2).sum())
-        return float(np.trace(products)) ** 2 / squares if squares > 0 else 1.0
-
-    def _sum_up(self) -> None:
-        if not self._waiting:
-            return
-        offsets = np.concatenate(self._waiting)
-        products = offsets.T @ offsets
-        self._products = products if self._products is None else self._products + products
-        self._waiting, self._num_waiting = [], 0
+def _products(rows: Float32, i: Int64, j: Int64) -> Float32:
+    """(P,): of the rows `i` with the rows `j` (P,). Both lie in short stretches: one is multiplied with the other."""
+    low_i, low_j = i.min(), j.min()
+    products: Float32 = (rows[low_i : i.max() + 1] @ rows[low_j : j.max() + 1].T)[i - low_i, j - low_j]
+    return products
 
 
-def _distances2(rows: Float64, a: Int64, b: Int64) -> Float64:
-    """Squared distances (P,) of the rows `a` (P,) from the rows `b` (P,) of (N, D)."""
-    distances2 = np.empty(len(a))
-    for part in blocks(len(a), 2 * rows.shape[1]):
-        offset = rows.take(a[part], axis=0) - rows.take(b[part], axis=0)
-        distances2[part] = (offset**2).sum(axis=1)
-    return distances2
+def _num_dims(products: Float32) -> float:
+    """Over how many dimensions offsets are spread, if evenly: (Σ λ)² / Σ λ² of their covariance's eigenvalues, of which
+    `products` (D, D) is a multiple. 1 if there is no offset at all.
+    """
+    squares = float(np.vdot(products, products))
+    return max(float(np.trace(products)) ** 2 / squares, 1.0) if squares > 0 else 1.0
 
 
-def _noise(lasting: float, num_a: Float64 | Int64, num_b: Float64 | Int64) -> Float64:
-    """The squared distance to be expected of two means of so many looks of one object, in `within`."""
-    noise: Float64 = 2 * lasting + np.maximum(1 - lasting, 0) * (1 / num_a + 1 / num_b)
+def _noise(within: float, lasting: float, num: Float64 | Int64) -> Float64:
+    """What the mean of so many looks of an object adds to the squared distance to be expected from another mean of its
+    looks.
+    """
+    noise: Float64 = within * (lasting + max(1 - lasting, 0) / num)
     return noise
 
 
@@ -152,32 +312,3 @@ def _lasting(late2: Float64, counts: Int64, within: float) -> float:
     # The offsets of the first half sum up to minus those of the second.
     apart = late2[rows] * fleeting**2 / within
     return float(np.clip(np.median((apart - fleeting) / (2 - fleeting)), LASTING, MAX_LASTING))
-
-
-def across(sums: Float64, nums: Float64, before: Int64, after: Int64, model: LookModel) -> Float64:
-    """Evidence (K,) that a track is one object from its looks up to `before` (K,) to those from `after` (K,) on; inf
-    where one side isn't known. `sums` (S, D) and `nums` (S,) of its looks, of which `CHANGE_WINDOW` on each side count.
-    """
-    upto, num_upto = np.zeros((len(sums) + 1, sums.shape[1])), np.zeros(len(nums) + 1)
-    np.cumsum(sums, axis=0, out=upto[1:])
-    np.cumsum(nums, out=num_upto[1:])
-    low, high = np.maximum(before - CHANGE_WINDOW, 0), np.minimum(after + CHANGE_WINDOW, len(nums))
-    num_a, num_b = num_upto[before] - num_upto[low], num_upto[high] - num_upto[after]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        a = (upto.take(before, axis=0) - upto.take(low, axis=0)) / num_a[:, None]
-        b = (upto.take(high, axis=0) - upto.take(after, axis=0)) / num_b[:, None]
-        evidence = model.evidence(((a - b) ** 2).sum(axis=1), num_a, num_b)
-    return np.where((num_a > 0) & (num_b > 0), evidence, np.inf)
-
-
-def change(sums: Float64, nums: Float64, model: LookModel) -> tuple[int, float]:
-    """Where a track's looks (S, D), `nums` (S,) change most, and the evidence that it stays one object there.
-
-    The change is in the look of the given number, which belongs to neither side. (0, inf) for less than four looks.
-    """
-    if len(nums) < 4:
-        return 0, np.inf
-    k = np.arange(1, len(nums) - 1)
-    evidence = across(sums, nums, k, k + 1, model)
-    best = int(evidence.argmin())
-    return int(k[best]), float(evidence[best])

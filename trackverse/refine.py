@@ -25,7 +25,7 @@ import numpy as np
 
 from trackverse import boxes, cutting, joining, looks, pairs, smoothing
 from trackverse.joining import JoinConfig
-from trackverse.looks import LookModel
+from trackverse.looks import LookModel, Scatter
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 from trackverse.vectors import let_go, unit
 
@@ -102,17 +102,18 @@ def refined(
     is_duplicate = _is_duplicate(tracks, config)
     dropped["tracks that lie on another one"] += int(is_duplicate.sum())
     tracks = [tracks[n] for n in np.flatnonzero(~is_duplicate)]
-    model = _look_model(tracks)
-    num_whole = len(tracks)
-    tracks, links = cutting.cut(
+    scatter = Scatter.of(tracks)
+    model = looks.fit(scatter)
+    parts, track_of, links = cutting.cut(
         tracks,
         model,
         sure_score=sure_score,
         min_cut_evidence=config.min_cut_evidence,
         min_join_evidence=config.min_join_evidence,
     )
-    if len(tracks) > num_whole:
-        model = _purer(model, _look_model(tracks))
+    if len(parts) > len(tracks):
+        model = _purer(model, looks.fit(scatter.after_cuts(tracks, parts, track_of)))
+    tracks = parts
     joinable = joining.find_chains(joining.Pieces.of(tracks, frame_width, links), model, config)
     seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
     frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
@@ -132,13 +133,6 @@ def refined(
     joined = [[tracks[n] for n in chain] for chain in chains]
     for parts, (times_s, xyxy, new) in zip(joined, _boxes(joined, frame_times_s, config), strict=True):
         yield _whole(parts, times_s, xyxy, new)
-
-
-def _look_model(tracks: Sequence[Track]) -> LookModel | None:
-    """How much the looks of these tracks tell, if anything."""
-    tracks = [track for track in tracks if len(track.looks) >= looks.MIN_LOOKS]  # of the others, nothing is taken
-    start_s, end_s = (np.array([track.times_s[n] for track in tracks]) for n in (0, -1))
-    return looks.fit(map(cutting.looks_of, tracks), start_s, end_s)
 
 
 def _purer(before: LookModel | None, after: LookModel | None) -> LookModel | None:
