@@ -144,4 +144,4 @@ def output_dir(args: Namespace) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(stage.start(make_parser(), work, what="subset", output_dir=output_dir, spread=False, check=check))
+    sys.exit(stage.start(make_parser(), work, what="subsets", output_dir=output_dir, spread=False, check=check))

@@ -266,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             raise SetupError(f"{args.output_file}: can't be written ({error.strerror})") from error
         tally.done = 1
-        log.info("%s: %s; %s", args.output_file, counted(len(tracks), "tracks"), tally.summary("page"))
+        log.info("%s: %s; %s", args.output_file, counted(len(tracks), "tracks"), tally.summary("pages"))
         return tally.exit_status
 
     return cli.run(make)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 # What is counted in our messages. Reasons that begin with something else stay as they are.
-_NOUNS = re.compile(r"(class|clip|detection|group|item|line|part|record|row|track|track file|video)(?:es|s)\b")
+_NOUNS = re.compile(
+    r"(class|clip|detection|group|item|line|page|part|record|row|subset|track|track file|video)(?:es|s)\b"
+)
 
 
 def counted(number: int, what: str) -> str:
