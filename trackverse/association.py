@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from trackverse.types import Bool, Float64, Int64
+from trackverse.types import Float64, Int64
 
 Gain = npt.NDArray[np.floating[Any]]
 
-FEW = 32  # numbers: so many are looked at faster in Python
+FEW = 64  # numbers: so many are looked at faster in Python
 # A pair without gain is still better than none. Arrays, as numpy takes longer to make one of a number than to add it.
 NO_GAIN, LEAST_GAIN = np.array(0.0, np.float32), np.array(1e-6)
 # How gains of three turns compare: the least one outweighs all of a row in the next turn, below 1000 together.
@@ -59,34 +59,39 @@ def assign_lazily(rows: Int64, columns: Int64, most: Gain, turns: Int64, exact: 
     gain, weights = most.take(numbers), TURN_WEIGHTS.take(turns)
     weighed = (gain + LEAST_GAIN) * weights
     num_rows, num_columns = int(rows.max()) + 1, int(columns.max()) + 1
-    is_best = _best(weighed, rows, num_rows) & _best(weighed, columns, num_columns)
-    best, others = is_best.nonzero()[0], (~is_best).nonzero()[0]
-    second_of_row, second_of_column = np.zeros(num_rows), np.zeros(num_columns)
-    np.maximum.at(second_of_row, rows.take(others), weighed.take(others))
-    np.maximum.at(second_of_column, columns.take(others), weighed.take(others))
-    gain[best] = exact(numbers.take(best))
+    is_best = weighed == _largest(weighed, rows, num_rows).take(rows)
+    is_best &= weighed == _largest(weighed, columns, num_columns).take(columns)
+    best = _last_of_each(is_best.nonzero()[0], rows, num_rows)
+    best = _last_of_each(best, columns, num_columns)
+    weighed[best] = 0
     # Two pairs would come in place of one that is left out: one of its row and one of its column.
-    rival = second_of_row.take(rows.take(best)) + second_of_column.take(columns.take(best))
-    sure: Int64 = best[gain.take(best) * weights.take(best) > rival]
+    second_of_row = _largest(weighed, rows, num_rows).take(rows.take(best))
+    second_of_column = _largest(weighed, columns, num_columns).take(columns.take(best))
+    gain_of_best = exact(numbers.take(best))
+    gain[best] = gain_of_best
+    sure: Int64 = best[gain_of_best * weights.take(best) > second_of_row + second_of_column]
     left = _Left(rows, columns, num_rows, num_columns).without(sure)
     if not len(left):
         return numbers.take(sure)
-    unknown = left[~is_best.take(left)]
+    unknown = left[weighed.take(left) > 0]
     gain[unknown] = exact(numbers.take(unknown))
     chosen = assign(rows.take(left), columns.take(left), gain.take(left), turns.take(left))
     return numbers.take(np.concatenate([sure, left.take(chosen)]))
 
 
-def _best(values: Float64, group: Int64, num_groups: int) -> Bool:
-    """(P,): which of the positive `values` (P,) is the largest of its group; one of those that are equal."""
+def _largest(values: Float64, group: Int64, num_groups: int) -> Float64:
+    """(G,): the largest of the `values` (P,) of each group, at least 0."""
     largest = np.zeros(num_groups)
     np.maximum.at(largest, group, values)
-    numbers = (values == largest.take(group)).nonzero()[0]
-    best_of_group = np.empty(num_groups, np.int64)
-    best_of_group[group.take(numbers)] = numbers  # the last one stays
-    is_best = np.zeros(len(values), bool)
-    is_best[best_of_group.take(group)] = True
-    return is_best
+    return largest
+
+
+def _last_of_each(numbers: Int64, group: Int64, num_groups: int) -> Int64:
+    """Those of the `numbers` (K,), rising, of pairs that are the last ones of their groups."""
+    groups, last = group.take(numbers), np.empty(num_groups, np.int64)
+    last[groups] = numbers  # the last one stays
+    only: Int64 = numbers[last.take(groups) == numbers]
+    return only
 
 
 class _Left:
