@@ -21,6 +21,7 @@ def test_cosines_are_those_of_all_pairs(num: int, dim: int) -> None:
 def test_a_zero_row_is_at_a_right_angle_to_everything() -> None:
     rows, others = np.array([[3, 4], [0, 0]], np.float32), np.array([[6, 8]], np.float32)
     assert cosines(rows, np.array([0, 1]), others, np.array([0, 0])).tolist() == [1, 0]
+    assert cosines(others, np.array([0]), rows, np.array([1])).tolist() == [0]
     length = lengths(rows)
     assert length[0] == 5 and length[1] > 0
 

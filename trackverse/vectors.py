@@ -43,13 +43,17 @@ def cosines(a: Float32, i: Int64, b: Float32, j: Int64, *, is_unit: bool = False
     """(P,): of the angles between the rows `i` (P,) of `a` (N, D) and the rows `j` (P,) of `b` (M, D); 0 where one is
     zero. `is_unit`: the rows of `a` have length 1.
     """
-    cosine, length = np.empty(len(i), np.float32), lengths(b)
+    cosine = np.empty(len(i), np.float32)
+    many = len(i) > len(b)  # pairs, so that lengths take less time row by row than pair by pair
     for part in blocks(len(i), a.shape[1]):
         one, other = a.take(i[part], axis=0), b.take(j[part], axis=0)
         np.vecdot(one, other, out=cosine[part])
         if not is_unit:
             cosine[part] /= lengths(one)
-    cosine /= length.take(j)
+        if not many:
+            cosine[part] /= lengths(other)
+    if many:
+        cosine /= lengths(b).take(j)
     return cosine
 
 
