@@ -600,7 +600,7 @@ def test_every_track_that_goes_is_counted_by_its_reason() -> None:
     tracks = [whole, copy, slip, doubted]
     assert len(refine(tracks, CONFIG, frame_times_s=CLIP_S, sure_score=0.5, dropped=dropped)) == 1
     assert dropped == {
-        "tracks that lie on another one": 1,
+        "tracks on top of another one": 1,
         "tracks seen in under 5 frames": 1,
         "tracks doubted nearly all the time": 1,
     }

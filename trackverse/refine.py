@@ -100,7 +100,7 @@ def refined(
     if not tracks:
         return
     is_duplicate = _is_duplicate(tracks, config)
-    dropped["tracks that lie on another one"] += int(is_duplicate.sum())
+    dropped["tracks on top of another one"] += int(is_duplicate.sum())
     tracks = [tracks[n] for n in np.flatnonzero(~is_duplicate)]
     scatter = Scatter.of(tracks)
     model = looks.fit(scatter)
