@@ -340,16 +340,20 @@ def test_what_looks_tell_is_known_when_tracks_that_mix_two_objects_are_cut() -> 
     assert spans(again([*mixed, returned])) == [([1], 0, 399), ([2], 0, 159)]
 
 
-def test_what_looks_tell_is_not_left_to_the_few_tracks_that_stay_whole() -> None:
-    """Of those that are cut, no part is long enough to tell."""
-    parts = [seen(range(16 * n, 16 * (n + 1)), look=look, seed=n) for n, look in enumerate([RED, GREEN] * 2)]
-    before = look_model([followed(*parts[:2]), followed(*parts[2:]), *OTHERS])
-    after = look_model([*parts, *OTHERS])
-    assert before is not None and after is not None
-    assert (before.num_tracks, after.num_tracks) == (5, 3)
-    assert _purer(before, after) is before
-    assert _purer(after, before) is before
-    assert _purer(None, after) is after
+@pytest.mark.parametrize("length, stays", [(16, True), (48, False)], ids=["parts too short to tell", "long enough"])
+def test_what_looks_tell_is_not_left_to_the_few_tracks_that_stay_whole(length: int, stays: bool) -> None:
+    halves = [
+        seen(range(length * n, length * (n + 1)), look=look, seed=n) for n, look in enumerate([RED, GREEN, RED, GREEN])
+    ]
+    tracks, parts = [followed(*halves[:2]), followed(*halves[2:]), *OTHERS], [*halves, *OTHERS]
+    track_of, scatter, before = np.array([0, 0, 1, 1, 2, 3, 4]), Scatter.of(tracks), look_model(tracks)
+    assert (scatter.tells.sum(), Scatter.of(parts).tells.sum()) == (5, 3 if stays else 7)
+    after = look_model(parts)
+    assert before is not None and after is not None and before.num_dims < 0.9 * after.num_dims
+    for known, wanted in ((before, before if stays else after), (None, after)):
+        found = _purer(known, scatter, tracks, parts, track_of)
+        assert found is not None
+        np.testing.assert_allclose(astuple(found), astuple(wanted), rtol=1e-5)
 
 
 def test_a_single_box_of_another_object_is_taken_out_and_the_gap_filled() -> None:

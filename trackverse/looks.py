@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import compress, pairwise
 
 import numpy as np
 
 from trackverse import pairs
-from trackverse.types import LOOK_FRAMES, Float32, Float64, Int64, Track
+from trackverse.types import LOOK_FRAMES, Bool, Float32, Float64, Int64, Track
 from trackverse.vectors import TINY, blocks, let_go
 
 # Share of the scatter of one object's looks that more looks don't average out, because light, pose and what stands
@@ -38,14 +38,13 @@ BATCH_FLOATS = 1 << 18  # of looks in one matrix, 1 MB: those of a hundred track
 @dataclass(frozen=True)
 class LookModel:
     """Variances, summed over all dimensions, and how many independent dimensions there seem to be; `lasting`, the share
-    of `within` that more looks don't average out; and of how many tracks it was told.
+    of `within` that more looks don't average out.
     """
 
     within: float
     between: float
     num_dims: float
     lasting: float = LASTING
-    num_tracks: int = 0
 
     def evidence(self, distance2: Float64, num_a: Float64, num_b: Float64) -> Float64:
         """Log likelihood ratio of one object to two, for the squared distance of two means of so many looks."""
@@ -240,13 +239,15 @@ class Scatter:
                 told[long[start + n]] = Told(times_s[0], times_s[-1], int(count), mean, float(variance), float(late2))
         return Scatter(told, products)
 
-    def after_cuts(self, tracks: Sequence[Track], parts: Sequence[Track], track_of: Int64) -> Scatter:
-        """What the `parts` (N,) tell that the tracks have become, each of which is of the track `track_of` (N,)."""
-        is_cut = np.bincount(track_of) > 1
-        kept = [told for told, cut in zip(self.told, is_cut, strict=True) if not cut]
-        before = Scatter.of([track for track, cut in zip(tracks, is_cut, strict=True) if cut])
-        after = Scatter.of([part for part, cut in zip(parts, is_cut[track_of], strict=True) if cut])
-        return Scatter(kept + after.told, self.products - before.products + after.products)
+    @property
+    def tells(self) -> Bool:
+        """(N,)."""
+        return np.array([told is not None for told in self.told])
+
+    def after_cuts(self, is_cut: Bool, whole: Sequence[Track], parts: Scatter) -> Scatter:
+        """When those of these tracks that `is_cut` (N,), which are the `whole` ones, have become the `parts`."""
+        told = [*compress(self.told, ~is_cut), *parts.told]
+        return Scatter(told, self.products - Scatter.of(whole).products + parts.products)
 
 
 def fit(scatter: Scatter) -> LookModel | None:
@@ -273,7 +274,7 @@ def fit(scatter: Scatter) -> LookModel | None:
     between = float(np.median(np.concatenate(beyond2))) / 2
     if between <= 0:
         return None  # the objects look alike: nothing to tell them apart by
-    return LookModel(within, between, _num_dims(scatter.products), lasting, len(told))
+    return LookModel(within, between, _num_dims(scatter.products), lasting)
 
 
 def _products(rows: Float32, i: Int64, j: Int64) -> Float32:

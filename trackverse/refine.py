@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 
@@ -112,7 +113,7 @@ def refined(
         min_join_evidence=config.min_join_evidence,
     )
     if len(parts) > len(tracks):
-        model = _purer(model, looks.fit(scatter.after_cuts(tracks, parts, track_of)))
+        model = _purer(model, scatter, tracks, parts, track_of)
     tracks = parts
     joinable = joining.find_chains(joining.Pieces.of(tracks, frame_width, links), model, config)
     seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
@@ -135,13 +136,18 @@ def refined(
         yield _whole(parts, times_s, xyxy, new)
 
 
-def _purer(before: LookModel | None, after: LookModel | None) -> LookModel | None:
-    """What looks tell, as fitted before and after tracks are cut: those that mixed two objects hid how much the looks
-    of one are alike. But where fewer parts than tracks are long enough to tell, it is what looked alike all along.
+def _purer(
+    model: LookModel | None, scatter: Scatter, tracks: Sequence[Track], parts: Sequence[Track], track_of: Int64
+) -> LookModel | None:
+    """What looks tell when the tracks, to whose `scatter` the `model` was fitted, were cut into `parts` (N,) of
+    tracks `track_of` (N,): those that mixed two objects hid how much the looks of one are alike. But where fewer parts
+    than tracks are long enough to tell, it is what looked alike all along.
     """
-    if before is None or after is None:
-        return after or before
-    return after if after.num_tracks >= before.num_tracks else before
+    is_cut = np.bincount(track_of) > 1
+    after = Scatter.of(list(compress(parts, is_cut[track_of])))
+    if model is not None and after.tells.sum() < scatter.tells[is_cut].sum():
+        return model
+    return looks.fit(scatter.after_cuts(is_cut, list(compress(tracks, is_cut)), after)) or model
 
 
 def fewest_seen(frame_times_s: Float64) -> int:
