@@ -656,8 +656,10 @@ def test_in_portions_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> None
     tracks = [*fragments, *encounter(GREEN, BLUE), *OTHERS]
     at_once, model = again(tracks), look_model(tracks)
     assert len(at_once) < len(tracks) and model is not None
-    for module, limit in ((pairs, "BLOCK_PAIRS"), (pairs, "BLOCK_ROWS"), (looks, "BATCH_FLOATS")):
-        monkeypatch.setattr(module, limit, 2)
+    for limit in ("BLOCK_ROWS", "BLOCK_COLUMNS"):
+        monkeypatch.setattr(joining, limit, 2)
+    monkeypatch.setattr(pairs, "BLOCK_PAIRS", 2)
+    monkeypatch.setattr(looks, "BATCH_FLOATS", 2)
     monkeypatch.setattr(joining, "BLOCK_CHAINS", 1)
     np.testing.assert_allclose(astuple(look_model(tracks)), astuple(model), rtol=1e-5)
     for ours, theirs in zip(again(tracks), at_once, strict=True):
@@ -676,13 +678,13 @@ def test_five_thousand_tracks_are_never_paired_all_at_once(monkeypatch: pytest.M
     at_once = []
 
     def counted(*args: Any) -> Any:
-        at_once.append(len(args[2]))
+        at_once.append(args[2].size)
         return evidence(*args)
 
     evidence = motion.evidence
     monkeypatch.setattr(motion, "evidence", counted)
     assert len(again(tracks)) < 5000
-    assert sum(at_once) > 4e6 and max(at_once) <= pairs.BLOCK_PAIRS
+    assert sum(at_once) > 4e6 and max(at_once) <= joining.BLOCK_ROWS * joining.BLOCK_COLUMNS
 
 
 @pytest.mark.parametrize("x", [0.0, 1e9], ids=["within a picture", "far outside"])

@@ -8,7 +8,7 @@ nothing changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from trackverse.motion import Ends, Scene
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 from trackverse.vectors import let_go
 
+BLOCK_ROWS, BLOCK_COLUMNS = 64, 1024  # so many chains at a time are compared with so many: what stays in the cache
 BLOCK_CHAINS = 1 << 8  # so many pairs of chains at a time have their class scores compared
 # Only what was seen for this many looks (a second at 16 frames/s) is known again after long: slips of the detector that
 # happen to look alike would make long tracks of a few frames.
@@ -58,22 +59,28 @@ class JoinConfig:
 @dataclass(frozen=True)
 class Pieces:
     """What joining needs to know of N tracks: their boxes, `times_s` (T,) and `xyxy` (T, 4), the n-th's from row
-    `first[n]` to before `stop[n]`. `comes_in`, `goes_out` (N,): begins or ends at a side of the frame. `look_sums`
-    (N, D) and `look_nums` (N,): their looks, summed up, and how many whole ones these are; once tracks are joined, the
-    first one's row has what all of them have.
+    `first[n]` to before `stop[n]`. Then, all of (N,): when they begin and end, `start_s` and `end_s`; whether at a side
+    of the frame, `comes_in` and `goes_out`; how they move there, `heads` and `tails`; their looks, summed up, and how
+    many whole ones these are, `look_sums` (N, D) and `look_nums`; and the track they end with, `last`. Once tracks are
+    joined, the first one's row has what all of them have.
     """
 
     tracks: Sequence[Track]
+    links: Links
     times_s: Float64
     xyxy: Float64
     first: Int64
     stop: Int64
     scene: Scene
-    look_sums: Float32
-    look_nums: Float64
+    start_s: Float64
+    end_s: Float64
     comes_in: Bool
     goes_out: Bool
-    links: Links
+    heads: Ends
+    tails: Ends
+    look_sums: Float32
+    look_nums: Float64
+    last: Int64
 
     @staticmethod
     def of(tracks: Sequence[Track], frame_width: float, links: Links) -> Pieces:
@@ -83,124 +90,159 @@ class Pieces:
         first = np.append(0, stop[:-1])
         # In float32, as the looks themselves are: with 70,000 tracks they take 300 MB.
         look_sums, look_nums = looks.totals(tracks)
-        margin = SIDE_SHARE * (xyxy[:, 2] - xyxy[:, 0])
-        at_side = (xyxy[:, 0] <= margin) | (xyxy[:, 2] >= frame_width - margin)
-        at_side &= bool(np.isfinite(frame_width))
-        scene = Scene.of(xyxy)
-        sides = at_side[first], at_side[stop - 1]
-        return Pieces(tracks, times_s, xyxy, first, stop, scene, look_sums, look_nums, *sides, links)
+        left, right = xyxy[:, 0], xyxy[:, 2]
+        comes_in, goes_out = (_is_at_side(left[row], right[row], frame_width) for row in (first, stop - 1))
+        heads, tails = (motion.fit_ends(times_s, xyxy, first, head=head) for head in (True, False))
+        return Pieces(
+            tracks,
+            links,
+            times_s,
+            xyxy,
+            first,
+            stop,
+            Scene.of(xyxy),
+            times_s[first],
+            times_s[stop - 1],
+            comes_in,
+            goes_out,
+            heads,
+            tails,
+            look_sums,
+            look_nums,
+            np.arange(len(tracks)),
+        )
 
-    @property
-    def start_s(self) -> Float64:
-        """(N,)."""
-        return self.times_s[self.first]
+    def join(self, first: int, other: int) -> None:
+        """The chain that begins with track `other` is part of the one that begins with `first` from now on."""
+        for column in (self.end_s, self.goes_out, self.last):
+            column[first] = column[other]
+        self.look_sums[first] += self.look_sums[other]
+        self.look_nums[first] += self.look_nums[other]
 
-    @property
-    def end_s(self) -> Float64:
-        """(N,)."""
-        return self.times_s[self.stop - 1]
-
-    def ends(self, chains: Sequence[Sequence[int]]) -> tuple[Ends, Ends]:
-        """The heads and the tails of chains of tracks: a track of a few frames alone has no speed."""
+    def fit_ends(self, chains: Sequence[Sequence[int]]) -> None:
+        """Chains of tracks move at their ends as all of them together: a track of a few frames alone has no speed."""
         members = np.concatenate(chains)
         lengths = self.stop[members] - self.first[members]
         member, place = pairs.end_to_end(lengths)
         rows = self.first[members][member] + place
         num_members = np.array([len(chain) for chain in chains])
-        num_rows = np.add.reduceat(lengths, np.cumsum(num_members) - num_members)
+        begin = np.cumsum(num_members) - num_members
+        num_rows = np.add.reduceat(lengths, begin)
         where = (self.times_s[rows], self.xyxy.take(rows, axis=0), np.cumsum(num_rows) - num_rows)
-        return motion.fit_ends(*where, head=True), motion.fit_ends(*where, head=False)
+        self.heads.put(members[begin], motion.fit_ends(*where, head=True))
+        self.tails.put(members[begin], motion.fit_ends(*where, head=False))
 
-    def join(self, first: int, other: int) -> None:
-        """The chain that begins with track `other` is part of the one that begins with `first` from now on."""
-        self.look_sums[first] += self.look_sums[other]
-        self.look_nums[first] += self.look_nums[other]
+    def distances2(self, i: Int64, j: Int64) -> Float64:
+        """Squared distances (N, M) of the mean looks of the chains `i` (N,) from those of the chains `j` (M,)."""
+        one, other = self._mean_looks(i), self._mean_looks(j)
+        length2, other_length2 = np.vecdot(one, one), np.vecdot(other, other)
+        distances2 = length2[:, None] + other_length2 - 2 * (one @ other.T)
+        nearest: Float64 = np.maximum(distances2, 0, dtype=np.float64)
+        return nearest
 
-    def distances2(self, a: Int64, i: Int64, b: Int64, j: Int64) -> Float64:
-        """Squared distances (P,) of the mean looks of the chains that begin with the tracks `a[i]` from the `b[j]`'s.
-
-        The stretches of `a` (N,) and `b` (M,) that `i` and `j` (P,) lie in should be short: each is compared with all
-        of the other one.
-        """
-        low_i, low_j = i.min(), j.min()
-        one, other = self._mean_looks(a[low_i : i.max() + 1]), self._mean_looks(b[low_j : j.max() + 1])
-        length2, other_length2 = np.einsum("nd,nd->n", one, one), np.einsum("nd,nd->n", other, other)
-        i, j = i - low_i, j - low_j
-        distances2: Float64 = np.maximum(length2[i] + other_length2[j] - 2 * (one @ other.T)[i, j], 0)
-        return distances2
-
-    def _mean_looks(self, rows: Int64) -> Float64:
-        means: Float64 = self.look_sums[rows] / np.maximum(self.look_nums[rows], 1e-12)[:, None]
+    def _mean_looks(self, rows: Int64) -> Float32:
+        means: Float32 = np.divide(self.look_sums[rows], self.look_nums[rows, None], dtype=np.float32)
         return means
+
+
+def _is_at_side(left: Float64, right: Float64, frame_width: float) -> Bool:
+    """(N,): whether boxes with these edges (N,) are at a side of a frame `frame_width` px wide; not if that is inf."""
+    margin = SIDE_SHARE * (right - left)
+    at_side: Bool = ((left <= margin) | (right >= frame_width - margin)) & bool(np.isfinite(frame_width))
+    return at_side
 
 
 def find_chains(pieces: Pieces, model: LookModel | None, config: JoinConfig) -> list[list[int]]:
     """The numbers of the tracks that are one object, in the order of time, for every object."""
-    chains = [[n] for n in range(len(pieces.start_s))]
+    chains = {n: [n] for n in range(len(pieces.tracks))}  # by their first tracks, by which they are known
     duration_s = pieces.end_s.max() - pieces.start_s.min()
     num_begun = (pieces.stop - pieces.first >= MIN_OBJECT_FRAMES).sum()
     limit = config.min_join_evidence + np.log1p(num_begun / max(duration_s, 1.0))
+    every = grown = np.arange(len(chains))
+    i, j, evidence = every[:0], every[:0], np.zeros(0)
     while True:
-        i, j, evidence = _candidates(pieces, chains, model, config, limit)
+        rest = np.setdiff1d(every, grown)  # among these, nothing has changed
+        new = (_candidates(pieces, chains, *two, model, config, limit) for two in ((grown, every), (rest, grown)))
+        i, j, evidence = (np.concatenate(columns) for columns in zip((i, j, evidence), *new, strict=True))
         if not len(i):
-            return chains
+            return list(chains.values())
+        order = np.lexsort((j, i))
+        i, j, evidence = i[order], j[order], evidence[order]
         chosen = _best(i, j, evidence - limit)
         successor = dict(zip(i[chosen].tolist(), j[chosen].tolist(), strict=True))
-        linked = []
-        for n in sorted(set(range(len(chains))) - set(successor.values())):
-            chain, last = list(chains[n]), n
+        grown = np.array(sorted(successor.keys() - successor.values()))
+        for n in grown.tolist():
+            last = n
             while last in successor:
                 last = successor[last]
-                pieces.join(chain[0], chains[last][0])
-                chain += chains[last]
-            linked.append(chain)
-        chains = linked
+                pieces.join(n, last)
+                chains[n] += chains.pop(last)
+        pieces.fit_ends([chains[n] for n in grown.tolist()])
+        every = np.array(list(chains))
+        changed = np.concatenate([i[chosen], j[chosen]])
+        kept = np.isin(i, changed, invert=True) & np.isin(j, changed, invert=True)
+        i, j, evidence = i[kept], j[kept], evidence[kept]
 
 
 def _candidates(
-    pieces: Pieces, chains: Sequence[Sequence[int]], model: LookModel | None, config: JoinConfig, limit: float
+    pieces: Pieces,
+    chains: Mapping[int, Sequence[int]],
+    i: Int64,
+    j: Int64,
+    model: LookModel | None,
+    config: JoinConfig,
+    limit: float,
 ) -> tuple[Int64, Int64, Float64]:
-    """Pairs of chains (P,), (P,) that may be one object, the second after the first, and the evidence (P,) for it."""
-    heads, tails = np.array([chain[0] for chain in chains]), np.array([chain[-1] for chain in chains])
-    head_ends, tail_ends = pieces.ends(chains)
-    start_s, end_s, nums = pieces.start_s[heads], pieces.end_s[tails], pieces.look_nums[heads]
-    is_known = (nums > 0) & (model is not None)
-    stays, returns = (
-        is_known & (nums >= MIN_LONG_LOOKS) & ~at_side for at_side in (pieces.goes_out[tails], pieces.comes_in[heads])
-    )
+    """Pairs (P,), (P,) of one of the chains `i` (N,) and a later one of the chains `j` (M,) that may be one object, and
+    the evidence (P,) for it.
+    """
     # Those that begin soon after the end of one follow each other in the order of time.
-    by_end, by_start = np.argsort(end_s, kind="stable"), np.argsort(start_s, kind="stable")
-    reach_s = np.where(stays, max(config.max_join_gap_s, config.max_blind_gap_s), config.max_blind_gap_s)
-    latest_s = (end_s + reach_s + 2 * ROUNDING_S)[by_end]
-    found = []
-    for row, column in pairs.ranges(
-        np.searchsorted(start_s[by_start], end_s[by_end], side="right"),
-        np.searchsorted(start_s[by_start], latest_s, side="right"),
-    ):
-        i, j = by_end.take(row), by_start.take(column)
-        gap_s = start_s.take(j) - end_s.take(i)
-        max_gap_s = np.where(stays.take(i) & returns.take(j), config.max_join_gap_s, config.max_blind_gap_s)
-        near = np.flatnonzero(gap_s <= max_gap_s + ROUNDING_S)
-        row, column, i, j = (numbers.take(near) for numbers in (row, column, i, j))
-        evidence = motion.evidence(tail_ends, head_ends, i, j, gap_s.take(near), pieces.scene)
-        known = is_known.take(i) & is_known.take(j)
-        if model is not None and known.any():
-            distance2 = pieces.distances2(heads[by_end], row[known], heads[by_start], column[known])
-            evidence[known] += model.evidence(distance2, nums[i[known]], nums[j[known]])
-        tail, head = tails.take(i), heads.take(j)
-        evidence += ONE_WAY_EVIDENCE * pieces.links.forward(tail, head)
-        evidence += ONE_WAY_EVIDENCE * (pieces.links.backward(tail, head) & ~known)
-        kept = np.flatnonzero(evidence >= limit)
-        found.append((i[kept], j[kept], evidence[kept]))
+    i, j = i[pieces.end_s[i].argsort()], j[pieces.start_s[j].argsort()]
+    end_s, start_s = pieces.end_s[i], pieces.start_s[j]
+    longest_s = config.max_blind_gap_s if model is None else max(config.max_join_gap_s, config.max_blind_gap_s)
+    found: list[tuple[Int64, Int64, Float64]] = [(i[:0], j[:0], np.zeros(0))]
+    for top in range(0, len(i), BLOCK_ROWS):
+        rows = i[top : top + BLOCK_ROWS]
+        earliest_s, latest_s = end_s[top], end_s[top + len(rows) - 1] + longest_s + ROUNDING_S
+        first, stop = np.searchsorted(start_s, (earliest_s, latest_s), side="right").tolist()
+        for left in range(first, stop, BLOCK_COLUMNS):
+            columns = j[left : min(left + BLOCK_COLUMNS, stop)]
+            block = _evidence(pieces, rows, columns, model, config)
+            kept = np.flatnonzero(block >= limit)
+            row, column = np.divmod(kept, len(columns))
+            found.append((rows[row], columns[column], block.ravel()[kept].astype(np.float64)))
     i, j, evidence = (np.concatenate(columns) for columns in zip(*found, strict=True))
-    order = np.lexsort((j, i))
-    i, j, evidence = i[order], j[order], evidence[order]
     agree = _agree(pieces.tracks, chains, i, j, config.min_class_cosine)
     return i[agree], j[agree], evidence[agree]
 
 
+def _evidence(pieces: Pieces, i: Int64, j: Int64, model: LookModel | None, config: JoinConfig) -> Float32:
+    """(N, M): that the chains `i` (N,) and then `j` (M,) are one object; -inf where these don't follow soon enough."""
+    gap_s = pieces.start_s[j] - pieces.end_s[i][:, None]
+    max_gap_s: float | Float64 = config.max_blind_gap_s
+    if model is not None:
+        lasts, other_lasts = (pieces.look_nums[numbers] >= MIN_LONG_LOOKS for numbers in (i, j))
+        is_long = (lasts & ~pieces.goes_out[i])[:, None] & (other_lasts & ~pieces.comes_in[j])
+        max_gap_s = np.where(is_long, config.max_join_gap_s, config.max_blind_gap_s)
+    is_far = (gap_s <= 0) | (gap_s > max_gap_s + ROUNDING_S)
+    evidence = motion.evidence(
+        pieces.tails.take(i), pieces.heads.take(j), np.maximum(gap_s, 0).astype(np.float32), pieces.scene
+    )
+    tail, is_known = pieces.last[i][:, None], np.zeros(evidence.shape, bool)
+    if model is not None:
+        known, other_known = (np.flatnonzero(pieces.look_nums[numbers] > 0) for numbers in (i, j))
+        both = np.ix_(known, other_known)
+        nums, other_nums = (pieces.look_nums[numbers] for numbers in (i[known], j[other_known]))
+        is_known[both] = True
+        evidence[both] += model.evidence(pieces.distances2(i[known], j[other_known]), nums[:, None], other_nums)
+    evidence += ONE_WAY_EVIDENCE * pieces.links.forward(tail, j)
+    evidence += ONE_WAY_EVIDENCE * (pieces.links.backward(tail, j) & ~is_known)
+    evidence[is_far] = -np.inf
+    return evidence
+
+
 def _agree(
-    tracks: Sequence[Track], chains: Sequence[Sequence[int]], i: Int64, j: Int64, min_class_cosine: float
+    tracks: Sequence[Track], chains: Mapping[int, Sequence[int]], i: Int64, j: Int64, min_class_cosine: float
 ) -> Bool:
     """(P,): whether the class scores of the chains `i` (P,) and `j` (P,), as far as they have any, are alike."""
     agree = np.ones(len(i), bool)
@@ -210,7 +252,8 @@ def _agree(
         part = slice(start, start + BLOCK_CHAINS)
         numbers, place = np.unique(np.stack([i[part], j[part]]), return_inverse=True)
         # Summed up anew for the few that it matters for: those of all tracks take more memory than their looks.
-        classes = np.stack([np.sum([_class_sum(tracks[n]) for n in chains[number]], axis=0) for number in numbers])
+        sums = [np.sum([_class_sum(tracks[n]) for n in chains[number]], axis=0) for number in numbers.tolist()]
+        classes = np.stack(sums)
         classes /= np.maximum(np.sqrt(np.einsum("nc,nc->n", classes, classes)), 1e-12)[:, None]
         has_class = classes.sum(axis=1) > 0
         a, b = place.reshape(2, -1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trackverse.types import Float64, Int64
+from trackverse.types import Float32, Float64, Int64
 
 FIT_S = 0.5  # what of a track's end its speed is measured on
 BOX_STD = 0.05  # heights by which a detected box is off (ByteTrack's measurement noise)
@@ -31,10 +31,23 @@ class Ends:
     variances of place and speed and their covariance, `spread` (3, N), in heights².
     """
 
-    xy: Float64
-    velocity: Float64
-    height: Float64
-    spread: Float64
+    xy: Float32
+    velocity: Float32
+    height: Float32
+    spread: Float32
+
+    def take(self, numbers: Int64) -> Ends:
+        """The ends of the tracks of these numbers (K,)."""
+        return Ends(*(column.take(numbers, axis=-1) for column in self._columns))
+
+    def put(self, numbers: Int64, ends: Ends) -> None:
+        """The tracks of these numbers (K,) have the other `ends`, of K tracks, from now on."""
+        for ours, theirs in zip(self._columns, ends._columns, strict=True):
+            ours[..., numbers] = theirs
+
+    @property
+    def _columns(self) -> tuple[Float32, Float32, Float32, Float32]:
+        return self.xy, self.velocity, self.height, self.spread
 
 
 def fit_ends(times_s: Float64, xyxy: Float64, first: Int64, *, head: bool) -> Ends:
@@ -55,7 +68,8 @@ def fit_ends(times_s: Float64, xyxy: Float64, first: Int64, *, head: bool) -> En
     xy = (s2 * place - s1 * slope) / determinant
     inward = (num * slope - s1 * place) / determinant  # speed, into the track
     spread = np.stack([s2, num, -s1]) / determinant * BOX_STD**2
-    return Ends(xy, inward if head else -inward, height / num, spread)
+    fit = (xy, inward if head else -inward, height / num, spread)
+    return Ends(*(column.astype(np.float32) for column in fit))
 
 
 @dataclass(frozen=True)
@@ -76,23 +90,23 @@ class Scene:
         return Scene(float(sides[0] * sides[1]), max(float(np.log(height).std()), MIN_SIZE_STD))
 
 
-def evidence(tails: Ends, heads: Ends, i: Int64, j: Int64, gap_s: Float64, scene: Scene) -> Float64:
-    """Log likelihood ratio (P,) of one object to two: that tail `i` (P,) goes on in head `j` (P,), `gap_s` later."""
-    way_s = SPEED_LASTS_S * (1 - np.exp(-gap_s / 2 / SPEED_LASTS_S))  # to the middle of the gap, at the first speed
-    height, other_height = tails.height.take(i), heads.height.take(j)
-    height2 = height * other_height
-    meeting = tails.xy.take(i, axis=1) + way_s * tails.velocity.take(i, axis=1)
-    meeting += way_s * heads.velocity.take(j, axis=1) - heads.xy.take(j, axis=1)
+def evidence(tails: Ends, heads: Ends, gap_s: Float32, scene: Scene) -> Float32:
+    """Log likelihood ratio (N, M) of one object to two: that each of N tails goes on in each of M heads, `gap_s` (N, M)
+    later.
+    """
+    way_s = SPEED_LASTS_S * (1 - np.exp(gap_s / (-2 * SPEED_LASTS_S)))  # to the middle of the gap, at the first speed
+    height2 = tails.height[:, None] * heads.height
+    meeting = way_s * (tails.velocity[:, :, None] + heads.velocity[:, None])
+    meeting += tails.xy[:, :, None] - heads.xy[:, None]
     offset2 = (meeting**2).sum(axis=0) / height2
-    variance = (DRIFT * gap_s) ** 2
-    for place_var, speed_var, covariance in (tails.spread.take(i, axis=1), heads.spread.take(j, axis=1)):
-        # Place and speed are measured into the track, and extrapolated out of it: hence the minus.
-        variance += place_var - 2 * way_s * covariance + way_s**2 * speed_var
-    anywhere = scene.area / height2 / (2 * np.pi)
+    # Place and speed are measured into the track, and extrapolated out of it: hence the minus.
+    place_var, speed_var, covariance = tails.spread[:, :, None] + heads.spread[:, None]
+    variance = (DRIFT * gap_s) ** 2 + place_var - 2 * way_s * covariance + way_s**2 * speed_var
+    anywhere = scene.area / (2 * np.pi) / height2
     variance = np.minimum(variance, anywhere)
     place = np.log(anywhere / variance) - offset2 / 2 * (1 / variance - 1 / anywhere)
     size_variance = np.minimum(SIZE_STD**2 + SIZE_DRIFT**2 * gap_s, scene.size_std**2)
-    growth2 = np.log(other_height / height) ** 2
+    growth2 = (np.log(heads.height) - np.log(tails.height)[:, None]) ** 2
     size = np.log(scene.size_std**2 / size_variance) / 2 - growth2 / 2 * (1 / size_variance - 1 / scene.size_std**2)
-    ratio: Float64 = place + size - RETURN_RATE * gap_s
+    ratio: Float32 = place + size - RETURN_RATE * gap_s
     return ratio

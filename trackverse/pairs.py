@@ -9,7 +9,6 @@ import numpy as np
 from trackverse.types import Float64, Int64
 
 BLOCK_PAIRS = 1 << 16
-BLOCK_ROWS = 1 << 10  # of so many rows, each of which may be compared with the partners of all the others
 PIXEL_LIMIT = 1 << 15  # what lies beyond is as near as that
 
 
@@ -39,22 +38,19 @@ def beside(frame_of: Int64, left: Float64, right: Float64, rows: Int64) -> Itera
 
 def ranges(first: Int64, end: Int64) -> Iterator[tuple[Int64, Int64]]:
     """All pairs (P,), (P,) of a number k and one of the numbers from `first[k]` to before `end[k]`, both (K,), in
-    portions: `BLOCK_PAIRS` of `BLOCK_ROWS` k at most, or those of a single k that has more.
+    portions: `BLOCK_PAIRS` at most, or those of a single k that has more.
     """
     num = end - first
-    for part in portions(num, BLOCK_PAIRS, BLOCK_ROWS):
+    for part in portions(num, BLOCK_PAIRS):
         k = np.repeat(np.arange(part.start, part.stop), num[part])
         yield k, np.arange(len(k)) + np.repeat(end[part] - np.cumsum(num[part]), num[part])
 
 
-def portions(sizes: Int64, max_size: int, max_jobs: int | None = None) -> Iterator[slice]:
-    """Slices of a list of jobs of these sizes (K,): each of `max_size` in all and of `max_jobs` jobs at most, or of a
-    single larger one.
-    """
+def portions(sizes: Int64, max_size: int) -> Iterator[slice]:
+    """Slices of a list of jobs of these sizes (K,): each of `max_size` in all at most, or of a single larger one."""
     start, total = 0, np.cumsum(sizes)
     while start < len(sizes):
         before = int(total[start - 1]) if start else 0
-        end = int(np.searchsorted(total, before + max_size, side="right"))
-        end = max(end if max_jobs is None else min(end, start + max_jobs), start + 1)
+        end = max(int(np.searchsorted(total, before + max_size, side="right")), start + 1)
         yield slice(start, end)
         start = end
