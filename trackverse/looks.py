@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress, pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,7 +33,7 @@ MIN_WITHIN = 1e-4
 # What lies within this many looks of a change decides about it, so that what happened long before doesn't hide it. A
 # power of 2.
 CHANGE_WINDOW = 8
-BATCH_FLOATS = 1 << 18  # of looks in one matrix, 1 MB: those of a hundred tracks of ten minutes take 200 MB
+BATCH_FLOATS = 1 << 19  # of looks in one matrix, 2 MB: those of a hundred tracks of ten minutes take 200 MB
 
 
 @dataclass(frozen=True)
@@ -194,15 +195,14 @@ def _sums(rows: Float32, first: Int64, stop: Int64) -> Float32:
 # ---- what they tell
 
 
-@dataclass(frozen=True)
-class Told:
-    """What a track's looks tell: how many `count` (those in plain view), their `mean` (D,); their `variance` around it,
-    summed over all dimensions; `late2`: the squared length of what the offsets of the second half of them sum up to.
+class Told(NamedTuple):
+    """What a track's looks tell: of `num_looks` in plain view, the `mean` (D,) and the `variance` around it, summed
+    over all dimensions; `late2`: the squared length of what the offsets of the second half of them sum up to.
     """
 
     start_s: float
     end_s: float
-    count: int
+    num_looks: int
     mean: Float32
     variance: float
     late2: float
@@ -233,10 +233,10 @@ class Scatter:
             variances = np.add.reduceat(np.vecdot(offsets, offsets), first) / (counts - 1)
             late = _sums(offsets, first + counts // 2, stop)
             products += offsets.T @ offsets
-            columns = track, counts, means, variances, np.vecdot(late, late)
-            for n, count, mean, variance, late2 in zip(*columns, strict=True):
-                times_s = tracks[long[start + n]].times_s
-                told[long[start + n]] = Told(times_s[0], times_s[-1], int(count), mean, float(variance), float(late2))
+            numbers = [long[start + n] for n in track.tolist()]
+            columns = numbers, counts.tolist(), means, variances.tolist(), np.vecdot(late, late).tolist()
+            for n, *own in zip(*columns, strict=True):
+                told[n] = Told(tracks[n].times_s[0], tracks[n].times_s[-1], *own)
         return Scatter(told, products)
 
     @property
@@ -257,7 +257,7 @@ def fit(scatter: Scatter) -> LookModel | None:
     told = sorted((one for one in scatter.told if one is not None), key=lambda one: one.start_s)
     if len(told) < 2:
         return None
-    counts = np.array([one.count for one in told])
+    counts = np.array([one.num_looks for one in told])
     within = max(float(np.median([one.variance for one in told])), MIN_WITHIN)
     lasting = _lasting(np.array([one.late2 for one in told]), counts, within)
     means = np.array([one.mean for one in told])
