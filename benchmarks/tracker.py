@@ -144,7 +144,7 @@ def time_second_pass(frames: list[dict[str, np.ndarray]], dim: int) -> float:
     found = zip(times_s.tolist(), detections(frames, dim), strict=True)
     tracks = [track for time_s, seen in found for track in tracker.update(time_s, seen)] + tracker.finish()
     start = time.process_time()
-    refine(tracks, RefineConfig(), frame_times_s=times_s, sure_score=TRACK_THRESH, frame_width=FRAME_HW[1])
+    list(refine(tracks, RefineConfig(), frame_times_s=times_s, sure_score=TRACK_THRESH, frame_width=FRAME_HW[1]))
     return (time.process_time() - start) * 1000 / len(frames)
 
 

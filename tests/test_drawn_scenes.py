@@ -113,7 +113,7 @@ def track(
         )
     )
     if second_look:
-        tracks = refine(tracks, RefineConfig(), frame_times_s=np.array(times_s))
+        tracks = list(refine(tracks, RefineConfig(), frame_times_s=np.array(times_s)))
         tracks = [
             replace(one, times_s=one.times_s[~one.interpolated], xyxy=one.xyxy[~one.interpolated]) for one in tracks
         ]

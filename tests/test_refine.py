@@ -88,7 +88,7 @@ def followed(first: Track, second: Track) -> Track:
 
 
 def again(tracks: Sequence[Track], **changes: float) -> list[Track]:
-    return refine(tracks, replace(CONFIG, **changes), frame_times_s=CLIP_S)
+    return list(refine(tracks, replace(CONFIG, **changes), frame_times_s=CLIP_S))
 
 
 def walk(t: np.ndarray) -> np.ndarray:
@@ -177,7 +177,7 @@ def test_joining_by_looks(case: str) -> None:
 @pytest.mark.parametrize("x, num", [(1258.0, 2), (1000.0, 1)], ids=["at the side of the frame", "within the frame"])
 def test_who_leaves_the_picture_and_is_back_after_long_is_another_track(x: float, num: int) -> None:
     tracks = [seen(range(100), x=x, look=RED), seen(range(260, 400), x=600.0, look=RED, seed=1), *OTHERS]
-    found = refine(tracks, CONFIG, frame_times_s=CLIP_S, frame_width=1280)
+    found = list(refine(tracks, CONFIG, frame_times_s=CLIP_S, frame_width=1280))
     assert len(found) == num + len(OTHERS)
 
 
@@ -401,7 +401,7 @@ def test_a_track_of_two_frames_is_as_fast_as_the_one_that_it_was_joined_to() -> 
 def test_walkers_seen_once_a_second_are_whole_though_online_nobody_is_seen_twice() -> None:
     clip_s = np.arange(12.0)
     once = [seen([n], x=walk, y=150.0 + 100 * k, owner=k, clip_s=clip_s) for k in range(6) for n in range(12)]
-    found = refine(once, CONFIG, frame_times_s=clip_s)
+    found = list(refine(once, CONFIG, frame_times_s=clip_s))
     assert [(owners(track), len(track)) for track in found] == [([k], 12) for k in range(6)]
 
 
@@ -568,7 +568,7 @@ def test_objects_that_pass_each_other_both_stay() -> None:
 
 
 def test_nothing_comes_of_nothing() -> None:
-    assert refine([], CONFIG) == []
+    assert not list(refine([], CONFIG))
 
 
 def test_what_is_seen_for_a_few_frames_is_a_slip_unless_the_pieces_are_one_object() -> None:
@@ -581,8 +581,8 @@ def test_what_is_seen_for_a_few_frames_is_a_slip_unless_the_pieces_are_one_objec
 @pytest.mark.parametrize("fps, num", [(30, 5), (16, 5), (8, 4), (6, 3), (4, 2), (1, 2)])
 def test_half_a_second_makes_an_object_but_never_one_frame_and_always_five(fps: float, num: int) -> None:
     clip_s = np.arange(40) / fps
-    assert refine([seen(range(num - 1), clip_s=clip_s)], CONFIG, frame_times_s=clip_s) == []
-    assert len(refine([seen(range(num), clip_s=clip_s)], CONFIG, frame_times_s=clip_s)) == 1
+    assert not list(refine([seen(range(num - 1), clip_s=clip_s)], CONFIG, frame_times_s=clip_s))
+    assert len(list(refine([seen(range(num), clip_s=clip_s)], CONFIG, frame_times_s=clip_s))) == 1
 
 
 def test_what_is_doubted_nearly_all_the_time_goes_and_who_is_hidden_half_of_the_time_stays() -> None:
@@ -591,9 +591,9 @@ def test_what_is_doubted_nearly_all_the_time_goes_and_who_is_hidden_half_of_the_
         return replace(seen(range(100), x=200.0 * owner, owner=owner), scores=scores)
 
     tracks = [scored(1, 100), scored(2, 50), scored(3, 20)]
-    found = refine(tracks, CONFIG, frame_times_s=CLIP_S, sure_score=0.5)
+    found = list(refine(tracks, CONFIG, frame_times_s=CLIP_S, sure_score=0.5))
     assert [track.xyxy[0, 0] for track in found] == pytest.approx([180, 380])
-    assert len(refine(tracks, CONFIG, frame_times_s=CLIP_S)) == 3
+    assert len(list(refine(tracks, CONFIG, frame_times_s=CLIP_S))) == 3
 
 
 def test_every_track_that_goes_is_counted_by_its_reason() -> None:
@@ -602,7 +602,7 @@ def test_every_track_that_goes_is_counted_by_its_reason() -> None:
     doubted = replace(doubted, scores=np.full(80, 0.3, np.float32))
     dropped = Counter[str]()
     tracks = [whole, copy, slip, doubted]
-    assert len(refine(tracks, CONFIG, frame_times_s=CLIP_S, sure_score=0.5, dropped=dropped)) == 1
+    assert len(list(refine(tracks, CONFIG, frame_times_s=CLIP_S, sure_score=0.5, dropped=dropped))) == 1
     assert dropped == {
         "tracks on top of another one": 1,
         "tracks seen in under 5 frames": 1,

@@ -110,7 +110,7 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
         tracks += tracker.update(time_s, usable(_detections(rows[mine], embeddings[mine]), None, refused))
     tracks += tracker.finish()
     if args.refine:
-        return refine(
+        refined = refine(
             tracks,
             RefineConfig(),
             frame_times_s=times_s,
@@ -118,6 +118,7 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
             frame_width=sequence.width,
             dropped=refused,
         )
+        return list(refined)
     min_seen, num_tracks = fewest_seen(times_s), len(tracks)
     tracks = [track for track in tracks if len(track) >= min_seen]
     refused[SEEN_TOO_LITTLE.format(min_seen)] += num_tracks - len(tracks)
@@ -129,10 +130,18 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
 
 def _without_blinks(track: Track, frame_times_s: Float64, max_blink_s: float) -> Track:
     """The track with boxes in the frames that the detector missed in between; their scores are 0."""
-    where = (track.times_s, track.xyxy.astype(np.float64), np.zeros(len(track), np.int64))
-    times_s, xyxy, _, new = smoothing.fill(*where, frame_times_s, max_blink_s)
+    frame_of, track_of = np.searchsorted(frame_times_s, track.times_s), np.zeros(len(track), np.int64)
+    filled = smoothing.fill(frame_times_s, frame_of, track.xyxy.astype(np.float64), track_of, max_blink_s)
+    frame_of, xyxy, _, new = filled
     scores, logits = (smoothing.scores_of(detected, new) for detected in (track.scores, track.logits))
-    return replace(track, times_s=times_s, xyxy=xyxy.astype(np.float32), scores=scores, logits=logits, interpolated=new)
+    return replace(
+        track,
+        times_s=frame_times_s[frame_of],
+        xyxy=xyxy.astype(np.float32),
+        scores=scores,
+        logits=logits,
+        interpolated=new,
+    )
 
 
 def _read_detections(path: Path) -> Float64:

@@ -119,18 +119,22 @@ class Pieces:
         self.look_sums[first] += self.look_sums[other]
         self.look_nums[first] += self.look_nums[other]
 
-    def fit_ends(self, chains: Sequence[Sequence[int]]) -> None:
-        """Chains of tracks move at their ends as all of them together: a track of a few frames alone has no speed."""
+    def rows(self, chains: Sequence[Sequence[int]]) -> tuple[Int64, Int64]:
+        """Of chains of tracks: the rows (T,) of their boxes, one chain after the other, and how many each has (N,)."""
         members = np.concatenate(chains)
         lengths = self.stop[members] - self.first[members]
         member, place = pairs.end_to_end(lengths)
-        rows = self.first[members][member] + place
         num_members = np.array([len(chain) for chain in chains])
-        begin = np.cumsum(num_members) - num_members
-        num_rows = np.add.reduceat(lengths, begin)
+        num_rows = np.add.reduceat(lengths, np.cumsum(num_members) - num_members)
+        return self.first[members][member] + place, num_rows
+
+    def fit_ends(self, chains: Sequence[Sequence[int]]) -> None:
+        """Chains of tracks move at their ends as all of them together: a track of a few frames alone has no speed."""
+        numbers = np.array([chain[0] for chain in chains])
+        rows, num_rows = self.rows(chains)
         where = (self.times_s[rows], self.xyxy.take(rows, axis=0), np.cumsum(num_rows) - num_rows)
-        self.heads.put(members[begin], motion.fit_ends(*where, head=True))
-        self.tails.put(members[begin], motion.fit_ends(*where, head=False))
+        self.heads.put(numbers, motion.fit_ends(*where, head=True))
+        self.tails.put(numbers, motion.fit_ends(*where, head=False))
 
     def distances2(self, i: Int64, j: Int64) -> Float64:
         """Squared distances (N, M) of the mean looks of the chains `i` (N,) from those of the chains `j` (M,)."""

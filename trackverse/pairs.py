@@ -8,7 +8,7 @@ import numpy as np
 
 from trackverse.types import Float64, Int64
 
-BLOCK_PAIRS = 1 << 16
+BLOCK_PAIRS = 1 << 13  # what is made of them stays in the cache
 PIXEL_LIMIT = 1 << 15  # what lies beyond is as near as that
 
 

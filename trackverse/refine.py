@@ -1,6 +1,7 @@
 """A second look at the tracks of a whole shot, when it is over: what the online pass could not know.
 
-    tracks = refine(tracks, RefineConfig(), frame_times_s=times_s)
+    for track in refine(tracks, RefineConfig(), frame_times_s=times_s):
+        ...
 
 1. A track that lies on another one nearly all the time is a duplicate, and goes.
 2. Where a track's look changes for good, it has slipped to another object, and is cut there. So is a track where going
@@ -19,13 +20,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import compress
+from dataclasses import dataclass
+from itertools import compress, pairwise
 
 import numpy as np
 
 from trackverse import boxes, cutting, joining, looks, pairs, smoothing
-from trackverse.joining import JoinConfig
+from trackverse.joining import JoinConfig, Pieces
 from trackverse.looks import LookModel, Scatter
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 from trackverse.vectors import let_go, unit
@@ -67,35 +68,14 @@ def refine(
     sure_score: float = 0.0,
     frame_width: float = np.inf,
     dropped: Counter[str] | None = None,
-) -> list[Track]:
-    """The tracks of a shot after a second look, by the time they start.
+) -> Iterator[Track]:
+    """The tracks of a shot after a second look, by the time they start; one at a time, so that the class scores of only
+    one need be in memory.
 
     `frame_times_s`: of all frames that were looked at; without, those in which any track was seen. `sure_score`: from
     this score on, a detection is confident. `frame_width`: px; who leaves at its sides and comes back after more than
     `max_blind_gap_s` is a new track. `dropped` counts, by reason, the tracks that go.
     """
-    return list(
-        refined(
-            tracks,
-            config,
-            frame_times_s=frame_times_s,
-            sure_score=sure_score,
-            frame_width=frame_width,
-            dropped=dropped,
-        )
-    )
-
-
-def refined(
-    tracks: Sequence[Track],
-    config: RefineConfig,
-    *,
-    frame_times_s: Float64 | None = None,
-    sure_score: float = 0.0,
-    frame_width: float = np.inf,
-    dropped: Counter[str] | None = None,
-) -> Iterator[Track]:
-    """As `refine`, one track at a time, so that the class scores of only one need be in memory."""
     dropped = Counter() if dropped is None else dropped
     tracks = [cutting.seen(track) for track in tracks if not track.interpolated.all()]
     if not tracks:
@@ -114,26 +94,27 @@ def refined(
     )
     if len(parts) > len(tracks):
         model = _purer(model, scatter, tracks, parts, track_of)
-    tracks = parts
-    joinable = joining.find_chains(joining.Pieces.of(tracks, frame_width, links), model, config)
-    seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
+    pieces = Pieces.of(parts, frame_width, links)
+    scores = np.concatenate([part.scores for part in parts])
+    seen_s = np.unique(pieces.times_s)
     frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
     min_seen = fewest_seen(frame_times_s)
+    num_seen = (pieces.stop - pieces.first).tolist()
+    num_sure = np.add.reduceat(scores >= sure_score, pieces.first, dtype=np.int64).tolist()
     chains = []
-    for chain in joinable:
-        is_sure = np.concatenate([tracks[n].scores for n in chain]) >= sure_score
-        if len(is_sure) < min_seen:
+    for chain in joining.find_chains(pieces, model, config):
+        num = sum(num_seen[n] for n in chain)
+        if num < min_seen:
             dropped[SEEN_TOO_LITTLE.format(min_seen)] += 1
-        elif np.count_nonzero(is_sure) / len(is_sure) < config.min_sure_share:
+        elif sum(num_sure[n] for n in chain) / num < config.min_sure_share:
             dropped["tracks doubted nearly all the time"] += 1
         else:
             chains.append(chain)
     if not chains:
         return
-    chains.sort(key=lambda chain: (tracks[chain[0]].times_s[0], chain[0]))
-    joined = [[tracks[n] for n in chain] for chain in chains]
-    for parts, (times_s, xyxy, new) in zip(joined, _boxes(joined, frame_times_s, config), strict=True):
-        yield _whole(parts, times_s, xyxy, new)
+    chains.sort(key=lambda chain: (pieces.start_s[chain[0]], chain[0]))
+    for chain, columns in zip(chains, _boxes(pieces, scores, chains, frame_times_s, config), strict=True):
+        yield _whole([parts[n] for n in chain], *columns)
 
 
 def _purer(
@@ -195,23 +176,29 @@ def _is_duplicate(tracks: Sequence[Track], config: RefineConfig) -> Bool:
 
 
 def _boxes(
-    joined: Sequence[Sequence[Track]], frame_times_s: Float64, config: RefineConfig
-) -> list[tuple[Float64, Float32, Bool]]:
-    """Times, boxes and marks of interpolation of every joined track, filled and smoothed."""
-    parts = [part for parts in joined for part in parts]
-    times_s = np.concatenate([part.times_s for part in parts])
-    xyxy = np.concatenate([part.xyxy for part in parts]).astype(np.float64)
-    track_of = np.repeat(np.arange(len(joined)), [sum(map(len, parts)) for parts in joined])
-    max_gap_s = config.max_fill_gap_s + ROUNDING_S
-    times_s, xyxy, track_of, new = smoothing.fill(times_s, xyxy, track_of, frame_times_s, max_gap_s)
-    frame_of = np.searchsorted(frame_times_s, times_s)
+    pieces: Pieces,
+    scores: Float32,
+    chains: Sequence[Sequence[int]],
+    frame_times_s: Float64,
+    config: RefineConfig,
+) -> Iterator[tuple[Float64, Float32, Float32, Bool]]:
+    """Times, boxes, scores and marks of interpolation of every chain of pieces, filled and smoothed. `scores` (T,) are
+    those of the pieces' boxes.
+    """
+    rows, num_rows = pieces.rows(chains)
+    frame_of = np.searchsorted(frame_times_s, pieces.times_s)[rows]
+    seen = (frame_of, pieces.xyxy.take(rows, axis=0), np.repeat(np.arange(len(chains)), num_rows))
+    frame_of, xyxy, track_of, new = smoothing.fill(frame_times_s, *seen, config.max_fill_gap_s + ROUNDING_S)
+    times_s = frame_times_s[frame_of]
     max_blink_s = max(config.max_blink_s, (MAX_BLINK + 1) * _step_s(frame_times_s)) + ROUNDING_S
     may = _may_be_filled(times_s, frame_of, xyxy, new, max_blink_s, config.min_hidden_share)
     kept = np.flatnonzero(~new | may)
-    times_s, xyxy, new, track_of = times_s[kept], xyxy.take(kept, axis=0), new[kept], track_of[kept]
-    smooth32 = smoothing.smoothed_boxes(frame_times_s, frame_of[kept], xyxy, track_of, new)
-    ends = np.searchsorted(track_of, np.arange(1, len(joined)))
-    return list(zip(np.split(times_s, ends), np.split(smooth32, ends), np.split(new, ends), strict=True))
+    frame_of, track_of, new = frame_of[kept], track_of[kept], new[kept]
+    smooth = smoothing.smoothed_boxes(frame_times_s, frame_of, xyxy.take(kept, axis=0), track_of, new)
+    times_s, scores = times_s[kept], smoothing.scores_of(scores[rows], new)
+    for start, stop in pairwise(np.searchsorted(track_of, np.arange(len(chains) + 1)).tolist()):
+        own = slice(start, stop)
+        yield times_s[own], smooth[own], scores[own], new[own]
 
 
 def _may_be_filled(
@@ -235,19 +222,25 @@ def _may_be_filled(
     return may
 
 
-def _whole(parts: Sequence[Track], times_s: Float64, xyxy: Float32, new: Bool) -> Track:
-    """The track of all parts; scores are 0 in the frames that are new."""
+def _whole(parts: Sequence[Track], times_s: Float64, xyxy: Float32, scores: Float32, new: Bool) -> Track:
+    """The track of all parts; class scores are 0 in the frames that are new."""
     sums = np.concatenate([part.looks for part in parts])
+    weights = np.concatenate([part.look_weights for part in parts])
     let_go(parts[0].looks)
+    logits = parts[0].logits
+    if len(parts) > 1 or new.any():
+        logits = smoothing.scores_of(np.concatenate([part.logits for part in parts]), new)
+        let_go(parts[0].logits)
+    return Track(times_s, xyxy, scores, logits, _embedding(parts, sums), sums, new, weights)
+
+
+def _embedding(parts: Sequence[Track], sums: Float32) -> Float32:
+    """(D,): of the track of all parts, whose looks are `sums` (S, D)."""
+    if not sums.shape[1]:
+        return parts[0].embedding
     known = sums[np.isfinite(sums).all(axis=1)]
     # Only now, when it is known what belongs together: parts have that of the track which they were cut out of. It is
     # all there is of one so short that no look is wholly its own.
     known = known if len(known) else np.stack([part.embedding for part in parts])
-    embedding = unit(known.sum(axis=0, keepdims=True))[0]
-    if len(parts) == 1 and not new.any():
-        return replace(parts[0], xyxy=xyxy, looks=sums, embedding=embedding)
-    scores = smoothing.scores_of(np.concatenate([part.scores for part in parts]), new)
-    logits = smoothing.scores_of(np.concatenate([part.logits for part in parts]), new)
-    let_go(parts[0].logits)
-    weights = np.concatenate([part.look_weights for part in parts])
-    return Track(times_s, xyxy, scores, logits, embedding, sums, new, weights)
+    embedding: Float32 = unit(known.sum(axis=0, keepdims=True))[0]
+    return embedding

@@ -25,25 +25,25 @@ MAX_TRIED = 5_000  # boxes that tell a clip's jitter: in crowds of 50, to widths
 
 
 def fill(
-    times_s: Float64, xyxy: Float64, track_of: Int64, frame_times_s: Float64, max_gap_s: float
-) -> tuple[Float64, Float64, Int64, Bool]:
-    """Tracks with the frames between their detections, on straight lines: times, boxes, the track of each, and which of
-    them are new.
+    frame_times_s: Float64, frame_of: Int64, xyxy: Float64, track_of: Int64, max_gap_s: float
+) -> tuple[Int64, Float64, Int64, Bool]:
+    """Tracks with the frames between their detections, on straight lines: the frame of each box, the boxes, the track
+    of each, and which of them are new.
 
-    The tracks lie one after the other in `times_s` (T,), `xyxy` (T, 4) and `track_of` (T,), rising. `frame_times_s`
-    (F,) are the clip's frames, rising, those of the tracks among them. Gaps longer than `max_gap_s` stay open.
+    The tracks lie one after the other in `frame_of` (T,), `xyxy` (T, 4) and `track_of` (T,), rising. `frame_times_s`
+    (F,) are the times of the clip's frames, rising. Gaps longer than `max_gap_s` stay open.
     """
-    frame_of = np.searchsorted(frame_times_s, times_s)
+    times_s = frame_times_s[frame_of]
     num_missed = np.append(np.diff(frame_of) - 1, 0)
     stays_open = (np.diff(times_s) > max_gap_s) | (np.diff(track_of) > 0)
     num_missed[:-1][stays_open] = 0
     before, place = end_to_end(1 + num_missed)  # each detection, then what is missed after it
-    times, boxes = frame_times_s[frame_of[before] + place], xyxy.take(before, axis=0)
+    frames, boxes = frame_of[before] + place, xyxy.take(before, axis=0)
     is_new = place > 0
     new, last = is_new.nonzero()[0], before[is_new]
     speed = (xyxy[last + 1] - xyxy[last]) / (times_s[last + 1] - times_s[last])[:, None]
-    boxes[new] += speed * (times[new] - times_s[last])[:, None]
-    return times, boxes, track_of[before], is_new
+    boxes[new] += speed * (frame_times_s[frames[new]] - times_s[last])[:, None]
+    return frames, boxes, track_of[before], is_new
 
 
 def scores_of(detected: Float32, new: Bool) -> Float32:

@@ -21,7 +21,7 @@ from trackverse.errors import VideoError
 from trackverse.filters import FilterConfig, why_drop
 from trackverse.flow import CameraPath
 from trackverse.prefetch import prefetch
-from trackverse.refine import RefineConfig, refined
+from trackverse.refine import RefineConfig, refine
 from trackverse.types import Clip, Detections, FrameBatch, Track
 from trackverse.vectors import RowFile, let_go
 from trackverse.video import VideoInfo, read_frames
@@ -100,7 +100,7 @@ def track_clip(
         )
         if settings.refine is not None:
             held = on_disk(tracks, scores, looks)
-            tracks = refined(
+            tracks = refine(
                 held,
                 settings.refine,
                 frame_times_s=np.array(times_s),
