@@ -40,21 +40,8 @@ def backward(tracks: Sequence[Track], sure_score: float) -> Int64:
     """The numbers (T,) of the backward tracks that the detections of the tracks, one track after the other, are in; -1
     for none. `sure_score`: from this score on, a detection is confident.
     """
-    return _backward(tracks, sure_score) if tracks else np.zeros(0, np.int64)
-
-
-def doubts(labels: Int64, lengths: Int64) -> Int64:
-    """The rows, rising, before which a track may have gone over to another object: its backward `labels` change there.
-    Those of no track (-1) go with the one before. `labels` (T,) of tracks of these `lengths` (N,), one after the other.
-    """
-    known = np.flatnonzero(labels >= 0)
-    track_of = np.repeat(np.arange(len(lengths)), lengths)[known]
-    doubted: Int64 = known[1:][(np.diff(labels[known]) != 0) & (np.diff(track_of) == 0)]
-    return doubted
-
-
-def _backward(tracks: Sequence[Track], sure_score: float) -> Int64:
-    """The number of the backward track that every detection of the tracks, one after the other, is in; -1 for none."""
+    if not tracks:
+        return np.zeros(0, np.int64)
     times_s, frame_of = np.unique(-np.concatenate([track.times_s for track in tracks]), return_inverse=True)
     columns = boxes.measured(np.concatenate([track.xyxy for track in tracks]).T)
     is_sure = np.concatenate([track.scores for track in tracks]) >= sure_score
@@ -67,6 +54,16 @@ def _backward(tracks: Sequence[Track], sure_score: float) -> Int64:
         direction.go_on(plan.times_s[step])
         numbers.append(direction.take(columns[:, part], is_sure[part], plan.stretch[part], online))
     return _joined(plan, np.concatenate(numbers))
+
+
+def doubts(labels: Int64, lengths: Int64) -> Int64:
+    """The rows, rising, before which a track may have gone over to another object: its backward `labels` change there.
+    Those of no track (-1) go with the one before. `labels` (T,) of tracks of these `lengths` (N,), one after the other.
+    """
+    known = np.flatnonzero(labels >= 0)
+    track_of = np.repeat(np.arange(len(lengths)), lengths)[known]
+    doubted: Int64 = known[1:][(np.diff(labels[known]) != 0) & (np.diff(track_of) == 0)]
+    return doubted
 
 
 @dataclass(frozen=True)
