@@ -20,7 +20,7 @@ from trackverse.looks import LookModel, Scatter
 from trackverse.refine import RefineConfig, _purer, refine
 from trackverse.smoothing import smooth_tracks
 from trackverse.tracking import on_disk
-from trackverse.types import LOOK_FRAMES, Track
+from trackverse.types import LOOK_FRAMES, ROUNDING_S, Track
 from trackverse.vectors import let_go
 
 FPS = 16.0
@@ -527,6 +527,25 @@ def test_few_boxes_that_are_far_off_decide_nothing() -> None:
     xyxy[::20, 0] += 20
     (found,) = smooth_tracks([replace(track, xyxy=xyxy)])
     assert np.median(np.abs(found.xyxy[:, 0] - track.xyxy[:, 0])) < 2
+
+
+@pytest.mark.parametrize("is_regular", [True, False], ids=["regular frames", "irregular frames"])
+def test_lines_go_through_the_weighted_neighbours_of_each_box_across_gaps_and_blocks(is_regular: bool) -> None:
+    rng, width_s, num_frames = np.random.default_rng(3), 0.2, 150
+    frame_times_s = np.cumsum(np.full(num_frames, 0.05) if is_regular else rng.uniform(0.01, 0.1, num_frames))
+    there = rng.random((3, num_frames)) < 0.8
+    track_of, frame_of = there.nonzero()
+    values = rng.uniform(0, 2000, (4, len(frame_of)))
+    lines = smoothing._Lines(frame_times_s, frame_of, values, track_of, 2 * width_s)
+    found, self_weight = lines.through(np.array([1, 3]), width_s)
+    for row in range(len(frame_of)):
+        since = frame_times_s[frame_of] - frame_times_s[frame_of[row]]
+        near = (track_of == track_of[row]) & (np.abs(since) <= smoothing.REACH * width_s + ROUNDING_S)
+        root_weights = np.exp((since[near] / width_s) ** 2 / -4)
+        slope_and_place = np.polyfit(since[near], values[:, near].T[:, [1, 3]], 1, w=root_weights)
+        np.testing.assert_allclose(found[:, row], slope_and_place[1], atol=0.01)
+        alone = np.polyfit(since[near], (np.flatnonzero(near) == row).astype(float), 1, w=root_weights)
+        assert self_weight[row] == pytest.approx(alone[1], abs=1e-5)
 
 
 def test_tracks_beyond_those_that_tell_the_jitter_are_smoothed_as_much(monkeypatch: pytest.MonkeyPatch) -> None:

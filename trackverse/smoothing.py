@@ -20,7 +20,7 @@ PATIENCE, LONE_PATIENCE = 2, 4  # widths that are tried after the best one of al
 REACH = 3.0  # standard deviations, beyond which the weight is less than 1.2 % of the middle's
 # An error this many times the usual one is no jitter (half of the object is hidden, say), and counts no more than that.
 MAX_ERROR = 3 / 0.6745  # medians of a normal distribution's absolute values: three standard deviations
-BLOCK_FRAMES = 64  # a few times what is in reach: shorter ones take more steps, longer ones more products
+BLOCK_FRAMES = 64  # at least, and as many as are in reach: many together are few steps, more are many products
 MAX_TRIED = 5_000  # boxes that tell a clip's jitter: in crowds of 50, to widths whose error is within 2 % of the least
 
 
@@ -160,13 +160,14 @@ class _Lines:
         frame_of = frame_of - first_frame
         self._frame_times_s = frame_times_s = frame_times_s[first_frame : first_frame + frame_of.max() + 1]
         self._margin = margin = self._reach(widest_s)
-        width = BLOCK_FRAMES + 2 * margin
-        block_of = frame_of // BLOCK_FRAMES
+        self._num_frames = num_frames = max(BLOCK_FRAMES, margin)  # of a block
+        width = num_frames + 2 * margin
+        block_of = frame_of // num_frames
         is_first = np.append(True, (np.diff(block_of) != 0) | (np.diff(track_of) > 0))
         first, stretch_of = np.flatnonzero(is_first), np.cumsum(is_first) - 1
-        self._places = stretch_of * BLOCK_FRAMES + frame_of % BLOCK_FRAMES
+        self._places = stretch_of * num_frames + frame_of % num_frames
 
-        begin = block_of[first] * BLOCK_FRAMES - margin  # the frame in which a stretch with those around it begins
+        begin = block_of[first] * num_frames - margin  # the frame in which a stretch with those around it begins
         apart = len(frame_times_s) + width  # no stretch reaches into the next track
         own, begin_at = track_of * apart + frame_of, track_of[first] * apart + begin
         low, high = np.searchsorted(own, begin_at), np.searchsorted(own, begin_at + width)
@@ -184,7 +185,7 @@ class _Lines:
         step_s = (frame_times_s[-1] - frame_times_s[0]) / max(len(frame_times_s) - 1, 1)
         before = frame_times_s[0] - step_s * np.arange(margin, 0, -1)
         after = frame_times_s[-1] + step_s * np.arange(1, width)
-        times_s = sliding_window_view(np.concatenate([before, frame_times_s, after]), width)[::BLOCK_FRAMES]
+        times_s = sliding_window_view(np.concatenate([before, frame_times_s, after]), width)[::num_frames]
         times_s = np.round((times_s - times_s[:, :1]) / ROUNDING_S) * ROUNDING_S
         kinds: dict[bytes, int] = {}
         kind_of_block = np.array([kinds.setdefault(block.tobytes(), len(kinds)) for block in times_s])
@@ -207,10 +208,10 @@ class _Lines:
         frame is taken: so the ends don't lag behind, and steady motion and growth stay as they are.
         """
         reach = self._reach(width_s)
-        block = slice(self._margin, self._margin + BLOCK_FRAMES)
+        block = slice(self._margin, self._margin + self._num_frames)
         near = slice(block.start - reach, block.stop + reach)
         chosen = np.append(0, 1 + coordinates)[:, None]
-        shape = (len(chosen), self._columns.shape[1], BLOCK_FRAMES)
+        shape = (len(chosen), self._columns.shape[1], self._num_frames)
         sums, moments = np.empty(shape, np.float32), np.empty(shape, np.float32)  # of weights, and of weights × time
         time2 = np.empty(shape[1:], np.float32)  # of weights × time²
         for times_s, own in zip(self._kinds, self._of_kind, strict=True):
