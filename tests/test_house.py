@@ -27,7 +27,7 @@ ROWS = (
     (
         "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",
         "records", "appearance", "flat_drawing", "plate_search", "shots", "slurm_queue", "looks", "motion", "smoothing",
-        "members", "taking_out", "html_page",
+        "members", "sway", "taking_out", "html_page",
     ),
     ("live",),
     ("columns", "flow", "both_ways", "downloaded"),

@@ -19,6 +19,7 @@ from trackverse import looks, motion, pairs
 from trackverse.cutting import Links
 from trackverse.looks import LookModel
 from trackverse.motion import Ends, Scene
+from trackverse.sway import Sway
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 from trackverse.vectors import let_go
 
@@ -83,15 +84,15 @@ class Pieces:
     last: Int64
 
     @staticmethod
-    def of(tracks: Sequence[Track], frame_width: float, links: Links) -> Pieces:
+    def of(tracks: Sequence[Track], frame_width: float, sway: Sway, links: Links) -> Pieces:
         times_s = np.concatenate([track.times_s for track in tracks])
         xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
         stop = np.cumsum([len(track) for track in tracks])
         first = np.append(0, stop[:-1])
         # In float32, as the looks themselves are: with 70,000 tracks they take 300 MB.
         look_sums, look_nums = looks.totals(tracks)
-        left, right = xyxy[:, 0], xyxy[:, 2]
-        comes_in, goes_out = (_is_at_side(left[row], right[row], frame_width) for row in (first, stop - 1))
+        seen = (xyxy[row] + sway.at(times_s[row]) for row in (first, stop - 1))  # in the frame as it was
+        comes_in, goes_out = (_is_at_side(edges[:, 0], edges[:, 2], frame_width) for edges in seen)
         heads, tails = (motion.fit_ends(times_s, xyxy, first, head=head) for head in (True, False))
         return Pieces(
             tracks,

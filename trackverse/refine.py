@@ -12,6 +12,8 @@
 4. What was seen for a few frames only, or doubted nearly all the time, goes.
 5. Short gaps are filled, and boxes smoothed, as much as the clip's boxes jitter.
 
+What the sway of a camera adds to all boxes is taken off before 2 and put back at the end (see `sway.py`).
+
 The clip that the tracks come from is taken to be one shot: the stages track one shot at a time, so nothing is ever
 joined across a cut.
 """
@@ -28,6 +30,7 @@ import numpy as np
 from trackverse import boxes, cutting, joining, looks, pairs, smoothing
 from trackverse.joining import JoinConfig, Pieces
 from trackverse.looks import LookModel, Scatter
+from trackverse.sway import Sway
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 from trackverse.vectors import let_go, unit
 
@@ -88,6 +91,10 @@ def refine(
     is_duplicate = _is_duplicate(tracks, config)
     dropped["tracks on top of another one"] += int(is_duplicate.sum())
     tracks = [tracks[n] for n in np.flatnonzero(~is_duplicate)]
+    seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
+    frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
+    sway = Sway.of(tracks, frame_times_s)
+    tracks = sway.taken_off(tracks)
     scatter = Scatter.of(tracks)
     model = looks.fit(scatter)
     parts, track_of, links = cutting.cut(
@@ -99,10 +106,8 @@ def refine(
     )
     if len(parts) > len(tracks):
         model = _purer(model, scatter, tracks, parts, track_of)
-    pieces = Pieces.of(parts, frame_width, links)
+    pieces = Pieces.of(parts, frame_width, sway, links)
     scores = np.concatenate([part.scores for part in parts])
-    seen_s = np.unique(pieces.times_s)
-    frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
     min_seen = fewest_seen(frame_times_s)
     num_seen = (pieces.stop - pieces.first).tolist()
     num_sure = np.add.reduceat(scores >= sure_score, pieces.first, dtype=np.int64).tolist()
@@ -118,7 +123,7 @@ def refine(
     if not chains:
         return
     chains.sort(key=lambda chain: (pieces.start_s[chain[0]], chain[0]))
-    for chain, columns in zip(chains, _boxes(pieces, scores, chains, frame_times_s, config), strict=True):
+    for chain, columns in zip(chains, _boxes(pieces, scores, chains, sway, config), strict=True):
         yield _whole([parts[n] for n in chain], *columns)
 
 
@@ -184,13 +189,14 @@ def _boxes(
     pieces: Pieces,
     scores: Float32,
     chains: Sequence[Sequence[int]],
-    frame_times_s: Float64,
+    sway: Sway,
     config: RefineConfig,
 ) -> Iterator[tuple[Float64, Float32, Float32, Bool]]:
     """Times, boxes, scores and marks of interpolation of every chain of pieces, filled and smoothed. `scores` (T,) are
     those of the pieces' boxes.
     """
     rows, num_rows = pieces.rows(chains)
+    frame_times_s = sway.times_s
     frame_of = np.searchsorted(frame_times_s, pieces.times_s)[rows]
     seen = (frame_of, pieces.xyxy.take(rows, axis=0), np.repeat(np.arange(len(chains)), num_rows))
     frame_of, xyxy, track_of, new = smoothing.fill(frame_times_s, *seen, config.max_fill_gap_s + ROUNDING_S)
@@ -200,6 +206,8 @@ def _boxes(
     kept = np.flatnonzero(~new | may)
     frame_of, track_of, new = frame_of[kept], track_of[kept], new[kept]
     smooth = smoothing.smoothed_boxes(frame_times_s, frame_of, xyxy.take(kept, axis=0), track_of, new)
+    if not sway.is_still:
+        smooth += sway.off.take(frame_of, axis=0)
     times_s, scores = times_s[kept], smoothing.scores_of(scores[rows], new)
     for start, stop in pairwise(np.searchsorted(track_of, np.arange(len(chains) + 1)).tolist()):
         own = slice(start, stop)

@@ -1,0 +1,152 @@
+"""How a camera in somebody's hands sways, from the tracks of a clip alone: what all its objects do at once.
+
+Boxes that sway with the picture look as if their objects did: who is hidden is looked for where the last swing pointed.
+Taken off before tracks are compared, and put back after, the sway does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
+
+# What goes on for longer than this in one direction may be a crowd's way as well as the camera's, and is left alone:
+# hands and steps sway once or twice a second.
+SLOW_S = 0.5
+# Over what time three places of an object tell a bend of its way. Longer, and people who turn together are the camera.
+BEND_S = 0.2
+# Of the median's length: a bend, or a way beside the others', that is longer is a track that slips, and counts as that.
+MAX_ERROR = 3.0
+# Some objects bend alike by chance: so many standard errors of what they have in common are taken off it. 2 do as well;
+# with 1, dancers before a camera that stands still lose by it.
+CAUTION = 3.0
+MAX_OBJECTS = 32  # a frame, in the mean, that tell of the camera: the error of more is less than theirs by little
+LEAST = 1e-12  # of what is divided by
+
+
+@dataclass(frozen=True)
+class Sway:
+    """How far the picture is `off` (F, 4), each edge of a box in px, in the frames at `times_s` (F,)."""
+
+    times_s: Float64
+    off: Float32
+
+    @staticmethod
+    def of(tracks: Sequence[Track], frame_times_s: Float64) -> Sway:
+        """From tracks whose boxes are all detected, in the frames of a clip at `frame_times_s` (F,)."""
+        still = Sway(frame_times_s, np.zeros((len(frame_times_s), 4), np.float32))
+        longest = sorted(tracks, key=len, reverse=True)
+        lengths = np.array([len(track) for track in longest])
+        longest = longest[: int(np.searchsorted(np.cumsum(lengths), MAX_OBJECTS * len(frame_times_s))) + 1]
+        track_of = np.repeat(np.arange(len(longest)), lengths[: len(longest)])
+        frame_of = np.searchsorted(frame_times_s, np.concatenate([track.times_s for track in longest]))
+        edges = np.concatenate([track.xyxy for track in longest]).T.astype(np.float64)
+        places = _Places(track_of, frame_of, (edges[:2] + edges[2:]) / 2, edges[3] - edges[1])
+        step_s = float(np.median(np.diff(frame_times_s))) if len(frame_times_s) > 1 else np.inf
+        camera, own = places.bends(max(1, round(BEND_S / step_s)))
+        if not camera:
+            return still
+        way, weight = places.ways(len(frame_times_s))
+        # The more objects, the more of what they have in common is the camera's.
+        path = np.cumsum(way * (camera / (camera + own / np.maximum(weight, LEAST))), axis=1)
+        half_s = max(SLOW_S, step_s)
+        # Twice over: a single mean lets a fifth of what sways at 1.5 Hz through.
+        x, y = path - _slow(frame_times_s, _slow(frame_times_s, path, half_s), half_s)
+        return Sway(frame_times_s, np.stack([x, y, x, y], axis=1).astype(np.float32))
+
+    @property
+    def is_still(self) -> bool:
+        return not self.off.any()
+
+    def at(self, times_s: Float64) -> Float32:
+        """(..., 4): how far boxes in the frames at these times (...) are off."""
+        return self.off.take(np.searchsorted(self.times_s, times_s), axis=0)
+
+    def taken_off(self, tracks: Sequence[Track]) -> list[Track]:
+        """The tracks as a camera that doesn't sway has them."""
+        if self.is_still:
+            return list(tracks)
+        return [replace(track, xyxy=track.xyxy - self.at(track.times_s)) for track in tracks]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """The boxes of tracks, one after the other: `track_of` and `frame_of` (T,), `centre` (2, T), `height` (T,)."""
+
+    track_of: Int64
+    frame_of: Int64
+    centre: Float64
+    height: Float64
+
+    def bends(self, lag: int) -> tuple[float, float]:
+        """How much ways bend within twice `lag` frames, squared: that of the camera, px², less what may be chance, and
+        those of the objects, heights². At constant speed, whether a crowd's or the camera's, nothing bends.
+
+        What two objects of a frame have in common is the camera's: the mean product of their bends.
+        """
+        before = np.flatnonzero(self._go_on(2 * lag))
+        if not len(before):
+            return 0.0, 1.0
+        middle, after = before + lag, before + 2 * lag
+        bend = self.centre[:, after] - 2 * self.centre[:, middle] + self.centre[:, before]
+        height, frame = self.height[middle], self.frame_of[middle]
+        bend /= _excess(bend, height)
+        weight, num = 1 / height**2, frame.max() + 1
+        squares = weight * (bend**2).sum(axis=0) / 2
+        sums = [np.bincount(frame, weight * coordinate, num) for coordinate in bend]
+        products = (sums[0] ** 2 + sums[1] ** 2) / 2 - np.bincount(frame, weight * squares, num)
+        pairs = np.bincount(frame, weight, num) ** 2 - np.bincount(frame, weight**2, num)
+        # Frames near each other say the same: the error is that of blocks of frames.
+        blocks = np.arange(0, num, 2 * lag)
+        products, pairs = np.add.reduceat(products, blocks), np.add.reduceat(pairs, blocks)
+        total = max(float(pairs.sum()), LEAST)
+        common = float(products.sum()) / total
+        error = float(np.linalg.norm(products - common * pairs)) / total
+        own = float(squares.mean()) - max(common, 0.0) * float(weight.mean())
+        return max(common - CAUTION * error, 0.0), max(own, LEAST)
+
+    def ways(self, num_frames: int) -> tuple[Float64, Float64]:
+        """The mean way (2, F) of all boxes into each frame from the one before, 0 where none is known, and its weight
+        (F,), 1 / heights².
+        """
+        row = np.flatnonzero(self._go_on(1))
+        way, frame, height = self.centre[:, row + 1] - self.centre[:, row], self.frame_of[row + 1], self.height[row]
+        weight = 1 / height**2
+        mean, total = _means(way, frame, weight, num_frames)
+        weight = weight / _excess(way - mean[:, frame], height)
+        return _means(way, frame, weight, num_frames)[0], total
+
+    def _go_on(self, lag: int) -> Bool:
+        """(T - lag,): whether the box `lag` rows later is the same track's, and as many frames later."""
+        num = max(len(self.track_of) - lag, 0)
+        same_track = self.track_of[lag:] == self.track_of[:num]
+        whole: Bool = same_track & (self.frame_of[lag:] - self.frame_of[:num] == lag)
+        return whole
+
+
+def _excess(ways: Float64, height: Float64) -> Float64:
+    """(S,): how many times longer than the longest that counts each of the `ways` (2, S) is, 1 at least."""
+    length = np.sqrt((ways**2).sum(axis=0)) / height
+    longest = MAX_ERROR * float(np.median(length)) if len(length) else 0.0
+    excess: Float64 = np.maximum(1, length / max(longest, LEAST))
+    return excess
+
+
+def _means(values: Float64, frame: Int64, weight: Float64, num_frames: int) -> tuple[Float64, Float64]:
+    """The weighted means (2, F) of the values (2, S) in each frame, 0 where there are none, and their weights (F,)."""
+    total = np.asarray(np.bincount(frame, weight, num_frames), np.float64)
+    sums = np.stack([np.bincount(frame, weight * value, num_frames) for value in values])
+    return sums / np.maximum(total, LEAST), total
+
+
+def _slow(times_s: Float64, path: Float64, half_s: float) -> Float64:
+    """(2, F): the course of a path (2, F) at its mean speed in the `half_s` before and after each time."""
+    first = np.searchsorted(times_s, times_s - half_s - ROUNDING_S)
+    last = np.searchsorted(times_s, times_s + half_s + ROUNDING_S, side="right") - 1
+    apart = times_s[last] - times_s[first]
+    speed = np.divide(path[:, last] - path[:, first], apart, out=np.zeros_like(path), where=apart > 0)
+    course = (speed[:, 1:] + speed[:, :-1]) / 2 * np.diff(times_s)
+    return np.concatenate([np.zeros((2, 1)), np.cumsum(course, axis=1)], axis=1)
