@@ -23,6 +23,7 @@ MAX_ERROR = 3.0
 # Some objects bend alike by chance: so many standard errors of what they have in common are taken off it. 2 do as well;
 # with 1, dancers before a camera that stands still lose by it.
 CAUTION = 3.0
+MIN_BLOCKS = 5  # of two objects and more, 0.4 s each: fewer don't tell a standard error
 MAX_OBJECTS = 32  # a frame, in the mean, that tell of the camera: the error of more is less than theirs by little
 LEAST = 1e-12  # of what is divided by
 
@@ -102,7 +103,9 @@ class _Places:
         # Frames near each other say the same: the error is that of blocks of frames.
         blocks = np.arange(0, num, 2 * lag)
         products, pairs = np.add.reduceat(products, blocks), np.add.reduceat(pairs, blocks)
-        total = max(float(pairs.sum()), LEAST)
+        total = float(pairs.sum())
+        if np.count_nonzero(pairs) < MIN_BLOCKS:
+            return 0.0, 1.0
         common = float(products.sum()) / total
         error = float(np.linalg.norm(products - common * pairs)) / total
         own = float(squares.mean()) - max(common, 0.0) * float(weight.mean())
