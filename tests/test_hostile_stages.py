@@ -16,10 +16,9 @@ import pytest
 import shelf
 from made_tracks import fill_store
 
-from trackverse import files
+from trackverse import files, store
 from trackverse.errors import RecordError
-from trackverse.layout import REPO_DIR, Layout, TracksLayout
-from trackverse.store import TrackStore
+from trackverse.layout import REPO_DIR, Layout
 
 NUM_VIDEOS = 320
 NUM_LINES = 3000
@@ -182,6 +181,6 @@ def test_links_in_a_dataset_are_not_written_through(surrounded: Path, tmp_path: 
     path.unlink()
     path.symlink_to(victim)
     with pytest.raises(RecordError) as caught:
-        TrackStore(TracksLayout(surrounded / "tracks"), {})._append(path, 0, b"x")
+        store.append(path, 0, b"x")
     assert caught.value.reason == "a link in the way"
     shutil.rmtree(surrounded / "tracks")
