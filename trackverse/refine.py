@@ -108,18 +108,8 @@ def refine(
         model = _purer(model, scatter, tracks, parts, track_of)
     pieces = Pieces.of(parts, frame_width, sway, links)
     scores = np.concatenate([part.scores for part in parts])
-    min_seen = fewest_seen(frame_times_s)
-    num_seen = (pieces.stop - pieces.first).tolist()
-    num_sure = np.add.reduceat(scores >= sure_score, pieces.first, dtype=np.int64).tolist()
-    chains = []
-    for chain in joining.find_chains(pieces, model, config):
-        num = sum(num_seen[n] for n in chain)
-        if num < min_seen:
-            dropped[SEEN_TOO_LITTLE.format(min_seen)] += 1
-        elif sum(num_sure[n] for n in chain) / num < config.min_sure_share:
-            dropped["tracks doubted nearly all the time"] += 1
-        else:
-            chains.append(chain)
+    chains = joining.find_chains(pieces, model, config)
+    chains = _trusted(chains, pieces, scores >= sure_score, fewest_seen(frame_times_s), config.min_sure_share, dropped)
     if not chains:
         return
     chains.sort(key=lambda chain: (pieces.start_s[chain[0]], chain[0]))
@@ -139,6 +129,31 @@ def _purer(
     if model is not None and after.tells.sum() < scatter.tells[is_cut].sum():
         return model
     return looks.fit(scatter.after_cuts(is_cut, list(compress(tracks, is_cut)), after)) or model
+
+
+def _trusted(
+    chains: Sequence[list[int]],
+    pieces: Pieces,
+    is_sure: Bool,
+    min_seen: int,
+    min_sure_share: float,
+    dropped: Counter[str],
+) -> list[list[int]]:
+    """The chains that were seen in enough frames, and confidently in enough of these. `is_sure` (T,): which detections
+    of the pieces are confident. `dropped` counts the others.
+    """
+    num_seen = (pieces.stop - pieces.first).tolist()
+    num_sure = np.add.reduceat(is_sure, pieces.first, dtype=np.int64).tolist()
+    trusted = []
+    for chain in chains:
+        num = sum(num_seen[n] for n in chain)
+        if num < min_seen:
+            dropped[SEEN_TOO_LITTLE.format(min_seen)] += 1
+        elif sum(num_sure[n] for n in chain) / num < min_sure_share:
+            dropped["tracks doubted nearly all the time"] += 1
+        else:
+            trusted.append(chain)
+    return trusted
 
 
 def fewest_seen(frame_times_s: Float64) -> int:
