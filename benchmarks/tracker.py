@@ -25,15 +25,16 @@ grows after the first minutes, with the past of live tracks in a file, as when v
 The goal: 3, 5 and 7 times faster than `trackers` at 10, 50 and 200 objects with a 64-d appearance, no slower than
 `pyxtrackers` at 200, and 512-d at most 1.5 times the cost of 64-d.
 
-Measured five times on one of two busy cores: 3.0 to 3.2, 7.0 to 7.6 and 13 to 14 times faster than `trackers`. At 200,
-`pyxtrackers` takes 1.1 times our time with 64-d looks, and 1.5 times ours without. 512-d costs 1.1, 1.4 and 1.7 times
-64-d. So the goal is met but for 512-d at 200, where reading and moving rows of 512 numbers is what takes the time. With
-10 objects, the many calls of numpy are; with 200, comparing all boxes with all others is a fifth of it.
+Measured on two processors, a core of which was ours: 2.4 to 3.2, 7.0 to 8.9 and 13 to 18 times faster than `trackers`.
+At 200, `pyxtrackers` takes 1.0 to 1.1 times our time with 64-d looks, and 0.9 to 1.5 times ours without. 512-d costs 1.1
+to 1.3, 1.3 to 1.4 and 1.7 times 64-d. So the goal is met at 50 and 200, at 10 on one of the processors only, and 512-d
+misses it at 200, where reading and moving rows of 512 numbers is what takes the time. With 10 objects, the many calls
+of numpy are; with 200, comparing all boxes with all others is a fifth of it.
 
-The second pass costs 1.1, 1.7 and 2.2 times the online pass by boxes only, and 0.8, 1.3 and 2.1 times with 64-d: the
-goal is met for ten objects with looks, and nearly without. Two thirds of its time with ten objects, a half with 50 and
-a third with 200 go into associating backward in time, which is an online pass of its own; most of the rest into
-smoothing and, with 200, into comparing looks and fragments.
+The second pass costs 0.4, 0.8 and 1.1 to 1.2 times the online pass by boxes only, and 0.3, 0.7 and 1.2 times with 64-d:
+the goal is met but for 200 objects. Associating backward in time, which is an online pass of its own, takes half of it
+everywhere; with few objects it is cheap because stretches of the clip are gone through side by side, but with 200 there
+is no time to be saved that way.
 
 In an hour, memory grows by 0.1 MB with the past in a file, and by 41 MB in memory: 77 bytes a box, which are its place,
 score and looks. Tracks that have ended hold the same, which is not counted here: whoever keeps them needs it.
