@@ -25,9 +25,9 @@ grows after the first minutes, with the past of live tracks in a file, as when v
 The goal: 3, 5 and 7 times faster than `trackers` at 10, 50 and 200 objects with a 64-d appearance, no slower than
 `pyxtrackers` at 200, and 512-d at most 1.5 times the cost of 64-d.
 
-Measured on two processors, a core of which was ours: 2.4 to 3.2, 7.0 to 8.9 and 13 to 18 times faster than `trackers`.
-At 200, `pyxtrackers` takes 1.0 to 1.1 times our time with 64-d looks, and 0.9 to 1.5 times ours without. 512-d costs 1.1
-to 1.3, 1.3 to 1.4 and 1.7 times 64-d. So the goal is met at 50 and 200, at 10 on one of the processors only, and 512-d
+Measured on one core of two processors: 2.4 to 3.2, 7.0 to 8.9 and 13 to 18 times faster than `trackers`. At 200,
+`pyxtrackers` takes 1.0 to 1.1 times our time with 64-d looks, and 0.9 to 1.5 times ours without. 512-d costs 1.1 to
+1.3, 1.3 to 1.4 and 1.7 times 64-d. So the goal is met at 50 and 200, at 10 on one of the processors only, and 512-d
 misses it at 200, where reading and moving rows of 512 numbers is what takes the time. With 10 objects, the many calls
 of numpy are; with 200, comparing all boxes with all others is a fifth of it.
 
