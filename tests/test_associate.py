@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import numpy as np
 import pytest
 from mot_folders import FPS, NUM_FRAMES, crowd, shuffled, write_sequence
 
-from trackverse import associate, mot
+from trackverse import associate, files, mot
+from trackverse.layout import lock_path
 
 
 def run(tmp_path: Path, *flags: str) -> int:
@@ -148,6 +151,29 @@ def test_scores_in_percent_are_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "det.txt: scores of up to 90, and thresholds are for scores from 0 to 1" in capsys.readouterr().err
 
 
+def test_frames_that_are_counted_from_0_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = crowd()
+    rows[:, 0] -= 1
+    write_sequence(tmp_path / "in" / "street", rows)
+    assert run(tmp_path) == 0
+    said = capsys.readouterr().err
+    assert "det.txt: has a frame 0; they are counted from 1" in said
+    assert "3 detections outside the sequence's frames" in said
+
+
+@pytest.mark.parametrize("flags", [(), ("--embeddings=e.npy",)], ids=["boxes alone", "with looks"])
+def test_what_is_listed_twice_is_taken_once_and_counted(tmp_path: Path, flags: tuple[str, ...], capsys) -> None:
+    rows, looks = swapped()
+    folder = write_sequence(tmp_path / "in" / "street", np.concatenate([rows, rows[10:60]]))
+    np.save(folder / "e.npy", np.concatenate([looks, looks[10:60]]))
+    assert run(tmp_path, *flags) == 0
+    assert "2 tracks, 50 detections listed twice" in capsys.readouterr().err
+    twice = results(tmp_path)
+    np.save(write_sequence(folder, rows) / "e.npy", looks)
+    assert run(tmp_path, *flags) == 0
+    np.testing.assert_array_equal(twice, results(tmp_path))
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("row", "reason"),
@@ -251,6 +277,7 @@ ODD_BUT_RIGHT: dict[str, Callable[[Path], object]] = {
     "Windows' line ends": as_text(lambda text: text.replace("\n", "\r\n")),
     "a byte order mark": as_text(lambda text: text.encode("utf-8-sig")),
     "empty lines": as_text(lambda text: text.replace("\n", "\n\n")),
+    "a comma at the end of a line": as_text(lambda text: text.replace(",1,1\n", ",\n")),
     "frames in any order": as_text(shuffled),
     "exponents": as_text(lambda text: text.replace(",40,80,", ",4e1,0.8E+2,")),
     "det/det.txt, as MOTChallenge has it": nested,
@@ -291,6 +318,36 @@ def test_earlier_results_are_replaced_and_those_of_others_stay(tmp_path: Path) -
     assert (len(results(tmp_path)), len(results(tmp_path, "square"))) == (len(crowd()), 1)
 
 
+@pytest.mark.parametrize("name", ["det", "gt"])
+def test_results_never_replace_what_they_are_made_of(tmp_path: Path, name: str, capsys) -> None:
+    """Those of a sequence that is called as its file is."""
+    folder = write_sequence(tmp_path / "in" / name, crowd())
+    write_sequence(folder, crowd(), filename="gt.txt")
+    before = (folder / f"{name}.txt").read_bytes()
+    assert associate.main(["--detections", str(folder), "--output_dir", str(folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{folder / name}.txt" in line and "--output_dir" in line
+    assert (folder / f"{name}.txt").read_bytes() == before
+
+
+def test_of_two_at_once_each_writes_whole_results(tmp_path: Path) -> None:
+    write_sequence(tmp_path / "in" / "street", crowd())
+    command = [sys.executable, "-m", "trackverse.associate", "--detections", tmp_path / "in", "--output_dir", tmp_path]
+    with files.claim(lock_path(tmp_path / "street.txt")):
+        process = subprocess.Popen(command)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        assert not (tmp_path / "street.txt").exists()
+    assert process.wait(60) == 0
+    assert len(mot.read_boxes(tmp_path / "street.txt")) == len(crowd())
+
+
+def test_raw_boxes_are_none_of_the_second_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path, "--refine", "--raw_boxes")
+    assert "--raw_boxes: not allowed with argument --refine" in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sequence(tmp_path / "in" / "street", crowd())
     (tmp_path / "out").write_text("a file")
@@ -325,6 +382,8 @@ MISTAKES = {
         "frameRate must be from",
     ),
     "not a number": (lambda folder: (folder / "det.txt").write_text("1,-1,a,2,3,4,1"), "det.txt, line 1: not numbers"),
+    "names of columns": (as_text(lambda text: "frame,id,x,y,w,h,score\n" + text), "a line is frame,id,left,top,width,"),
+    "a number left out": (as_text(lambda text: text.replace(",40,80,", ",,80,")), "det.txt, line 1: not numbers"),
     "too few numbers": (lambda folder: (folder / "det.txt").write_text("\n1,2,3"), "det.txt, line 2: 3 numbers"),
     "all in one frame": (as_text(lambda text: text + "7,-1,1,1,9,9,0.9\n" * 5001), "over 5000 detections in frame 7"),
     "not text": (lambda folder: (folder / "det.txt").write_bytes(b"\xff\xfe\x00"), "det.txt: can't read it"),

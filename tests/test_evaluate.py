@@ -115,10 +115,10 @@ def test_a_sequence_without_tracks_is_said(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     "rows, message",
     [
-        ([(1, 1, "1,2,3,4,1"), (1, 1, "5,6,3,4,1")], "an id comes twice"),
-        ([(999, 1, "1,2,3,4,1")], "frame 999 of a sequence of 100"),
-        ([(0, 1, "1,2,3,4,1")], "frame 0 of a sequence of 100"),
-        ([(1.5, 1, "1,2,3,4,1")], "frame 1.5 of a sequence of 100"),
+        ([(1, 1, "1,2,3,4,1"), (1, 1, "5,6,3,4,1")], "id 1 comes twice in frame 1"),
+        ([(999, 1, "1,2,3,4,1")], "frame 999, and the sequence has 1 to 100"),
+        ([(0, 1, "1,2,3,4,1")], "frame 0, and the sequence has 1 to 100"),
+        ([(1.5, 1, "1,2,3,4,1")], "frame 1.5, and the sequence has 1 to 100"),
         ([(1, 1.5, "1,2,3,4,1")], "id 1.5"),
         ([(7, 1, "nan,2,3,4,1")], "a box of frame 7 is not finite"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -89,6 +91,16 @@ def test_an_exception_leaves_what_was_there(tmp_path: Path, before: bytes | None
         file.write(NEW)
         raise error
     assert [one.read_bytes() for one in tmp_path.iterdir()] == ([] if before is None else [before])
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_says_which_file_it_was(tmp_path: Path, number: int) -> None:
+    """The system's own error, of writing and flushing, doesn't."""
+    path = tmp_path / "a.json"
+    with pytest.raises(OSError, match=r"a\.json"), files.atomic_write(path):
+        raise OSError(number, os.strerror(number))
+    with pytest.raises(OSError, match="other"), files.atomic_write(path):
+        raise OSError(number, os.strerror(number), "other")
 
 
 def test_kill_in_the_middle_of_a_write_leaves_the_old_file(tmp_path: Path, start: Callable[..., Child]) -> None:

@@ -25,12 +25,13 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from trackverse import cli, mot, smoothing
+from trackverse import cli, files, mot, smoothing
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.errors import SetupError
+from trackverse.layout import lock_path
 from trackverse.refine import SEEN_TOO_LITTLE, RefineConfig, fewest_seen, refine
 from trackverse.tracking import usable
-from trackverse.types import ROUNDING_S, Detections, Float32, Float64, Track
+from trackverse.types import ROUNDING_S, Detections, Float32, Float64, Int64, Track
 from trackverse.vectors import lengths, unit
 from trackverse.wording import counted
 
@@ -55,8 +56,9 @@ def make_parser() -> cli.Parser:
     add("--detections", type=cli.folder, required=True, metavar="DIR", help="folder of sequences")
     add("--output_dir", type=cli.folder, required=True, metavar="DIR", help="where the result files go")
     add("--embeddings", metavar="FILE[:NAME]", help="file of appearances in every sequence's folder")
-    add("--refine", action="store_true", help="look at the whole sequence again: join, fill and smooth tracks")
-    add("--raw_boxes", action="store_true", help="without --refine: only the boxes that were detected, as they were")
+    either = parser.add_mutually_exclusive_group().add_argument
+    either("--refine", action="store_true", help="look at the whole sequence again: join, fill and smooth tracks")
+    either("--raw_boxes", action="store_true", help="without --refine: only the boxes that were detected, as they were")
     add("--conf", type=cli.fraction, default=MIN_SCORE, metavar="X", help="least score of a detection")
     text = "from this score on, a detection is confident"
     add("--track_thresh", type=cli.fraction, default=BOXES_ALONE.track_thresh, metavar="X", help=text)
@@ -75,9 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: Namespace) -> int:
     """All sequences, one after the other. Raises SetupError at the first whose files are not as they must be."""
     for sequence in mot.sequences(args.detections, "det"):
+        path = args.output_dir / f"{sequence.name}.txt"
+        if path in (mot.text_path(sequence.folder, name) for name in ("det", "gt")):
+            raise SetupError(f"{path}: is no result, and would be replaced by one; give another --output_dir")
         refused = Counter[str]()
         tracks = associate(sequence, args, refused)
-        write_tracks(args.output_dir / f"{sequence.name}.txt", tracks, sequence.fps)
+        with files.claim(lock_path(path), wait=True):
+            write_tracks(path, tracks, sequence.fps)
         left_out = "".join(f", {counted(number, reason)}" for reason, number in sorted(refused.items()) if number)
         log.info("%s: %s%s", sequence.name, counted(len(tracks), "tracks"), left_out)
     return 0
@@ -94,13 +100,7 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
     if longest_s is None:
         longest_s = max(config.max_lost_s, MIN_LOST_FRAMES / sequence.fps)
     config = replace(config, max_lost_s=longest_s)
-    in_sequence = (rows[:, 0] >= 1) & (rows[:, 0] <= sequence.num_frames) & (rows[:, 0] % 1 == 0)
-    # Not a number is not below the threshold: it is counted with what isn't finite.
-    is_low = in_sequence & (rows[:, 6] < args.conf)
-    refused["detections outside the sequence's frames"] += int((~in_sequence).sum())
-    refused[f"detections of a score below {args.conf:g}"] += int(is_low.sum())
-    kept = np.flatnonzero(in_sequence & ~is_low)
-    kept = kept[np.argsort(rows[kept, 0], kind="stable")]
+    kept = _kept(rows, sequence.num_frames, args.conf, refused)
     first_of_frame = np.searchsorted(rows[kept, 0], np.arange(1, sequence.num_frames + 2))
     tracker = ByteTracker(config)
     times_s = np.arange(sequence.num_frames) / sequence.fps
@@ -128,6 +128,21 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
     return smoothing.smooth_tracks([_without_blinks(track, times_s, max_blink_s) for track in tracks])
 
 
+def _kept(rows: Float64, num_frames: int, min_score: float, refused: Counter[str]) -> Int64:
+    """Numbers (K,) of the lines of det.txt (N, 7) to be tracked, by frame; the others are counted in `refused`."""
+    frame, is_first = rows[:, 0], np.zeros(len(rows), bool)
+    is_first[np.unique(np.delete(rows, 1, axis=1), axis=0, return_index=True)[1]] = True  # nobody has an id yet
+    in_sequence = (frame >= 1) & (frame <= num_frames) & (frame % 1 == 0)
+    # Not a number is not below the threshold: it is counted with what isn't finite.
+    is_low = in_sequence & (rows[:, 6] < min_score)
+    is_good = in_sequence & ~is_low
+    refused["detections outside the sequence's frames"] += int((~in_sequence).sum())
+    refused[f"detections of a score below {min_score:g}"] += int(is_low.sum())
+    refused["detections listed twice"] += int((is_good & ~is_first).sum())
+    kept = np.flatnonzero(is_good & is_first)
+    return kept[np.argsort(frame[kept], kind="stable")]
+
+
 def _without_blinks(track: Track, frame_times_s: Float64, max_blink_s: float) -> Track:
     """The track with boxes in the frames that the detector missed in between; their scores are 0."""
     frame_of, track_of = np.searchsorted(frame_times_s, track.times_s), np.zeros(len(track), np.int64)
@@ -150,6 +165,8 @@ def _read_detections(path: Path) -> Float64:
     frames, counts = np.unique(rows[:, 0], return_counts=True)
     for frame in frames[counts > MAX_A_FRAME]:
         raise SetupError(f"{path}: over {MAX_A_FRAME} detections in frame {frame:g}")
+    if (frames == 0).any():
+        log.warning("%s: has a frame 0; they are counted from 1, so that all may be one too low", path)
     if (rows[:, 6] > 1).any():
         log.warning("%s: scores of up to %g, and thresholds are for scores from 0 to 1", path, np.nanmax(rows[:, 6]))
     return rows

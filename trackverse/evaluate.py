@@ -142,13 +142,14 @@ def _boxes(path: Path, sequence: mot.Sequence, rest: tuple[float, ...] = ()) -> 
     rows = mot.read_boxes(path, rest)
     frame, ids = rows[:, 0], rows[:, 1]
     for number in frame[~((frame >= 1) & (frame <= sequence.num_frames) & (frame % 1 == 0))]:
-        raise SetupError(f"{path}: frame {number:g} of a sequence of {sequence.num_frames}")
+        raise SetupError(f"{path}: frame {number:g}, and the sequence has 1 to {sequence.num_frames}")
     for number in ids[~(ids % 1 == 0)]:
         raise SetupError(f"{path}: id {number:g}, which is no whole number")
     for number in frame[~np.isfinite(rows[:, 2:6]).all(axis=1)]:
         raise SetupError(f"{path}: a box of frame {number:g} is not finite")
-    if len(np.unique(rows[:, :2], axis=0)) < len(rows):
-        raise SetupError(f"{path}: an id comes twice in one frame")
+    boxes, counts = np.unique(rows[:, :2], axis=0, return_counts=True)
+    for number, track_id in boxes[counts > 1]:
+        raise SetupError(f"{path}: id {track_id:g} comes twice in frame {number:g}")
     rows[:, 1] = np.unique(ids, return_inverse=True)[1] + 1
     return rows
 

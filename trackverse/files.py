@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # NFS clients may show what others did up to 60 s late (acregmax), and a loaded node stands still for some seconds.
 BEAT_S, LEASE_S = 15.0, 120.0
 FIRST_LOOK_S, MAX_LOOK_S = 0.005, 0.5  # between two looks at a claim that is waited for
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Look(NamedTuple):
@@ -213,7 +214,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     temporary = temporary_path(path)
     temporary.unlink(missing_ok=True)  # never go on writing in a file that a dead one may still have open
     try:
-        with open(temporary, "xb") as file:
+        with naming(path), open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -223,6 +224,17 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     _fsync_dir(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A full disk found in the block, by writing or flushing, says which file it was: of itself it doesn't."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def temporary_path(path: Path) -> Path:
@@ -263,7 +275,7 @@ def append_line(path: Path, line: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cut_torn_line(path)
     check_claims()
-    with open_to_change(path, "ab") as file:
+    with naming(path), open_to_change(path, "ab") as file:
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

@@ -19,7 +19,8 @@ from trackverse.errors import SetupError
 from trackverse.types import MAX_FRAMES, Float64
 
 MIN_FPS, MAX_FPS = 1e-5, 1e5  # a frame a day is more, and what high-speed cameras take is less
-NUM_COLUMNS = 7  # frame, id, left, top, width, height, score
+COLUMNS = "frame,id,left,top,width,height,score"
+NUM_COLUMNS = len(COLUMNS.split(","))
 
 
 @dataclass(frozen=True)
@@ -91,17 +92,22 @@ def read_boxes(path: Path, rest: tuple[float, ...] = ()) -> Float64:
                 if not line.strip():
                     continue
                 try:
-                    row = [float(cell) for cell in line.replace(",", " ").split()[:num_columns]]
+                    row = [float(cell) for cell in _cells(line)[:num_columns]]
                 except ValueError as error:
-                    raise SetupError(f"{path}, line {number}: not numbers: {line.strip()[:80]!r}") from error
-                if len(row) < NUM_COLUMNS:
                     raise SetupError(
-                        f"{path}, line {number}: {len(row)} numbers; a box has frame,id,left,top,width,height,score"
-                    )
+                        f"{path}, line {number}: not numbers: {line.strip()[:80]!r}; a line is {COLUMNS}"
+                    ) from error
+                if len(row) < NUM_COLUMNS:
+                    raise SetupError(f"{path}, line {number}: {len(row)} numbers; a line is {COLUMNS}")
                 rows.append([*row, *rest[len(row) - NUM_COLUMNS :]])
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"{path}: can't read it ({error})") from error
     return np.array(rows, np.float64).reshape(-1, num_columns)
+
+
+def _cells(line: str) -> list[str]:
+    """Between commas, where a missing one is empty and no number, or else between blanks."""
+    return line.rstrip().removesuffix(",").split(",") if "," in line else line.split()
 
 
 def write_boxes(path: Path, rows: Iterable[tuple[int, int, str]]) -> None:

@@ -126,7 +126,7 @@ def append(path: Path, committed_bytes: int, data: bytes) -> None:
         raise RecordError(f"{path}: is a link, and nothing is written through links", reason="a link in the way")
     if path.exists() and not path.is_file():
         raise RecordError(f"{path}: is no file that could be added to", reason="not a file")
-    with files.open_to_change(path, "ab") as file:
+    with files.naming(path), files.open_to_change(path, "ab") as file:
         _check_not_cut(path, file.tell(), committed_bytes)
         file.truncate(committed_bytes)
         file.write(data if committed_bytes or data else jsonl.NO_LINES)  # which is never committed: it gives way
