@@ -16,6 +16,7 @@ import pytest
 from trackverse.appearance import ColourStripes
 from trackverse.bytetrack import ByteTracker
 from trackverse.camera import CameraMotion
+from trackverse.flow import CameraPath
 from trackverse.refine import RefineConfig, refine
 from trackverse.tracking import track_frames
 from trackverse.tracking_flags import NANODET_TRACKING
@@ -102,18 +103,21 @@ def track(
         for time_s in times_s:
             yield FrameBatch(scene.draw(time_s)[None], np.array([time_s]))
 
+    path = CameraPath() if camera else None
+    video_hw = (2 * FRAME_HW[0], 2 * FRAME_HW[1])  # the detector sees the video at half its size
     tracks: list[Track] = list(
         track_frames(
             batches(),
             lambda images: [find_colours(image) for image in images],
             ByteTracker(NANODET_TRACKING, centre_embeddings=True),
-            video_hw=(2 * FRAME_HW[0], 2 * FRAME_HW[1]),  # the detector sees the video at half its size
+            video_hw=video_hw,
             refused=Counter(),
-            camera=CameraMotion() if camera else None,
+            camera_path=path,
         )
     )
     if second_look:
-        tracks = list(refine(tracks, RefineConfig(), frame_times_s=np.array(times_s)))
+        sway = None if path is None else path.sway(video_hw)
+        tracks = list(refine(tracks, RefineConfig(), frame_times_s=np.array(times_s), sway=sway))
         tracks = [
             replace(one, times_s=one.times_s[~one.interpolated], xyxy=one.xyxy[~one.interpolated]) for one in tracks
         ]

@@ -15,6 +15,7 @@ from trackverse.types import Int64
 # near as that, which errs on the safe side.
 MANY_PAIRS, PIXEL_LIMIT = 1000, 32000
 NOTHING = np.array(0, np.float32)  # numpy takes longer to make an array of a number than to compute with it
+STANDING_STILL = np.eye(2, 3)  # a picture's motion (see `moved`) that is none
 
 Boxes = TypeVar("Boxes", npt.NDArray[np.float32], npt.NDArray[np.float64])
 
@@ -156,6 +157,17 @@ def clip_to_frame(xyxy: Boxes, frame_hw: tuple[int, int]) -> Boxes:
     height, width = frame_hw
     limit = np.array([width, height, width, height], dtype=xyxy.dtype)
     return np.clip(xyxy, 0, limit)
+
+
+def moved(xyxy: Boxes, motion: npt.NDArray[np.float64]) -> Boxes:
+    """(N, 4) xyxy boxes, moved as a picture that turns, scales and shifts, x' = A x + b in px: `motion` (2, 3), or for
+    each its own (N, 2, 3). Centres go along, and sizes by the scale: upright boxes stay upright when the picture turns.
+    """
+    turn, shift = motion[..., :2], motion[..., 2]
+    centre = (xyxy[:, :2] + xyxy[:, 2:]) / 2
+    half = np.sqrt(abs(np.linalg.det(turn)))[..., None] * (xyxy[:, 2:] - xyxy[:, :2]) / 2
+    centre = (turn @ centre[:, :, None])[:, :, 0] + shift
+    return np.concatenate([centre - half, centre + half], axis=1, dtype=xyxy.dtype, casting="same_kind")
 
 
 def nms(xyxy: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], max_iou: float) -> npt.NDArray[np.int64]:

@@ -14,8 +14,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from trackverse.boxes import xyxy_to_tlwh
-from trackverse.camera import STANDING_STILL, fitted
+from trackverse.boxes import STANDING_STILL, xyxy_to_tlwh
+from trackverse.camera import fitted
+from trackverse.sway import Sway
 from trackverse.ticks import TICK_S
 from trackverse.types import Bool, Float32, Float64, Track, UInt8
 
@@ -79,13 +80,19 @@ class CameraPath:
 
     def __init__(self) -> None:
         self._times_s: list[float] = []
+        self._motions: list[Float64] = []
         self._places: list[Float64] = []
 
     def add(self, time_s: float, motion: Float64) -> None:
         """A frame, and how the picture moved since the one before: (2, 3), as `camera.CameraMotion` has it."""
         before = self._places[-1] if self._places else np.eye(3)
         self._times_s.append(time_s)
+        self._motions.append(motion)
         self._places.append(np.vstack([motion, [0, 0, 1]]) @ before)
+
+    def sway(self, frame_hw: tuple[int, int]) -> Sway:
+        """How the camera sways, in frames of this size."""
+        return Sway.along(np.array(self._times_s), np.array(self._motions).reshape(-1, 2, 3), frame_hw)
 
     def motion_of(self, track: Track) -> float:
         """The camera motion of a track of these frames, as `Moving` has it."""

@@ -91,7 +91,7 @@ class Pieces:
         first = np.append(0, stop[:-1])
         # In float32, as the looks themselves are: with 70,000 tracks they take 300 MB.
         look_sums, look_nums = looks.totals(tracks)
-        seen = (xyxy[row] + sway.at(times_s[row]) for row in (first, stop - 1))  # in the frame as it was
+        seen = (sway.put_on(xyxy[row], times_s[row]) for row in (first, stop - 1))  # in the frame as it was
         comes_in, goes_out = (_is_at_side(edges[:, 0], edges[:, 2], frame_width) for edges in seen)
         heads, tails = (motion.fit_ends(times_s, xyxy, first, head=head) for head in (True, False))
         return Pieces(

@@ -18,6 +18,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from trackverse import boxes
 from trackverse.types import Float64, Int64
 
 POSITION_STD = 1 / 20  # of the height: the motion's in one frame, and a measurement's
@@ -116,17 +117,9 @@ class KalmanState:
         _measure_height(state)
 
     def move(self, camera: Float64) -> None:
-        """Move all boxes as the camera's motion `camera` (2, 3) moves the picture: x' = A x + b, in px.
-
-        The centre goes along, the size by the mean scale: upright boxes stay upright when the picture turns.
-        """
-        turn, shift = camera[:, :2], camera[:, 2]
-        scale = np.sqrt(abs(np.linalg.det(turn)))
-        for corners, offset in ((self.xyxy, shift), (self.velocity, 0.0)):
-            centre = (corners[:, :2] + corners[:, 2:]) / 2
-            half = scale * (corners[:, 2:] - corners[:, :2]) / 2
-            moved = centre @ turn.T + offset
-            corners[:, :2], corners[:, 2:] = moved - half, moved + half
+        """Move all boxes as the camera's motion `camera` (2, 3) moves the picture: x' = A x + b, in px."""
+        turn = np.column_stack([camera[:, :2], np.zeros(2)])
+        self.xyxy[:], self.velocity[:] = boxes.moved(self.xyxy, camera), boxes.moved(self.velocity, turn)
         _measure_height(self._columns)
 
     def update(self, rows: Int64, xyxy: npt.NDArray[np.floating]) -> tuple[float, int]:

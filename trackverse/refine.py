@@ -70,6 +70,7 @@ def refine(
     frame_times_s: Float64 | None = None,
     sure_score: float = 0.0,
     frame_width: float = np.inf,
+    sway: Sway | None = None,
     dropped: Counter[str] | None = None,
 ) -> Iterator[Track]:
     """The tracks of a shot after a second look, by the time they start; one at a time, so that the class scores of only
@@ -77,7 +78,8 @@ def refine(
 
     `frame_times_s`: of all frames that were looked at; without, those in which any track was seen. `sure_score`: from
     this score on, a detection is confident. `frame_width`: px; who leaves at its sides and comes back after more than
-    `max_blind_gap_s` is a new track. `dropped` counts, by reason, the tracks that go.
+    `max_blind_gap_s` is a new track. `sway`: the camera's in these frames; without, what the tracks tell of it.
+    `dropped` counts, by reason, the tracks that go.
     """
     dropped = Counter() if dropped is None else dropped
     nums_new = [np.count_nonzero(track.interpolated) for track in tracks]  # `any` and `all` take eight times as long
@@ -93,7 +95,7 @@ def refine(
     tracks = [tracks[n] for n in np.flatnonzero(~is_duplicate)]
     seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
     frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
-    sway = Sway.of(tracks, frame_times_s)
+    sway = Sway.of(tracks, frame_times_s) if sway is None else sway
     tracks = sway.taken_off(tracks)
     scatter = Scatter.of(tracks)
     model = looks.fit(scatter)
@@ -221,12 +223,10 @@ def _boxes(
     kept = np.flatnonzero(~new | may)
     frame_of, track_of, new = frame_of[kept], track_of[kept], new[kept]
     smooth = smoothing.smoothed_boxes(frame_times_s, frame_of, xyxy.take(kept, axis=0), track_of, new)
-    if not sway.is_still:
-        smooth += sway.off.take(frame_of, axis=0)
     times_s, scores = times_s[kept], smoothing.scores_of(scores[rows], new)
     for start, stop in pairwise(np.searchsorted(track_of, np.arange(len(chains) + 1)).tolist()):
         own = slice(start, stop)
-        yield times_s[own], smooth[own], scores[own], new[own]
+        yield times_s[own], sway.put_on(smooth[own], times_s[own]), scores[own], new[own]
 
 
 def _may_be_filled(

@@ -1,4 +1,5 @@
-"""How a camera in somebody's hands sways, from the tracks of a clip alone: what all its objects do at once.
+"""How a camera in somebody's hands sways: by optical flow (see `camera.py`), or from the tracks of a clip alone, what
+all its objects do at once.
 
 Boxes that sway with the picture look as if their objects did: who is hidden is looked for where the last swing pointed.
 Taken off before tracks are compared, and put back after, the sway does no harm.
@@ -8,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
+from trackverse.boxes import STANDING_STILL, Boxes, moved
+from trackverse.types import ROUNDING_S, Bool, Float64, Int64, Track
 
 # What goes on for longer than this in one direction may be a crowd's way as well as the camera's, and is left alone:
 # hands and steps sway once or twice a second.
 SLOW_S = 0.5
+# Where the camera is known, only what it does for so long stays, so that places and sizes don't drift away from the
+# picture's when it walks on and on. 2 s do nearly as well, and so does for ever; 0.5 leave a quick pan in.
+KNOWN_SLOW_S = 4.0
 # Over what time three places of an object tell a bend of its way. Longer, and people who turn together are the camera.
 BEND_S = 0.2
 # Of the median's length: a bend, or a way beside the others', that is longer is a track that slips, and counts as that.
@@ -30,15 +36,28 @@ LEAST = 1e-12  # of what is divided by
 
 @dataclass(frozen=True)
 class Sway:
-    """How far the picture is `off` (F, 4), each edge of a box in px, in the frames at `times_s` (F,)."""
+    """How the picture is turned, scaled and shifted by the sway in the frames at `times_s` (F,): x' = A x + b in px,
+    `motion` (F, 2, 3).
+    """
 
     times_s: Float64
-    off: Float32
+    motion: Float64
+
+    @staticmethod
+    def along(times_s: Float64, motions: Float64, frame_hw: tuple[int, int]) -> Sway:
+        """Of a camera that is known to have moved the picture, of size `frame_hw`, by `motions` (F, 2, 3) into each
+        frame from the one before.
+        """
+        middle = np.array(frame_hw[::-1]) / 2
+        turn, shift = motions[:, :, :2], motions[:, :, 2:]
+        x, y = (turn @ middle + shift[:, :, 0] - middle).T
+        growth, angle = np.log(np.linalg.det(turn)) / 2, np.arctan2(turn[:, 1, 0], turn[:, 0, 0])
+        return Sway(times_s, _motion(_sway(times_s, np.cumsum([x, y, growth, angle], axis=1), KNOWN_SLOW_S), middle))
 
     @staticmethod
     def of(tracks: Sequence[Track], frame_times_s: Float64) -> Sway:
         """From tracks whose boxes are all detected, in the frames of a clip at `frame_times_s` (F,)."""
-        still = Sway(frame_times_s, np.zeros((len(frame_times_s), 4), np.float32))
+        still = Sway(frame_times_s, np.tile(STANDING_STILL, (len(frame_times_s), 1, 1)))
         longest = sorted(tracks, key=len, reverse=True)
         lengths = np.array([len(track) for track in longest])
         longest = longest[: int(np.searchsorted(np.cumsum(lengths), MAX_OBJECTS * len(frame_times_s))) + 1]
@@ -53,24 +72,27 @@ class Sway:
         way, weight = places.ways(len(frame_times_s))
         # The more objects, the more of what they have in common is the camera's.
         path = np.cumsum(way * (camera / (camera + own / np.maximum(weight, LEAST))), axis=1)
-        half_s = max(SLOW_S, step_s)
-        # Twice over: a single mean lets a fifth of what sways at 1.5 Hz through.
-        x, y = path - _slow(frame_times_s, _slow(frame_times_s, path, half_s), half_s)
-        return Sway(frame_times_s, np.stack([x, y, x, y], axis=1).astype(np.float32))
+        x, y = _sway(frame_times_s, path, SLOW_S)
+        return Sway(frame_times_s, _motion(np.stack([x, y, 0 * x, 0 * x]), np.zeros(2)))
 
-    @property
+    @cached_property
     def is_still(self) -> bool:
-        return not self.off.any()
-
-    def at(self, times_s: Float64) -> Float32:
-        """(..., 4): how far boxes in the frames at these times (...) are off."""
-        return self.off.take(np.searchsorted(self.times_s, times_s), axis=0)
+        return bool((self.motion == STANDING_STILL).all())
 
     def taken_off(self, tracks: Sequence[Track]) -> list[Track]:
         """The tracks as a camera that doesn't sway has them."""
         if self.is_still:
             return list(tracks)
-        return [replace(track, xyxy=track.xyxy - self.at(track.times_s)) for track in tracks]
+        turn = np.linalg.inv(self.motion[:, :, :2])
+        back = np.concatenate([turn, -turn @ self.motion[:, :, 2:]], axis=2)
+        return [replace(track, xyxy=moved(track.xyxy, back[self._frames(track.times_s)])) for track in tracks]
+
+    def put_on(self, xyxy: Boxes, times_s: Float64) -> Boxes:
+        """Boxes (T, 4) that a camera that doesn't sway has in the frames at these times (T,), as this one has them."""
+        return xyxy if self.is_still else moved(xyxy, self.motion[self._frames(times_s)])
+
+    def _frames(self, times_s: Float64) -> Int64:
+        return np.searchsorted(self.times_s, times_s)
 
 
 @dataclass(frozen=True)
@@ -145,11 +167,28 @@ def _means(values: Float64, frame: Int64, weight: Float64, num_frames: int) -> t
     return sums / np.maximum(total, LEAST), total
 
 
+def _sway(times_s: Float64, path: Float64, slow_s: float) -> Float64:
+    """(K, F): what of a path (K, F) is not its course over `slow_s` before and after."""
+    half_s = max(slow_s, float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0)
+    # Twice over: a single mean lets a fifth of what sways at 1.5 Hz through.
+    sway: Float64 = path - _slow(times_s, _slow(times_s, path, half_s), half_s)
+    return sway
+
+
+def _motion(sway: Float64, middle: Float64) -> Float64:
+    """(F, 2, 3) of a shift in x and y, the logarithm of a scale and an angle, (4, F), about a place (2,)."""
+    x, y, growth, angle = sway
+    cos, sin = np.exp(growth) * np.cos(angle), np.exp(growth) * np.sin(angle)
+    turn = np.stack([cos, -sin, sin, cos]).T.reshape(-1, 2, 2)
+    shift = np.stack([x, y], axis=1) + middle - turn @ middle
+    return np.concatenate([turn, shift[:, :, None]], axis=2)
+
+
 def _slow(times_s: Float64, path: Float64, half_s: float) -> Float64:
-    """(2, F): the course of a path (2, F) at its mean speed in the `half_s` before and after each time."""
+    """(K, F): the course of a path (K, F) at its mean speed in the `half_s` before and after each time."""
     first = np.searchsorted(times_s, times_s - half_s - ROUNDING_S)
     last = np.searchsorted(times_s, times_s + half_s + ROUNDING_S, side="right") - 1
     apart = times_s[last] - times_s[first]
     speed = np.divide(path[:, last] - path[:, first], apart, out=np.zeros_like(path), where=apart > 0)
     course = (speed[:, 1:] + speed[:, :-1]) / 2 * np.diff(times_s)
-    return np.concatenate([np.zeros((2, 1)), np.cumsum(course, axis=1)], axis=1)
+    return np.cumsum(np.concatenate([0 * path[:, :1], course], axis=1), axis=1)

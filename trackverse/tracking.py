@@ -82,6 +82,10 @@ def track_clip(
     video_hw = video.frame_hw
     refused = Counter[str]()
     times_s: list[float] = []
+    if settings.camera_motion:
+        camera_path = camera_path or CameraPath()
+    else:
+        camera_path = None
     with (
         closing(prefetch(frames)) as batches,
         TemporaryFile() as live,
@@ -95,7 +99,6 @@ def track_clip(
             tracker,
             video_hw=video_hw,
             refused=refused,
-            camera=CameraMotion() if settings.camera_motion else None,
             camera_path=camera_path,
         )
         if settings.refine is not None:
@@ -106,6 +109,7 @@ def track_clip(
                 frame_times_s=np.array(times_s),
                 sure_score=settings.tracker.track_thresh,
                 frame_width=video_hw[1],
+                sway=None if camera_path is None else camera_path.sway(video_hw),
                 dropped=refused,
             )
         for track in tracks:
@@ -149,22 +153,23 @@ def track_frames(
     *,
     video_hw: tuple[int, int],
     refused: Counter[str],
-    camera: CameraMotion | None = None,
     camera_path: CameraPath | None = None,
 ) -> Iterator[Track]:
     """The tracks of a clip as they end, boxes in px of the source video, whose size is `video_hw`.
 
-    Detections that no tracker could use are left out and counted in `refused` by reason. With `camera`, tracks are
-    looked for where the camera's motion has moved them to, and `camera_path`, if given, learns of it.
+    Detections that no tracker could use are left out and counted in `refused` by reason. With `camera_path`, which
+    learns how the camera moves, tracks are looked for where its motion has moved them to.
     """
+    follow = CameraMotion()
     for batch in batches:
         image_hw = batch.images.shape[1:3]
         scale = np.array([video_hw[1] / image_hw[1], video_hw[0] / image_hw[0]] * 2, np.float32)
         for image, time_s, found in zip(batch.images, batch.times_s, detector(batch.images), strict=True):
             in_video = Detections(found.xyxy * scale, found.scores, found.logits, found.embeddings)
             seen = usable(in_video, video_hw, refused)
-            motion = None if camera is None else scaled(camera(image, seen.xyxy / scale), scale[:2].astype(np.float64))
-            if camera_path is not None and motion is not None:
+            motion = None
+            if camera_path is not None:
+                motion = scaled(follow(image, seen.xyxy / scale), scale[:2].astype(np.float64))
                 camera_path.add(float(time_s), motion)
             yield from tracker.update(float(time_s), seen, motion)
     yield from tracker.drain()
