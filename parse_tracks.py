@@ -7,8 +7,8 @@
 
 Reads   videos_mp4/<id[:2]>/<id>.mp4 of the work folder (or videos_blurred/ with --blurred) and the segments that
         cut_videos.py kept.
-Writes  <output_dir>/<id[:2]>/<id>-meta.jsonl.gzip, <id>-embeddings.npy and <id>-progress.json; with --camera_motion,
-        <id>-motion.npy, the motion of each track's box beside the camera's.
+Writes  <output_dir>/<id[:2]>/<id>-meta.jsonl.gzip, <id>-embeddings.npy and <id>-progress.json; and <id>-motion.npy, the
+        motion of each track's box beside the camera's.
 
 A segment's tracks are committed whole; after a kill, the same command goes on with the first segment that is missing.
 With --slurm, each part given becomes one element of a job array.

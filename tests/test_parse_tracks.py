@@ -112,6 +112,7 @@ def test_every_segment_has_its_tracks_and_nothing_else_is_left(undisturbed: Path
     assert sorted(contents(undisturbed)) == [
         f"St/{VIDEO_ID}-embeddings.npy",
         f"St/{VIDEO_ID}-meta.jsonl.gzip",
+        f"St/{VIDEO_ID}-motion.npy",
         f"St/{VIDEO_ID}-progress.json",
     ]
     records = records_in(undisturbed)

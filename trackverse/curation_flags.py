@@ -52,9 +52,7 @@ def add(parser: cli.Parser) -> None:
     group("--min_length", type=cli.not_negative, metavar="S", help="seconds from first to last frame")
     group("--min_area", type=cli.fraction, metavar="X", help="mean box as a share of the frame")
     group("--min_motion", type=cli.not_negative, metavar="X", help="mean speed, in box sizes a second")
-    text = (
-        "the box's; beside the camera's: the box's (parse_tracks.py --camera_motion), its pixels'; measure_motion: both"
-    )
+    text = "the box's; beside the camera's: the box's, its pixels' (known by trackverse.measure_motion)"
     group("--motion", choices=list(MOTIONS), default="box", help=text)
     text = "of two tracks of a video: space-time IoU, or IoU across a gap"
     group("--max_overlap", type=cli.fraction, metavar="X", help=text)

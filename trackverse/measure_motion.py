@@ -3,9 +3,9 @@
     python -m trackverse.measure_motion --tracks_dir ${TRACKVERSE_DB}/tracks_meta/coco \\
         --videos_dir ${TRACKVERSE_DB}/videos_blurred
 
-Of every track: the speed of its box beside the camera's motion (which parse_tracks.py --camera_motion stores already),
-and likewise the mean speed of the pixels in it, by optical flow; both in box sizes a second. Afterwards `curate_db.py
---motion camera` and `--motion flow` choose by them.
+Of every track: the speed of its box beside the camera's motion (which parse_tracks.py stores already), and likewise the
+mean speed of the pixels in it, by optical flow; both in box sizes a second. Afterwards `curate_db.py --motion camera`
+and `--motion flow` choose by them.
 
 Reads   the track files and <videos_dir>/<id[:2]>/<id>.mp4, --frame_rate frames a second where there are tracks.
 Writes  <id>-motion.npy beside each track file, whole or not at all. Files that are there and newer are left alone, so

@@ -41,7 +41,7 @@ class TrackingSettings:
     tracker: ByteTrackConfig
     filters: FilterConfig
     refine: RefineConfig | None = None
-    camera_motion: bool = False
+    camera_motion: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """Flat and JSON-able, for progress files: two runs with equal ones give equal records."""

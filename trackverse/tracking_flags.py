@@ -92,9 +92,10 @@ def add(parser: cli.Parser, *, frame_rate: float, filters: FilterConfig) -> None
             add(f"--{field.name}", type=kind, metavar="X", help=shown)
     text = "look again at all tracks of a clip: join fragments, fill gaps, smooth boxes, drop duplicates (default)"
     add("--refine", action="store_true", default=True, help=text)
-    text = "for moving cameras: find out how the picture moves, and look for the tracks there"
-    add("--camera_motion", action="store_true", help=text)
     add("--no_refine", dest="refine", action="store_false", help="keep the tracks as they are found")
+    text = "find out by optical flow how the camera moves, and look for the tracks there (default)"
+    add("--camera_motion", action="store_true", default=True, help=text)
+    add("--no_camera_motion", dest="camera_motion", action="store_false", help="take the camera to stand still")
     parser.set_defaults(filter_defaults=filters)
 
 
