@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from trackverse import association, bytetrack
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.tracking_flags import NANODET_TRACKING
 from trackverse.types import Detections, Track
@@ -137,6 +138,10 @@ CASES: dict[str, tuple[Frames, list[tuple[str, int]]]] = {
             lambda k: Box("B", 1700, 800, look=RED) if k >= 42 else None,
         ),
         [("A", 30), ("B", 18)],
+    ),
+    "a look-alike where its box ends, further than it can have got, is another object": (
+        film(60, lambda k: Box("A", 100, look=RED) if k < 30 else Box("B", 140, look=RED)),
+        [("A", 30), ("B", 30)],
     ),
     "a score exactly at the threshold goes on with a track": (
         film(60, scored("A", lambda k: 0.9 if k < 30 else 0.55)),
@@ -373,6 +378,43 @@ def test_no_box_is_in_two_tracks_and_no_confident_one_in_none() -> None:
     tracks = track(frames)
     scores = np.concatenate([one.scores for one in tracks])
     assert len(scores) == number == len(np.unique(scores))
+
+
+def test_what_lies_behind_another_one_shows_little_of_its_own_look() -> None:
+    """Of A's box, 80 % lie behind that of B, whose feet are lower, for half of the time."""
+    frames = film(32, standing("A", 100, look=RED), standing("B", 106, lambda k: k >= 16, y=306.0, look=BLUE))
+    behind, before = sorted(track(frames), key=owners)
+    half_hidden = 1 - (34 * 74 / (40 * 80) - 0.4) / 0.5
+    np.testing.assert_allclose(behind.look_weights, [8, 8, 8 * half_hidden, 8 * half_hidden], rtol=1e-4)
+    np.testing.assert_array_equal(before.look_weights, [8, 8])
+
+
+def test_where_few_pairs_are_compared_because_most_cannot_be_the_same_comes_out(monkeypatch) -> None:
+    """A crowd in which looks, classes and overlaps contradict each other."""
+    rng = np.random.default_rng(5)
+    place, speed, looks = rng.uniform(0, 300, (20, 2)), rng.normal(0, 3, (20, 2)), rng.random((20, 4))
+    frames: Frames = []
+    for k in range(60):
+        boxes = [
+            Box(NAMES[n % 6], *(place[n] + k * speed[n]), score=rng.uniform(0.3, 1), look=looks[n] + rng.random(4) / 2)
+            for n in rng.permutation(20)
+        ]
+        frames.append((k / 16, boxes))
+    found, fewest = [], []
+
+    def assign_lazily(rows: np.ndarray, columns: np.ndarray, most: np.ndarray, turns: np.ndarray, exact) -> np.ndarray:
+        may = np.flatnonzero(most >= 0)
+        fewest.append((most[may] - exact(may)).min(initial=1.0))
+        return association.assign_lazily(rows, columns, most, turns, exact)
+
+    monkeypatch.setattr(bytetrack, "assign_lazily", assign_lazily)
+    for many in (1 << 30, 0):
+        monkeypatch.setattr(bytetrack, "MANY_FLOATS", many)
+        found.append(track(frames))
+    assert -1e-6 < min(fewest) < 0.01  # what a pair gains at most is never less, and may be hardly more
+    assert len(found[0]) == len(found[1]) > 20
+    for all_compared, few_compared in zip(*found, strict=True):
+        np.testing.assert_array_equal(all_compared.xyxy, few_compared.xyxy)
 
 
 def test_two_trackers_share_nothing() -> None:

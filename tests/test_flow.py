@@ -18,7 +18,7 @@ from test_curate import curate_db
 
 from trackverse import forget, measure_motion
 from trackverse.boxes import tlwh_to_xyxy
-from trackverse.camera import CameraMotion
+from trackverse.camera import CameraMotion, fitted
 from trackverse.detectors import DEFAULTS, choose_detector
 from trackverse.filters import FilterConfig
 from trackverse.flow import CameraPath, MotionMeter, Moving
@@ -54,6 +54,16 @@ def scene(camera: tuple[float, float], own: tuple[float, float], number: int = 1
         images.append(image)
         boxes.append([left, top, SIZE, SIZE])
     return np.stack(images), np.array(boxes, float)
+
+
+@pytest.mark.parametrize("share, moves", [(0.5, True), (0.3, False)], ids=["half", "fewer than two fifths"])
+def test_what_few_corners_agree_on_may_be_an_object(share: float, moves: bool) -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 320, (60, 2)).astype(np.float32)
+    there = points + rng.uniform(-40, 40, (60, 2)).astype(np.float32)
+    agree = slice(int(share * 60))
+    there[agree] = points[agree] + (5, 2)
+    np.testing.assert_allclose(fitted(points, there), [[1, 0, 5 * moves], [0, 1, 2 * moves]], atol=0.3)
 
 
 SCENES = {

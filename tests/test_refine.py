@@ -19,6 +19,7 @@ from trackverse.filters import FilterConfig, why_drop
 from trackverse.looks import LookModel, Scatter
 from trackverse.refine import RefineConfig, _purer, refine
 from trackverse.smoothing import smooth_tracks
+from trackverse.sway import Sway
 from trackverse.tracking import on_disk
 from trackverse.types import LOOK_FRAMES, ROUNDING_S, Track
 from trackverse.vectors import let_go
@@ -269,6 +270,11 @@ def test_only_what_both_directions_of_time_agree_upon_is_not_doubted() -> None:
     assert doubts([]) == []
 
 
+def test_backward_what_is_seen_once_is_not_looked_for() -> None:
+    labels = backward([seen(range(100), y=600.0), seen([40]), seen([44])])
+    assert labels[1] != labels[2]
+
+
 LONG_S = np.arange(1600) / FPS
 
 
@@ -369,8 +375,11 @@ def test_a_single_box_of_another_object_is_taken_out_and_the_gap_filled() -> Non
 def test_doubtful_boxes_go_with_the_track_around_them() -> None:
     """After a gap, only a confident one is taken by the backward pass."""
     track = seen([*range(30), *range(32, 100)], x=walk)
-    track.scores[20:40] = 0.3
-    assert doubts([track, seen(range(100), y=600.0)]) == []
+    track.scores[20:40] = 0.3  # frames 20 to 41
+    tracks = [track, seen(range(100), y=600.0)]
+    assert doubts(tracks) == []
+    labels = backward(tracks)[0]
+    assert (labels[20:30] == -1).all() and len(np.unique(np.delete(labels, range(20, 30)))) == 1
 
 
 def test_what_is_doubted_stays_one_where_little_speaks_against_it() -> None:
@@ -392,8 +401,8 @@ def test_what_the_backward_pass_makes_one_track_of_counts_as_much(monkeypatch: p
 def test_a_track_of_two_frames_is_as_fast_as_the_one_that_it_was_joined_to() -> None:
     """Someone in a hurry is seen for a moment only between two pillars: alone, that has no speed."""
     parts = [
-        seen(frames, x=lambda t: 100 + 120 * t, noise=1.0, seed=n)
-        for n, frames in enumerate((range(32), range(34, 36), range(60, 100)))
+        seen(frames, x=lambda t: 100 + 180 * t, noise=1.0, seed=n)
+        for n, frames in enumerate((range(32), range(34, 36), range(64, 100)))
     ]
     assert len(again(parts)) == 1
 
@@ -556,6 +565,15 @@ def test_tracks_beyond_those_that_tell_the_jitter_are_smoothed_as_much(monkeypat
     np.testing.assert_array_equal(other.xyxy, first.xyxy)
 
 
+def test_no_box_is_smoothed_away() -> None:
+    """It shrinks from 200 px to nearly nothing and stays so: lines through its neighbours go on below 0."""
+    shrinking = seen(range(23), x=900.0)
+    shrinking.xyxy[:, 3] = shrinking.xyxy[:, 1] + np.append(np.linspace(200, 2, 20), [1.5] * 3)
+    jittering = [seen(range(100), x=2000.0 + 300 * n, noise=3.0, seed=n) for n in range(5)]
+    smooth = smooth_tracks([*jittering, shrinking])[-1]
+    assert (smooth.xyxy[:, 2:] > smooth.xyxy[:, :2]).all()
+
+
 def test_smoothing_of_nothing_and_of_lone_frames() -> None:
     assert smooth_tracks([]) == []
     lone = [seen([n], x=100.0 + 300 * n) for n in range(3)]
@@ -571,6 +589,12 @@ def test_a_track_on_another_one_goes() -> None:
     assert spans(again([part, whole])) == [([1], 0, 199)]
 
 
+def test_a_track_on_one_that_goes_stays_itself() -> None:
+    """Each lies on the next longer one, and the shortest not on the longest: 0.83 of it, and 0.69, are in both."""
+    tracks = [seen(range(n), x=x, owner=n) for n, x in ((60, 100.0), (80, 103.7), (100, 107.4))]
+    assert spans(again(tracks)) == [([60], 0, 59), ([100], 0, 99)]
+
+
 def test_of_two_equal_tracks_the_better_one_stays() -> None:
     good = seen(range(100), owner=1)
     bad = replace(seen(range(100), owner=2), scores=np.full(100, 0.4, np.float32))
@@ -581,6 +605,75 @@ def test_of_two_equal_tracks_the_better_one_stays() -> None:
 def test_objects_that_pass_each_other_both_stay() -> None:
     tracks = [seen(range(200), x=walk), seen(range(200), x=lambda t: 600 - 40 * t, owner=2)]
     assert len(again(tracks)) == 2
+
+
+# ---- parts and chains
+
+
+def test_a_chain_is_as_one_track_of_all_its_boxes_and_looks() -> None:
+    first, second = seen(range(40), x=walk, look=RED), seen(range(48, 60), x=1258.0, look=RED, seed=1)
+    links = cutting.Links(np.zeros(2, bool), np.full(2, -1), np.full(2, -1))
+
+    def pieces(*tracks: Track) -> joining.Pieces:
+        frames_s = np.unique(np.concatenate([track.times_s for track in tracks]))
+        return joining.Pieces.of(tracks, 1280, Sway.of(tracks, frames_s), links)
+
+    chain, whole = pieces(first, second), pieces(followed(first, second))
+    chain.join(0, 1)
+    chain.fit_ends([[0, 1]])
+    assert chain.goes_out[0] and not chain.comes_in[0]
+    for name in ("start_s", "end_s", "comes_in", "goes_out", "look_sums", "look_nums"):
+        np.testing.assert_allclose(getattr(chain, name)[0], getattr(whole, name)[0], rtol=1e-6)
+    for ends, others in ((chain.heads, whole.heads), (chain.tails, whole.tails)):
+        for column, other in zip(astuple(ends.take(np.array([0]))), astuple(others), strict=True):
+            np.testing.assert_allclose(column, other, rtol=1e-5)
+
+
+def cut_at(rows: Sequence[int], track: Track, monkeypatch: pytest.MonkeyPatch) -> list[Track]:
+    """The parts of a track that associating backward in time cuts before these rows."""
+    labels = np.searchsorted(np.array(rows), np.arange(len(track)), side="right")
+    monkeypatch.setattr(both_ways, "backward", lambda tracks, _: labels)
+    limits = {"sure_score": 0.6, "min_cut_evidence": 6.0, "min_join_evidence": 1.5}
+    return cutting.cut([track], LookModel(0.1, 1.0, 8.0), **limits)[0]
+
+
+def test_a_look_of_frames_on_both_sides_of_a_cut_is_of_neither_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = cut_at([20], seen(range(60), look=np.full(32, np.nan)), monkeypatch)
+    assert (len(first), len(first.looks), len(second), len(second.looks)) == (20, 2, 40, 5)
+    assert second.look_weights.tolist() == [8, 8, 8, 8, 4]
+
+
+def test_looks_settle_a_doubt_only_where_they_are_known_and_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, unknown = seen(range(60), look=RED), seen(range(60), look=np.full(32, np.nan))
+    of_one_look = replace(unknown, looks=unknown.looks[:1], look_weights=np.full(1, 60, np.float32))
+    assert [len(part) for part in cut_at([24], unknown, monkeypatch)] == [24, 36]
+    for track in (known, of_one_look):
+        assert [len(part) for part in cut_at([24], track, monkeypatch)] == [60]
+
+
+def test_evidence_of_motion_is_how_much_likelier_one_object_is_to_be_there_than_another() -> None:
+    """The end of a track by Bayesian regression, any other place by a normal distribution as wide as the scene."""
+    times_s, gap_s, later = np.arange(5) / 16, 0.8, 300.0
+    x = 100 + 90 * times_s + np.array([1, -2, 0, 2, -1])
+    xyxy = np.stack([x - 20, 0 * x, x + 20, 0 * x + 80], axis=-1)
+    tail = motion.fit_ends(times_s, xyxy, np.array([0]), head=False)
+    still = motion.Ends(np.full((2, 1), [[later], [40]]), np.zeros((2, 1)), np.full(1, 80.0), np.zeros((3, 1)))
+    scene = motion.Scene(area=1e6, size_std=0.5)
+    (found,) = motion.evidence(tail, still, np.full((1, 1), gap_s), scene).ravel()
+
+    design = np.stack([np.ones(5), times_s - times_s[-1]], axis=-1)
+    precision = design.T @ design / 0.05**2 + np.diag([0, 1 / 1.0**2])
+    line = np.linalg.solve(precision, design.T @ x / 0.05**2)
+    way_s = 2.0 * (1 - np.exp(-gap_s / 4.0))  # until the middle of the gap, at a speed that dies away in 2 s
+    reach = np.array([1, way_s])
+    variance = reach @ np.linalg.solve(precision, reach) + (0.3 * gap_s) ** 2
+    offset2, anywhere = ((line @ reach - later) / 80) ** 2, 1e6 / (2 * np.pi) / 80**2
+    place = np.log(anywhere / variance) - offset2 / 2 * (1 / variance - 1 / anywhere)
+    size = np.log(0.5**2 / (0.1**2 + 0.1**2 * gap_s)) / 2
+    np.testing.assert_allclose(found, place + size - 0.1 * gap_s, rtol=1e-4)
+    far = replace(still, xy=still.xy * 1e3)
+    ((surely_another,),) = motion.evidence(tail, far, np.full((1, 1), 1e3), scene)
+    assert surely_another == pytest.approx(-0.1 * 1e3, rel=1e-3)  # then no place says anything
 
 
 # ---- edges
@@ -639,8 +732,9 @@ def test_no_classes_and_no_looks_are_no_obstacle(num_labels: int) -> None:
 
 def test_a_joined_track_has_the_mean_look_of_its_parts() -> None:
     tracks = [seen(range(100), look=RED), seen(range(104, 200), look=RED, seed=1), *OTHERS]
+    tracks[0].looks[3] = np.nan  # not known
     joined = next(track for track in again(tracks) if owners(track) == [1])
-    total = sum(track.looks.sum(axis=0) for track in tracks[:2])
+    total = sum(np.nansum(track.looks, axis=0) for track in tracks[:2])
     np.testing.assert_allclose(joined.embedding, total / np.linalg.norm(total), atol=1e-6)
 
 

@@ -92,6 +92,14 @@ def test_a_camera_that_stands_still_is_left_alone(
         assert all(one is other for one, other in zip(sway.taken_off(tracks), tracks, strict=True))
 
 
+def test_a_track_that_slips_is_no_camera() -> None:
+    """To somebody far away, in the middle of the clip."""
+    tracks = walkers(hands)
+    slips = of_boxes(CLIP_S, walkers(hands, num=1, seed=1)[0].xyxy[:, :2] + (CLIP_S[:, None] > 5) * (900, 300))
+    offset = Sway.of([*tracks, slips], CLIP_S).off - Sway.of(tracks, CLIP_S).off
+    assert np.abs(beside_the_mean(offset)).max() < 20
+
+
 def test_who_sways_alone_is_no_camera() -> None:
     assert Sway.of(walkers(hands, num=1), CLIP_S).is_still
     assert Sway.of([*walkers(still, num=5), walkers(hands, num=6)[-1]], CLIP_S).is_still

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import shelf
 
+from trackverse import tracking
 from trackverse.boxes import tlwh_to_xyxy, xyxy_to_tlwh
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.detectors import DEFAULTS, choose_detector
@@ -18,7 +19,7 @@ from trackverse.errors import VideoError
 from trackverse.export import write_mot
 from trackverse.filters import FilterConfig, why_drop
 from trackverse.records import FrameClasses, Origin, TopClasses, TrackRecord
-from trackverse.refine import RefineConfig
+from trackverse.refine import RefineConfig, refine
 from trackverse.segments import detect_scenes
 from trackverse.tracking import TrackingSettings, track_clip, track_frames, usable
 from trackverse.types import Clip, Detections, FrameBatch, Track, UInt8
@@ -222,6 +223,16 @@ def test_the_second_pass_gives_the_same_object_with_its_class_scores_and_inside_
     assert twice.xyxy.min() >= 0 and not dropped
 
 
+def test_boxes_that_smoothing_moves_over_the_edge_are_cut_to_the_frame(square_video: Path, monkeypatch) -> None:
+    def refine_beyond(tracks, *args, **more):
+        return (replace(track, xyxy=track.xyxy - 60) for track in refine(tracks, *args, **more))
+
+    monkeypatch.setattr(tracking, "refine", refine_beyond)
+    config = replace(settings(), refine=RefineConfig())
+    (track,) = tracks_of(square_video, clip_of(1.0, 4.0), config, Counter())
+    assert track.xyxy.min() == 0
+
+
 def test_with_the_second_pass_other_settings_are_recorded() -> None:
     assert "max_fill_gap_s" not in settings().as_dict()
     assert replace(settings(), refine=RefineConfig()).as_dict()["max_fill_gap_s"] == RefineConfig().max_fill_gap_s
@@ -416,6 +427,7 @@ def test_nothing_is_drawn_where_an_object_is_long_unseen(tmp_path: Path, square_
     images = np.concatenate([batch.images for batch in read_frames(tmp_path / "drawn.mp4")])
     is_there = [has_colour(image, box, colour_of(1)) for image in images]
     assert is_there == [n < 25 or n >= 100 for n in range(125)]
+    assert np.ptp(images[26:99].astype(int), axis=-1).max() < 30  # nor dashes, nor anything in colour
 
 
 def test_a_video_of_a_variable_frame_rate_plays_as_before(tmp_path: Path) -> None:

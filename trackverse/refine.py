@@ -191,7 +191,8 @@ def _is_duplicate(tracks: Sequence[Track], config: RefineConfig) -> Bool:
     on_longer = np.unique(np.concatenate(found), axis=0)
 
     dropped = np.zeros(len(tracks), bool)
-    for shorter, other in on_longer[np.argsort(rank[on_longer[:, 0]], kind="stable")]:
+    # The longest ones first, so that it is known which others stay.
+    for shorter, other in on_longer[np.argsort(-rank[on_longer[:, 0]], kind="stable")]:
         a, b = tracks[shorter], tracks[other]
         _, i, j = np.intersect1d(a.times_s, b.times_s, assume_unique=True, return_indices=True)
         num_on = int((boxes.iou_of_pairs(a.xyxy[i], b.xyxy[j]) >= config.min_duplicate_iou).sum())
