@@ -270,9 +270,10 @@ def test_only_what_both_directions_of_time_agree_upon_is_not_doubted() -> None:
     assert doubts([]) == []
 
 
-def test_backward_what_is_seen_once_is_not_looked_for() -> None:
-    labels = backward([seen(range(100), y=600.0), seen([40]), seen([44])])
-    assert labels[1] != labels[2]
+@pytest.mark.parametrize("num_missed, num", [(15, 1), (16, 2)], ids=["a second", "more"])
+def test_backward_who_is_not_seen_for_long_is_not_looked_for(num_missed: int, num: int) -> None:
+    labels = backward([seen(range(100), y=600.0), seen(range(40)), seen(range(40 + num_missed, 100))])
+    assert len(np.unique(np.concatenate(labels[1:]))) == num
 
 
 LONG_S = np.arange(1600) / FPS
