@@ -96,7 +96,7 @@ def test_a_track_that_slips_is_no_camera() -> None:
     """To somebody far away, in the middle of the clip."""
     tracks = walkers(hands)
     slips = of_boxes(CLIP_S, walkers(hands, num=1, seed=1)[0].xyxy[:, :2] + (CLIP_S[:, None] > 5) * (900, 300))
-    offset = Sway.of([*tracks, slips], CLIP_S).off - Sway.of(tracks, CLIP_S).off
+    offset = Sway.of([*tracks, slips], CLIP_S).motion[:, :, 2] - Sway.of(tracks, CLIP_S).motion[:, :, 2]
     assert np.abs(beside_the_mean(offset)).max() < 20
 
 
