@@ -23,10 +23,11 @@ from trackverse.detectors import DEFAULTS, choose_detector
 from trackverse.filters import FilterConfig
 from trackverse.flow import CameraPath, MotionMeter, Moving
 from trackverse.layout import TracksLayout, motion_beside
+from trackverse.refine import RefineConfig
 from trackverse.store import TrackStore, load_motion, read_columns, write_motion
 from trackverse.tracking import TrackingSettings, track_clip
 from trackverse.tracking_flags import NANODET_TRACKING
-from trackverse.types import Detections, Track
+from trackverse.types import Clip, Detections, Track
 from trackverse.video import probe
 
 HW, SIZE, FPS = (180, 320), 60, 8
@@ -39,15 +40,19 @@ def texture(hw: tuple[int, int], seed: int) -> np.ndarray:
 
 
 def scene(camera: tuple[float, float], own: tuple[float, float], number: int = 17) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (T, H, W, 3) of a wall that moves by `camera` px a frame, with an object that moves by `own` on it, and
-    the object's boxes (T, 4) tlwh.
+    """As `filmed`, of a wall that moves by `camera` px a frame, and an object that moves by `own` on it."""
+    return filmed(np.outer(range(number), camera), np.outer(range(number), own))
+
+
+def filmed(camera: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (T, H, W, 3) of a wall that has moved by `camera` (T, 2) px, with an object that has moved by `own` (T, 2)
+    on it, and the object's boxes (T, 4) tlwh.
     """
     wall, thing = texture((HW[0] + 200, HW[1] + 200), 0), texture((SIZE, SIZE), 1)
     images, boxes = [], []
-    for n in range(number):
-        x, y = camera[0] * n, camera[1] * n
+    for (x, y), (own_x, own_y) in zip(camera.astype(float), own.astype(float), strict=True):
         image = cv2.warpAffine(wall, np.array([[1, 0, x - 100], [0, 1, y - 100]], float), HW[::-1])
-        left, top = 100 + x + own[0] * n, 50 + y + own[1] * n
+        left, top = 100 + x + own_x, 50 + y + own_y
         place = np.array([[1, 0, left], [0, 1, top]], float)
         mask = cv2.warpAffine(np.ones((SIZE, SIZE), np.uint8), place, HW[::-1])
         image[mask > 0] = cv2.warpAffine(thing, place, HW[::-1])[mask > 0]
@@ -189,7 +194,7 @@ def test_only_what_is_missing_is_measured(folder: Path, caplog: pytest.LogCaptur
 
 
 class FindsIt:
-    """Stands in for a detector: finds the object of a scene where it was drawn, frame by frame."""
+    """Stands in for a detector: finds the object of a scene where it was drawn, frame by frame; NaN: it is missed."""
 
     name, labels, embedding_dim, centre_embeddings = "known", LABELS, 0, False
 
@@ -199,7 +204,32 @@ class FindsIt:
     def __call__(self, images: np.ndarray) -> list[Detections]:
         scores = np.full((1, len(LABELS)), 0.9, np.float32)
         nothing = np.zeros((1, 0), np.float32)
-        return [Detections(next(self._xyxy)[None], scores[:, 0], scores, nothing) for _ in images]
+        found = (Detections(next(self._xyxy)[None], scores[:, 0], scores, nothing) for _ in images)
+        return [one.select(np.isfinite(one.xyxy).all(axis=1)) for one in found]
+
+
+@pytest.mark.parametrize("is_followed", [True, False], ids=["followed", "not followed"])
+def test_who_is_missed_for_long_while_the_camera_sways(tmp_path: Path, is_followed: bool) -> None:
+    """Out of sight for 1.2 s in the middle of a swing, longer than the online pass looks for it."""
+    swing = 60 * np.sin(3 * np.pi * np.arange(64) / 16)
+    images, tlwh = filmed(np.stack([swing, 0 * swing], axis=1), np.zeros((64, 2)))
+    write(tmp_path / "swing.mp4", list(images), rate=16)
+    tlwh[21:40] = np.nan
+    settings = TrackingSettings(
+        choose_detector("nanodet", "coco", None),
+        16,
+        DEFAULTS["nanodet"],
+        replace(NANODET_TRACKING, max_lost_s=0.5),
+        FilterConfig(0.0, 0.0),
+        RefineConfig(),
+        is_followed,
+    )
+    path, whole = tmp_path / "swing.mp4", Clip("swing", "swing.0", 0.0, 4.0)
+    tracks = list(track_clip(path, probe(path), whole, FindsIt(tlwh), settings, dropped=Counter()))
+    assert (len(tracks) == 1) == is_followed  # without, the case is a hard one
+    if is_followed:
+        there = np.round(tracks[0].times_s * 16).astype(int)
+        assert np.nanmax(np.abs(tracks[0].xyxy - tlwh_to_xyxy(tlwh[there]))) < 2  # px: back where it was seen
 
 
 def test_tracks_of_a_moving_camera_are_stored_with_their_own_motion(folder: Path) -> None:
