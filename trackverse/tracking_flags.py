@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
+import cv2
+
 from trackverse import cli
 from trackverse.bytetrack import ByteTrackConfig
 from trackverse.detectors import DEFAULTS, DETECTORS, EMBEDDINGS, DetectorConfig, choose_detector, load_detector
@@ -124,13 +126,17 @@ def settings(args: Namespace) -> TrackingSettings:
 
 
 def load(args: Namespace, settings: TrackingSettings) -> Detector:
-    """The detector of these settings, on the device and with the share of the cores that the flags say."""
+    """The detector of these settings, on the device and with the share of the cores that the flags say, which is
+    OpenCV's too: a thread for every core would be as many for every worker.
+    """
+    num_threads = threads_of_a_worker(args.num_workers)
+    cv2.setNumThreads(num_threads)
     return load_detector(
         settings.choice,
         settings.detector,
         device=args.device,
         batch_size=args.batch_size,
-        num_threads=threads_of_a_worker(args.num_workers),
+        num_threads=num_threads,
     )
 
 
