@@ -6,7 +6,8 @@
 
 Reads   video_clips/<id[:2]>/<id>/<clip_id> of the work folder, and where each clip begins from video_scenes/.
 Writes  object_tracks/<id[:2]>/<id>/<clip>.txt (MOT text, frames and ids from 1), <clip>.mp4 with the tracks drawn in
-        (--visualize) and <clip>.jsonl.gzip (records, times on the source video's clock).
+        (--visualize) and <clip>.jsonl.gzip (records, times on the source video's clock). What is there stays, whatever
+        the flags were: to see a clip with others, remove its files.
 """
 
 from __future__ import annotations

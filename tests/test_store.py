@@ -400,6 +400,13 @@ def test_a_folder_made_with_other_settings_is_refused(
     assert files_of(tmp_path) == before
 
 
+def test_a_folder_made_with_a_setting_that_is_not_asked_for_is_refused(layout: TracksLayout) -> None:
+    """As with those of the second pass, under --no_refine."""
+    fewer = {name: value for name, value in SETTINGS.items() if name != "vocab"}
+    with pytest.raises(SetupError, match=r"made with vocab = .*, asked for None; give another --output_dir"):
+        TrackStore(layout, fewer).has(clip(VIDEO_ID, 50))
+
+
 @pytest.mark.parametrize(
     ("progress", "said"),
     [(None, "has no progress file"), ('{"segments_complete": [[0, 10]], "num_tracks": 2}', "not a progress file")],

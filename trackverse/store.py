@@ -48,10 +48,11 @@ class TrackStore:
                 reason="no progress file",
             )
         progress = progress_file.load(path) or Progress(settings=self._settings)
-        for name, value in self._settings.items():
-            if progress.settings.get(name) != value:
+        for name in self._settings | progress.settings:
+            made_with, asked_for = progress.settings.get(name), self._settings.get(name)
+            if made_with != asked_for:
                 raise SetupError(
-                    f"{path}: made with {name} = {progress.settings.get(name)!r}, asked for {value!r}; "
+                    f"{path}: made with {name} = {made_with!r}, asked for {asked_for!r}; "
                     "give another --output_dir, or the settings that it was made with"
                 )
         return progress
