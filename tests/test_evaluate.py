@@ -67,6 +67,7 @@ TRUTHS = {
     "tabs": (truth_text(COUNTS, 1, 1).replace(",", "\t"), "mine"),
     "a byte order mark": ("\ufeff" + truth_text(COUNTS, 1, 1), "mine"),
     "Windows' line ends": (truth_text(COUNTS, 1, 1).replace("\n", "\r\n"), "mine"),
+    "a comma at the end of a line": (truth_text(COUNTS).replace("\n", ",\n"), "mine"),
     "empty lines": ("\n" + truth_text(COUNTS, 1, 1).replace("\n", "\n\n"), "mine"),
     "frames in any order": (shuffled(truth_text(COUNTS, 1, 1)), "mine"),
 }

@@ -218,3 +218,19 @@ def test_only_boxes_that_were_measured_in_the_frame_before_say_something() -> No
     assert state.update(np.array([0, 1]), boxes[:2] + 5) == (0, 0)
     assert state.update(np.array([1, 2]), boxes[1:] + 9)[1] == 1
     assert state.update(np.array([0, 1, 2]), boxes + 9)[1] == 2
+
+
+@pytest.mark.parametrize("num_unseen", [1, 40], ids=["just seen", "long unseen"])
+def test_what_a_box_may_reach_is_the_box_and_all_centres_within_the_distance(num_unseen: int) -> None:
+    state = KalmanState.start(np.array([[100.0, 100, 140, 180], [300, 100, 700, 200]]))
+    for _ in range(num_unseen):
+        state.predict(1 / 16)
+    reached = state.reach(9.21)
+    assert (reached[:, :2] <= state.xyxy[:, :2]).all() and (reached[:, 2:] >= state.xyxy[:, 2:]).all()
+    for n, (left, top, right, bottom) in enumerate(state.xyxy.tolist()):
+        middle = np.array([left + right, top + bottom]) / 2
+        for corner in reached[n].reshape(2, 2):  # as near as a centre there can be, to one side
+            for way in ((corner[0] - middle[0], 0), (0, corner[1] - middle[1])):
+                beyond = middle + 1.01 * np.array(way)
+                box = np.tile(beyond, 2) + 0.5 * np.array([left - right, top - bottom, right - left, bottom - top])
+                assert state.distance(np.array([n]), box[None]).item() > 9.21

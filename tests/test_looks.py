@@ -152,6 +152,12 @@ def test_what_parts_tell_is_as_if_the_whole_had_never_been_known(tracks: list[Tr
     np.testing.assert_allclose(astuple(after), astuple(looks.fit(Scatter.of(parts))), rtol=1e-4)
 
 
+@pytest.mark.parametrize("lasting", [1.0, 2.0])
+def test_where_all_of_the_scatter_lasts_more_looks_say_no_more(lasting: float) -> None:
+    evidence = replace(MODEL, lasting=lasting).evidence(np.full(3, 0.4), np.array([1.0, 10, 1000]), np.full(3, 5.0))
+    np.testing.assert_allclose(evidence, evidence[0])
+
+
 def test_looks_that_are_all_alike_are_spread_over_one_dimension() -> None:
     rng = np.random.default_rng(1)
     tracks = [

@@ -630,6 +630,18 @@ def test_a_chain_is_as_one_track_of_all_its_boxes_and_looks() -> None:
             np.testing.assert_allclose(column, other, rtol=1e-5)
 
 
+@pytest.mark.parametrize("look, nats", [(RED, 0), (np.full(32, np.nan), 1)], ids=["known looks", "unknown looks"])
+def test_who_is_one_backward_in_time_is_so_where_looks_do_not_know_better(look: np.ndarray, nats: float) -> None:
+    tracks, one, other = [seen(range(40), look=look), seen(range(48, 80), look=look)], np.array([0]), np.array([1])
+    sway = Sway.of(tracks, np.unique(np.concatenate([track.times_s for track in tracks])))
+    evidence = []
+    for backward_tracks in ([3, 4], [3, 3]):
+        links = cutting.Links(np.zeros(2, bool), np.array(backward_tracks), np.array(backward_tracks))
+        pieces = joining.Pieces.of(tracks, np.inf, sway, links)
+        evidence.append(joining._evidence(pieces, one, other, LookModel(0.1, 1.0, 8.0), CONFIG).item())
+    assert evidence[1] - evidence[0] == pytest.approx(nats * joining.ONE_WAY_EVIDENCE, abs=1e-5)
+
+
 def cut_at(rows: Sequence[int], track: Track, monkeypatch: pytest.MonkeyPatch) -> list[Track]:
     """The parts of a track that associating backward in time cuts before these rows."""
     labels = np.searchsorted(np.array(rows), np.arange(len(track)), side="right")
