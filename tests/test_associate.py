@@ -389,6 +389,7 @@ MISTAKES = {
     "not text": (lambda folder: (folder / "det.txt").write_bytes(b"\xff\xfe\x00"), "det.txt: can't read it"),
     "too few embeddings": (lambda folder: np.save(folder / "e.npy", np.ones((3, 2))), "a row a line is wanted"),
     "no embeddings in it": (lambda folder: (folder / "e.npy").write_bytes(b"x"), "e.npy: no matrix of numbers"),
+    "text for embeddings": (lambda folder: (folder / "e.npy").write_text("1 2\n"), "e.npy: no matrix of numbers"),
     "an archive that is cut off": (lambda folder: as_torn_archive(folder / "e.npy", at=0), "e.npy: no matrix"),
     "an archive with other bytes in it": (lambda folder: as_torn_archive(folder / "e.npy", at=90), "e.npy: no matrix"),
     "embeddings in a row": (lambda folder: np.save(folder / "e.npy", np.ones(296)), "e.npy: no matrix of numbers"),
@@ -413,3 +414,4 @@ def test_mistakes_are_one_line_and_status_2(tmp_path: Path, spoil, message: str,
     assert run(tmp_path, "--embeddings", "e.npy") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+    assert "unsafe" not in line  # numpy's advice

@@ -186,7 +186,8 @@ def read_embeddings(folder: Path, name: str | None, num_rows: int) -> Float32:
     try:
         matrix = _matrix(path, key)
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        raise SetupError(f"{path}: no matrix of numbers in a .npy or .npz file ({error})") from error
+        why = str(error).partition(". ")[0]  # what numpy adds is how to load it unsafely
+        raise SetupError(f"{path}: no matrix of numbers in a .npy or .npz file ({why})") from error
     if len(matrix) != num_rows:
         raise SetupError(f"{path}: {len(matrix)} rows for the {num_rows} lines of det.txt; a row a line is wanted")
     with np.errstate(over="ignore", invalid="ignore"):
