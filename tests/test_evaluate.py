@@ -97,6 +97,15 @@ def test_sequences_in_either_layout_side_by_side_are_all_evaluated(tmp_path: Pat
     assert capsys.readouterr().out.splitlines()[1].startswith("two ")
 
 
+@pytest.mark.parametrize("rows", [TRUTH, TRUTH[:0]], ids=["left out", "not there"])
+def test_ground_truth_of_which_nothing_counts_is_said(tmp_path: Path, rows: np.ndarray, capsys) -> None:
+    folder = write_sequence(tmp_path / "gt" / "one", rows, filename="gt.txt")
+    (folder / "gt.txt").write_text((folder / "gt.txt").read_text().replace(",1,1,1\n", ",0,1,1\n"))
+    mot.write_boxes(tmp_path / "out" / "one.txt", [(1, 1, "1,2,3,4,1")])
+    assert evaluate.main(["--gt", str(tmp_path / "gt"), "--tracks", str(tmp_path / "out")]) == 0
+    assert "gt.txt: has no box that counts" in capsys.readouterr().err
+
+
 def test_tracks_without_ground_truth_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sequence(tmp_path / "gt" / "one", TRUTH, filename="gt.txt")
     for name in ("one", "two"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import sys
 import tempfile
 from argparse import Namespace
@@ -26,6 +27,7 @@ from trackverse import cli, mot
 from trackverse.errors import SetupError
 from trackverse.types import Float64
 
+log = logging.getLogger("trackverse.evaluate")  # not __name__, which is __main__ as a command
 # Their ground truth has objects of other classes, which are neither right nor wrong to find.
 WITH_DISTRACTORS = ("MOT16", "MOT17", "MOT20")
 PEDESTRIAN = 1.0  # the class whose tracks are compared
@@ -114,6 +116,8 @@ def _data(dataset_class: Any, sequence: mot.Sequence, tracks_path: Path, folder:
     has_distractors = sequence.benchmark in WITH_DISTRACTORS
     gt, tracks = _boxes(gt_path, sequence, (PEDESTRIAN,)), _boxes(tracks_path, sequence)
     gt[:, 6] = gt[:, 6] != 0
+    if not gt[:, 6].any():
+        log.warning("%s: has no box that counts, so that all scores are 0", gt_path)
     # TrackEval takes all tracks for pedestrians; ours name the class. What MOT15 has in its place are metres.
     gt_class = gt[:, 7] if has_distractors else np.full(len(gt), PEDESTRIAN)
     gt_copy, tracks_copy = folder / "gt.txt", folder / "tracks" / "data" / f"{sequence.name}.txt"
