@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from trackverse import associate, evaluate, mot
 from trackverse.detectors import DEFAULTS, choose_detector, load_detector
+from trackverse.detectors.protocol import Detector
 from trackverse.filters import FilterConfig
 from trackverse.refine import RefineConfig
 from trackverse.tracking import TrackingSettings, track_clip
@@ -39,6 +40,21 @@ SIZES = (416, 480, 640)
 PERSON = 0  # in COCO's order
 
 
+def tracked(
+    path: Path, sequence: mot.Sequence, detector: Detector, settings: TrackingSettings
+) -> tuple[tuple[float, float, float, float], int, float]:
+    """HOTA, MOTA, IDF1 and id switches of the people of a video, how many tracks they are, and the CPU ms a frame."""
+    video = probe(path)
+    clip = Clip(sequence.name, f"{sequence.name}.0", 0.0, sequence.num_frames / video.fps)
+    start = time.process_time()
+    found = list(track_clip(path, video, clip, detector, settings, dropped=Counter(), num_threads=1))
+    cpu_ms = (time.process_time() - start) * 1000 / sequence.num_frames
+    people = [track for track in found if track.logits.sum(axis=0).argmax() == PERSON]
+    with tempfile.TemporaryDirectory() as folder:
+        associate.write_tracks(Path(folder) / f"{sequence.name}.txt", people, video.fps)
+        return evaluate.evaluate([sequence], Path(folder))[sequence.name], len(people), cpu_ms
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
@@ -47,7 +63,6 @@ def main() -> None:
     args = parser.parse_args()
     sequence = mot.read_sequence(args.truth)
     video = probe(args.video)
-    clip = Clip("street", "street.0", 0.0, sequence.num_frames / video.fps)
     choice = choose_detector("nanodet", None, None)
     print(f"{'':28}{'HOTA':>8}{'MOTA':>8}{'IDF1':>8}{'IDSW':>8}{'tracks':>8}{'CPU ms a frame':>16}")
     for size in args.sizes:
@@ -57,15 +72,9 @@ def main() -> None:
             # Every frame, and whatever is found: the truth has short tracks and small people too.
             filters = FilterConfig(min_track_len=0.0, min_track_area=0.0)
             settings = TrackingSettings(choice, video.fps, config, NANODET_TRACKING, filters, second_pass)
-            start = time.process_time()
-            found = list(track_clip(args.video, video, clip, detector, settings, dropped=Counter(), num_threads=1))
-            cpu_ms = (time.process_time() - start) * 1000 / sequence.num_frames
-            people = [track for track in found if track.logits.sum(axis=0).argmax() == PERSON]
-            with tempfile.TemporaryDirectory() as folder:
-                associate.write_tracks(Path(folder) / f"{sequence.name}.txt", people, video.fps)
-                scores = evaluate.evaluate([sequence], Path(folder))[sequence.name]
+            scores, num_tracks, cpu_ms = tracked(args.video, sequence, detector, settings)
             row = "".join(f"{score:8.1f}" for score in scores[:3])
-            print(f"{f'{size} px, {name}':28}{row}{scores[3]:8.0f}{len(people):8}{cpu_ms:16.0f}", flush=True)
+            print(f"{f'{size} px, {name}':28}{row}{scores[3]:8.0f}{num_tracks:8}{cpu_ms:16.0f}", flush=True)
 
 
 if __name__ == "__main__":
