@@ -305,6 +305,29 @@ def test_another_seed_is_another_choice(criterion: str) -> None:
     assert made(tracks, plan, 3)[0] == made(tracks, plan, 3)[0]
 
 
+def test_limits_are_relaxed_half_way_then_altogether() -> None:
+    """Not fewer than so much, and not more overlap than so much."""
+    limits = Limits(min_motion=0.4, max_overlap=0.5, classes=("a",))
+    assert limits.relaxed(1) == Limits(min_motion=0.2, max_overlap=0.75, classes=("a",))
+    assert limits.relaxed(2) == Limits(classes=("a",))
+
+
+def test_of_all_that_are_taken_each_keeps_others_away() -> None:
+    """Of one class, more than there is room for at first."""
+    looks = np.eye(12, dtype=np.float16)
+
+    def embeddings(rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([looks, looks])[rows]
+
+    embeddings.dim = 12
+    apart = constraints.Lookalikes(np.zeros(24, np.int64), 0.5, embeddings)
+    apart.prepare(np.arange(6))  # the others are read one by one
+    for row in range(12):
+        assert apart.why_not(row) is None
+        apart.took(row)
+    assert all(apart.why_not(row) for row in range(12, 24))
+
+
 # ---- criterion by criterion
 
 

@@ -107,6 +107,8 @@ def test_the_cameras_path_tells_the_same_of_a_track_that_is_known_later(
     assert path.motion_of(track) == pytest.approx(expected, abs=0.05)
     later = replace(track, times_s=track.times_s[5:], xyxy=xyxy[5:])
     assert path.motion_of(later) == pytest.approx(expected, abs=0.05)
+    short = replace(track, times_s=track.times_s[:3], xyxy=xyxy[:3])  # no half a second
+    assert path.motion_of(short) == pytest.approx(expected, abs=0.1)
     once = replace(track, times_s=track.times_s[:1], xyxy=xyxy[:1])
     assert np.isnan(path.motion_of(once))
 
