@@ -113,6 +113,15 @@ def test_the_cameras_path_tells_the_same_of_a_track_that_is_known_later(
     assert np.isnan(path.motion_of(once))
 
 
+def test_what_stands_still_does_so_however_the_camera_shifts_and_zooms() -> None:
+    path, xyxy = CameraPath(), np.array([[20, 30, 60, 110], [50, 30, 90, 110], [100, 60, 180, 220]], np.float32)
+    for time_s, zoom, shift in ((0.0, 1, 0), (1.0, 1, 30), (2.0, 2, 0)):
+        path.add(time_s, np.array([[zoom, 0, shift], [0, zoom, 0]], float))
+    like = make_track(1, num_frames=3)
+    track = Track(np.arange(3.0), xyxy, like.scores, like.logits, like.embedding)
+    assert path.motion_of(track) == pytest.approx(0, abs=1e-6)
+
+
 def test_what_cannot_be_measured_is_not_known() -> None:
     images, boxes = scene((0, 0), (3, 0), number=4)
     once, later, outside = (
