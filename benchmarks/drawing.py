@@ -10,7 +10,7 @@ opencv    what most scripts do: VideoCapture, rectangle, polylines and putText o
           MPEG-4 Part 2, cheaper to encode than H.264, and no browser plays it).
 
 Time on the clock and CPU time, the best of interleaved rounds. The goal is three times faster than the video plays, on
-two cores.
+two cores; measured, 6.1 times (5.5 ms a frame), and OpenCV 5.3 times.
 """
 
 from __future__ import annotations
