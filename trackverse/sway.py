@@ -103,6 +103,45 @@ class Sway:
         return np.searchsorted(self.times_s, times_s)
 
 
+class InCommon:
+    """What the objects of a frame do at once is the camera's: the mean product of what two of them do."""
+
+    def __init__(self) -> None:
+        # Of products of two objects, of their weights, of objects' squares, of their weights, and of objects.
+        self._sums = np.zeros(5)
+        self._moments = np.zeros((2, 2))  # of the products of a block, and of their weights
+        self._num_blocks = 0
+
+    def add(self, off: Float64, height: Float64, frame: Int64, block: int) -> None:
+        """Take in how far objects are `off` (2, S), px, of this `height` (S,), in the frames of these numbers (S,).
+
+        Frames near each other say the same: the error is that of blocks of so many frames.
+        """
+        weight = 1 / height**2
+        square = weight * (off**2).sum(axis=0) / 2
+        parts = (*(weight * off), weight, weight * square, weight**2, square, np.ones(len(height)))
+        x, y, total, own, own_weight, squares, num = (np.bincount(frame, part) for part in parts)
+        of_frames = np.stack([(x**2 + y**2) / 2 - own, total**2 - own_weight, squares, total, num])
+        of_blocks = np.add.reduceat(of_frames, np.arange(0, of_frames.shape[1], block), axis=1)
+        self._sums += of_blocks.sum(axis=1)
+        self._moments += of_blocks[:2] @ of_blocks[:2].T
+        self._num_blocks += int(np.count_nonzero(of_blocks[1]))
+
+    def variances(self) -> tuple[float, float, float]:
+        """That of the camera, px², with its standard error, 0 where too little is known, and that of objects, heights².
+
+        Some objects do the same by chance: only what is more than `CAUTION` standard errors is a camera.
+        """
+        if self._num_blocks < MIN_BLOCKS:
+            return 0.0, 0.0, 1.0
+        products, pairs, squares, weights, num = self._sums.tolist()
+        common = products / pairs
+        beside = np.array([1, -common])
+        error = float(np.sqrt(max(beside @ self._moments @ beside, 0.0))) / pairs
+        own = (squares - max(common, 0.0) * weights) / num
+        return common, error, max(own, LEAST)
+
+
 @dataclass(frozen=True)
 class _Places:
     """The boxes of tracks, one after the other: `track_of` and `frame_of` (T,), `centre` (2, T), `height` (T,)."""
@@ -115,8 +154,6 @@ class _Places:
     def bends(self, lag: int) -> tuple[float, float]:
         """How much ways bend within twice `lag` frames, squared: that of the camera, px², less what may be chance, and
         those of the objects, heights². At constant speed, whether a crowd's or the camera's, nothing bends.
-
-        What two objects of a frame have in common is the camera's: the mean product of their bends.
         """
         before = np.flatnonzero(self._go_on(2 * lag))
         if not len(before):
@@ -125,21 +162,10 @@ class _Places:
         bend = self.centre[:, after] - 2 * self.centre[:, middle] + self.centre[:, before]
         height, frame = self.height[middle], self.frame_of[middle]
         bend /= _excess(bend, height)
-        weight, num = 1 / height**2, frame.max() + 1
-        squares = weight * (bend**2).sum(axis=0) / 2
-        sums = [np.bincount(frame, weight * coordinate, num) for coordinate in bend]
-        products = (sums[0] ** 2 + sums[1] ** 2) / 2 - np.bincount(frame, weight * squares, num)
-        pairs = np.bincount(frame, weight, num) ** 2 - np.bincount(frame, weight**2, num)
-        # Frames near each other say the same: the error is that of blocks of frames.
-        blocks = np.arange(0, num, 2 * lag)
-        products, pairs = np.add.reduceat(products, blocks), np.add.reduceat(pairs, blocks)
-        total = float(pairs.sum())
-        if np.count_nonzero(pairs) < MIN_BLOCKS:
-            return 0.0, 1.0
-        common = float(products.sum()) / total
-        error = float(np.linalg.norm(products - common * pairs)) / total
-        own = float(squares.mean()) - max(common, 0.0) * float(weight.mean())
-        return max(common - CAUTION * error, 0.0), max(own, LEAST)
+        in_common = InCommon()
+        in_common.add(bend, height, frame, 2 * lag)
+        camera, error, own = in_common.variances()
+        return max(camera - CAUTION * error, 0.0), own
 
     def ways(self, num_frames: int) -> tuple[Float64, Float64]:
         """The mean way (2, F) of all boxes into each frame from the one before, 0 where none is known, and its weight
