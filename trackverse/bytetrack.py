@@ -21,6 +21,7 @@ import numpy as np
 
 from trackverse import boxes
 from trackverse.association import assign, assign_lazily
+from trackverse.camera_shift import CameraShift
 from trackverse.history import Histories
 from trackverse.live import LiveTracks
 from trackverse.types import ROUNDING_S, Bool, Detections, Float32, Float64, Int64, Track
@@ -92,6 +93,7 @@ class ByteTracker:
         self._least_likeness = _least(config.match_thresh, config.low_match_thresh)
         self._time_s = -np.inf  # of the last frame
         self._shortest_step_s = np.inf  # between two frames so far
+        self._camera_shift = CameraShift()
         self._live = LiveTracks()  # their numbers are slots of the histories
         self._histories = Histories(spool_file)
         self._embedding_sum: Float32 | float = 0.0  # of all detections so far, for `_centred`
@@ -101,8 +103,9 @@ class ByteTracker:
     def update(self, time_s: float, detections: Detections, camera: Float64 | None = None) -> list[Track]:
         """Take in the detections of a frame; returns the tracks that ended, each once.
 
-        `camera` (2, 3): how the picture moved since the frame before, in px (see `camera.py`). Boxes must be finite and
-        not empty (see `tracking.usable`). Raises ValueError if time does not rise.
+        `camera` (2, 3), in every frame or in none: how the picture moved since the frame before, in px (see
+        `camera.py`); without it, what all boxes do at once tells (see `camera_shift.py`). Boxes must be finite and not
+        empty (see `tracking.usable`). Raises ValueError if time does not rise.
         """
         live = self._live
         step_s = time_s - self._time_s
@@ -110,6 +113,9 @@ class ByteTracker:
             raise ValueError(f"time {time_s} s does not follow {self._time_s} s")
         self._shortest_step_s = min(self._shortest_step_s, step_s)
         live.predict(step_s)
+        if camera is None and self._camera_shift.is_moving:
+            is_sure = detections.scores >= self._config.track_thresh
+            camera = self._camera_shift.find(live.kalman.xyxy, detections.xyxy[is_sure])
         if camera is not None:
             live.kalman.move(camera)
         patience_s = max(self._config.max_lost_s, MIN_HOLE_STEPS * self._shortest_step_s)
@@ -142,7 +148,9 @@ class ByteTracker:
         is_sure = detections.scores >= config.track_thresh
         near, views = self._near(detections)
         rows, taken = self._matched(near, detections, is_sure, was_seen)
-        live.see(rows, self._time_s, detections.xyxy.take(taken, axis=0))
+        seen = detections.xyxy.take(taken, axis=0)
+        self._camera_shift.learn(self._time_s, live.kalman, rows, seen)
+        live.see(rows, self._time_s, seen)
         slots = live.numbers.take(rows)
         is_new = detections.scores >= config.track_thresh + config.new_track_margin
         is_new[taken] = False
