@@ -47,33 +47,6 @@ def test_refined_tracks_fill_the_frames_in_between(tmp_path: Path) -> None:
     np.testing.assert_allclose(filled[:, 2:6], [[800, 200, 40, 80]] * 2, atol=0.5)
 
 
-def in_a_row(sway_px: float) -> np.ndarray:
-    """(N, 7) MOT rows of six who stand in a row, 60 px apart, each missed in a tenth of the frames, before a camera
-    that sways by so much to either side, 1.2 times a second.
-    """
-    rng = np.random.default_rng(0)
-    frame, person = (numbers.ravel() for numbers in np.mgrid[1 : NUM_FRAMES + 1, 1:7])
-    left = 100 + 60 * person + sway_px * np.sin(2.4 * np.pi * frame / FPS) + rng.normal(0, 1, len(frame))
-    top, width, height, score = (np.full(len(frame), value) for value in (100, 40, 100, 0.9))
-    rows = np.column_stack([frame, person, left, top, width, height, score])
-    return rows[rng.random(len(rows)) > 0.1]
-
-
-@pytest.mark.parametrize("sway_px", [0.0, 15.0, 21.0])
-def test_who_is_missed_while_the_camera_sways_is_looked_for_again_where_it_has_moved_him(
-    tmp_path: Path, sway_px: float
-) -> None:
-    rows = in_a_row(sway_px)
-    write_sequence(tmp_path / "in" / "street", rows)
-    assert run(tmp_path, "--refine") == 0
-    found = results(tmp_path)
-    detected = found[found[:, 6] > 0]
-    off = sway_px * np.sin(2.4 * np.pi * detected[:, 0] / FPS)
-    person = np.round((detected[:, 2] - off - 100) / 60)
-    assert len(np.unique(found[:, 1])) == 6
-    assert len(np.unique(np.column_stack([detected[:, 1], person]), axis=0)) == 6  # nobody goes over to another one
-
-
 def swapped() -> tuple[np.ndarray, np.ndarray]:
     """Two who stand on one another's place after a blink, and what they look like."""
     rows = [

@@ -100,19 +100,6 @@ def test_a_track_that_slips_is_no_camera() -> None:
     assert np.abs(beside_the_mean(offset)).max() < 20
 
 
-def test_the_motions_of_a_sway_lead_from_the_first_frame_to_each() -> None:
-    sway = Sway.of(walkers(hands), CLIP_S)
-    box = np.array([[100.0, 200, 140, 300]])
-    [start] = sway.taken_off([of_boxes(CLIP_S[:1], np.array([[120.0, 250]]))])
-    for time_s, motion in zip(CLIP_S, sway.motions(), strict=True):
-        box = moved(box, motion)
-        np.testing.assert_allclose(box, sway.put_on(start.xyxy, np.array([time_s])), atol=1e-3)
-
-
-def test_where_nobody_is_seen_nothing_sways() -> None:
-    assert Sway.of([], CLIP_S).is_still
-
-
 def test_who_sways_alone_is_no_camera() -> None:
     assert Sway.of(walkers(hands, num=1), CLIP_S).is_still
     assert Sway.of([*walkers(still, num=5), walkers(hands, num=6)[-1]], CLIP_S).is_still

@@ -18,7 +18,6 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -31,7 +30,6 @@ from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.errors import SetupError
 from trackverse.layout import lock_path
 from trackverse.refine import SEEN_TOO_LITTLE, RefineConfig, fewest_seen, refine
-from trackverse.sway import Sway
 from trackverse.tracking import usable
 from trackverse.types import ROUNDING_S, Detections, Float32, Float64, Int64, Track
 from trackverse.vectors import lengths, unit
@@ -104,16 +102,14 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
     config = replace(config, max_lost_s=longest_s)
     kept = _kept(rows, sequence.num_frames, args.conf, refused)
     first_of_frame = np.searchsorted(rows[kept, 0], np.arange(1, sequence.num_frames + 2))
+    tracker = ByteTracker(config)
     times_s = np.arange(sequence.num_frames) / sequence.fps
-    frames = []
-    for start, stop in pairwise(first_of_frame.tolist()):
-        mine = kept[start:stop]
-        frames.append(usable(_detections(rows[mine], embeddings[mine]), None, refused))
-    tracks = _associated(times_s, frames, config)
+    tracks = []
+    for number, time_s in enumerate(times_s.tolist()):
+        mine = kept[first_of_frame[number] : first_of_frame[number + 1]]
+        tracks += tracker.update(time_s, usable(_detections(rows[mine], embeddings[mine]), None, refused))
+    tracks += tracker.finish()
     if args.refine:
-        sway = Sway.of(tracks, times_s)
-        if not sway.is_still:  # who was missed was looked for where the last swing pointed
-            tracks = _associated(times_s, frames, config, sway)
         refined = refine(
             tracks,
             RefineConfig(),
@@ -145,20 +141,6 @@ def _kept(rows: Float64, num_frames: int, min_score: float, refused: Counter[str
     refused["detections listed twice"] += int((is_good & ~is_first).sum())
     kept = np.flatnonzero(is_good & is_first)
     return kept[np.argsort(frame[kept], kind="stable")]
-
-
-def _associated(
-    times_s: Float64, frames: Sequence[Detections], config: ByteTrackConfig, sway: Sway | None = None
-) -> list[Track]:
-    """The online tracks of the detections in the frames at `times_s` (F,), looked for where a `sway` of the camera has
-    moved them to, if one is known.
-    """
-    tracker = ByteTracker(config)
-    cameras = [None] * len(frames) if sway is None else sway.motions()
-    tracks = []
-    for time_s, detections, camera in zip(times_s.tolist(), frames, cameras, strict=True):
-        tracks += tracker.update(time_s, detections, camera)
-    return tracks + tracker.finish()
 
 
 def _without_blinks(track: Track, frame_times_s: Float64, max_blink_s: float) -> Track:

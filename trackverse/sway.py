@@ -58,8 +58,6 @@ class Sway:
     def of(tracks: Sequence[Track], frame_times_s: Float64) -> Sway:
         """From tracks whose boxes are all detected, in the frames of a clip at `frame_times_s` (F,)."""
         still = Sway(frame_times_s, np.tile(STANDING_STILL, (len(frame_times_s), 1, 1)))
-        if not tracks:
-            return still
         longest = sorted(tracks, key=len, reverse=True)
         lengths = np.array([len(track) for track in longest])
         longest = longest[: int(np.searchsorted(np.cumsum(lengths), MAX_OBJECTS * len(frame_times_s))) + 1]
@@ -80,12 +78,6 @@ class Sway:
     @cached_property
     def is_still(self) -> bool:
         return bool((self.motion == STANDING_STILL).all())
-
-    def motions(self) -> Float64:
-        """(F, 2, 3): how the picture moved into each frame from the one before, as `camera.CameraMotion` has it."""
-        whole = np.concatenate([self.motion, np.tile([[[0.0, 0, 1]]], (len(self.motion), 1, 1))], axis=1)
-        steps = whole[1:] @ np.linalg.inv(whole[:-1])
-        return np.concatenate([STANDING_STILL[None], steps[:, :2]])
 
     def taken_off(self, tracks: Sequence[Track]) -> list[Track]:
         """The tracks as a camera that doesn't sway has them."""
