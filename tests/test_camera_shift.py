@@ -67,8 +67,8 @@ def learnt(xyxy: np.ndarray) -> tuple[CameraShift, KalmanState]:
         kalman.predict(1 / FPS)
         if shift.is_moving:
             kalman.move(shift.find(kalman.xyxy, boxes))
-        shift.learn(number / FPS, kalman, rows, boxes)
-        kalman.update(rows, boxes)
+        innovations = kalman.update(rows, boxes)
+        shift.learn(number / FPS, innovations.off, innovations.height2)
     kalman.predict(1 / FPS)
     return shift, kalman
 

@@ -191,7 +191,8 @@ def learnt(path: np.ndarray, jitter: float) -> float:
             state = KalmanState.start(xyxy)
             continue
         state.predict(1 / 16, agility.value)
-        agility.learn(*state.update(np.arange(5), xyxy))
+        innovations = state.update(np.arange(5), xyxy)
+        agility.learn(innovations.agreement, innovations.num_pairs)
     return agility.value
 
 
@@ -215,9 +216,9 @@ def test_agility_has_limits_and_learns_nothing_from_nothing() -> None:
 def test_only_boxes_that_were_measured_in_the_frame_before_say_something() -> None:
     boxes = random_boxes(np.random.default_rng(RNG_SEED), 3)
     state = KalmanState.start(boxes)
-    assert state.update(np.array([0, 1]), boxes[:2] + 5) == (0, 0)
-    assert state.update(np.array([1, 2]), boxes[1:] + 9)[1] == 1
-    assert state.update(np.array([0, 1, 2]), boxes + 9)[1] == 2
+    assert state.update(np.array([0, 1]), boxes[:2] + 5).num_pairs == 0
+    assert state.update(np.array([1, 2]), boxes[1:] + 9).num_pairs == 1
+    assert state.update(np.array([0, 1, 2]), boxes + 9).num_pairs == 2
 
 
 @pytest.mark.parametrize("num_unseen", [1, 40], ids=["just seen", "long unseen"])

@@ -148,9 +148,9 @@ class ByteTracker:
         is_sure = detections.scores >= config.track_thresh
         near, views = self._near(detections)
         rows, taken = self._matched(near, detections, is_sure, was_seen)
-        seen = detections.xyxy.take(taken, axis=0)
-        self._camera_shift.learn(self._time_s, live.kalman, rows, seen)
-        live.see(rows, self._time_s, seen)
+        innovations = live.see(rows, self._time_s, detections.xyxy.take(taken, axis=0))
+        if innovations is not None:
+            self._camera_shift.learn(self._time_s, innovations.off, innovations.height2)
         slots = live.numbers.take(rows)
         is_new = detections.scores >= config.track_thresh + config.new_track_margin
         is_new[taken] = False

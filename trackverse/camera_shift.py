@@ -8,16 +8,13 @@ import math
 
 import numpy as np
 
-from trackverse.kalman import KalmanState
 from trackverse.sway import CAUTION, MAX_OBJECTS, InCommon
-from trackverse.types import ROUNDING_S, Float32, Float64, Int64
+from trackverse.types import ROUNDING_S, Float32, Float64
 
-# So long after a frame that was learnt from, the next one is: sooner, it says nearly the same, and takes time. Frames
-# 0.2 s apart are too few.
-SAMPLE_S = 0.1
-# After so long is decided whether the camera moves, and then again so often. Every 0.4 s gains a little more, and would
-# take more time than there is for a camera that stands still.
-FIRST_BATCH_S, BATCH_S = 2.0, 4.0
+# Whether the camera moves is decided after so long, from frames that are so far apart, and then again and again. Every
+# 0.4 s from the start finds a little more, and takes more time than there is where a camera stands still.
+FIRST_BATCH_S, FIRST_STEP_S = 2.0, 0.1
+BATCH_S, STEP_S = 4.0, 0.4  # every 0.1 and 0.2 s does as well, and takes more time
 BLOCK_S = 0.4  # frames nearer each other say the same, as in `sway.py`; 0.2 do as well
 # An object is one as high as this many times the expected height, or the other way round. With 1.6, in a street filmed
 # from afar, others are taken for it.
@@ -43,11 +40,11 @@ class CameraShift:
     def __init__(self) -> None:
         self._in_common = InCommon()
         self._camera_var, self._own_var = 0.0, 1.0  # px²; heights²
-        self._shift = np.zeros((4, 1))  # of a box in this frame, px
-        self._last_s = -math.inf  # learnt from
-        self._expected: list[Float64] = []  # (4, K) of each frame since the last batch, less the shift
-        self._seen: list[Float32] = []  # (K, 4)
-        self._batch_start_s, self._batch_s = -math.inf, FIRST_BATCH_S
+        self._shift = NO_SHIFT  # in this frame, px
+        self._last_s = -math.inf  # when was learnt from a frame
+        # Of each frame since the last batch: how far edges were off (4, K), the shift (2,), and heights squared (K,).
+        self._batch: list[tuple[Float64, Float64, Float64]] = []
+        self._batch_start_s, self._batch_s, self._step_s = -math.inf, FIRST_BATCH_S, FIRST_STEP_S
 
     @property
     def is_moving(self) -> bool:
@@ -57,38 +54,36 @@ class CameraShift:
         """The shift, as a motion (2, 3), since the frame before, as `KalmanState.move` takes it, by which most boxes
         (N, 4) that are `expected` become boxes (M, 4) that are `seen`. Standing still where too few agree.
         """
-        shift = self._most_likely(*_centres(expected), *_centres(seen))
-        self._shift = np.tile(shift, 2)[:, None]
-        return np.column_stack([np.eye(2), shift])
+        self._shift = self._most_likely(*_centres(expected), *_centres(seen))
+        return np.column_stack([np.eye(2), self._shift])
 
-    def learn(self, time_s: float, kalman: KalmanState, rows: Int64, seen: Float32) -> None:
-        """Take in where the objects of `rows` (K,) are `seen` (K, 4), before the filter does, and after `find`."""
-        if time_s - self._last_s < SAMPLE_S - ROUNDING_S:
+    def learn(self, time_s: float, off: Float64, height2: Float64) -> None:
+        """Take in how far the edges of objects were `off` (4, K), in px, after `find`, and their heights squared (K,),
+        see `kalman.Innovations`.
+        """
+        if time_s - self._last_s < self._step_s - ROUNDING_S:
             return
         self._last_s = time_s
-        expected = kalman.xyxy.T.take(rows, axis=1)
-        if self.is_moving:
-            expected -= self._shift
         if time_s - self._batch_start_s >= self._batch_s - ROUNDING_S:
-            if self._seen:
+            if self._batch:
                 self._learn_batch()
-                self._batch_s = BATCH_S
+                self._batch_s, self._step_s = BATCH_S, STEP_S
             self._batch_start_s = time_s
-        self._expected.append(expected)
-        self._seen.append(seen)
+        self._batch.append((off, self._shift, height2))
 
     def _learn_batch(self) -> None:
-        frame = np.arange(len(self._seen)).repeat(list(map(len, self._seen)))
-        expected, height = _centres(np.concatenate(self._expected, axis=1).T)
-        seen, _ = _centres(np.concatenate(self._seen))
-        block = max(1, round(len(self._seen) * BLOCK_S / self._batch_s))
-        self._in_common.add(seen - expected, height, frame, block)
+        edges, shifts, heights2 = zip(*self._batch, strict=True)
+        frame = np.arange(len(shifts)).repeat(list(map(len, heights2)))
+        off = np.concatenate(edges, axis=1)
+        off = (off[:2] + off[2:]) / 2 + np.stack(shifts, axis=1)[:, frame]
+        block = max(1, round(len(shifts) * BLOCK_S / self._batch_s))
+        self._in_common.add(off, np.sqrt(np.concatenate(heights2)), frame, block)
         camera_var, error, own_var = self._in_common.variances()
         self._camera_var = camera_var if camera_var > CAUTION * error else 0.0
         self._own_var = max(own_var, MIN_OWN_STD**2)
-        self._expected, self._seen = [], []
+        self._batch = []
         if not self.is_moving:
-            self._shift = np.zeros((4, 1))
+            self._shift = NO_SHIFT
 
     def _most_likely(self, centre: Float64, height: Float64, seen: Float64, seen_height: Float64) -> Float64:
         """(2,): the shift that most objects agree on, the more so the smaller they are, as their own ways are; less of

@@ -14,6 +14,7 @@ up over time. How much a velocity changes in a frame differs from clip to clip, 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,19 @@ class Agility:
         self._num_pairs += num_pairs
         step = self.RATE * agreement / (self.PRIOR + self._num_pairs)
         self.value = min(max(self.value * math.exp(step), self.MIN), self.MAX)
+
+
+class Innovations(NamedTuple):
+    """How far measured edges were `off` (4, K) from the predicted ones, in px, and the boxes' heights squared,
+    `height2` (K,). Of boxes that were measured in the frame before too, the sum of the products of the two surprises,
+    `agreement`, and their number, `num_pairs`. A surprise is the mean over the coordinates, in standard deviations of
+    what was to be expected.
+    """
+
+    off: Float64
+    height2: Float64
+    agreement: float
+    num_pairs: int
 
 
 class KalmanState:
@@ -122,13 +136,8 @@ class KalmanState:
         self.xyxy[:], self.velocity[:] = boxes.moved(self.xyxy, camera), boxes.moved(self.velocity, turn)
         _measure_height(self._columns)
 
-    def update(self, rows: Int64, xyxy: npt.NDArray[np.floating]) -> tuple[float, int]:
-        """Correct the boxes of `rows` (K,) by measurements (K, 4), the only ones of this frame.
-
-        Returns, of the boxes that were measured in the frame before too, the sum of the products of the two surprises,
-        and how many they are. A surprise is the mean over the coordinates, in standard deviations of what was to be
-        expected.
-        """
+    def update(self, rows: Int64, xyxy: npt.NDArray[np.floating]) -> Innovations:
+        """Correct the boxes of `rows` (K,) by measurements (K, 4), the only ones of this frame."""
         state = self._columns.take(rows, axis=1)
         innovation = np.zeros((BLOCK, len(rows)))  # a measured edge's, and 0 − variance: it is known what it is
         innovation[XYXY] = xyxy.T
@@ -146,7 +155,7 @@ class KalmanState:
         state[IS_MEASURED] = 1
         self._columns[SURPRISE.start :] = 0
         self._columns[:, rows] = state
-        return agreement, num_pairs
+        return Innovations(innovation[XYXY], state[HEIGHT_SQUARED], agreement, num_pairs)
 
     def distance(self, rows: Int64, xyxy: npt.NDArray[np.floating]) -> Float64:
         """Squared Mahalanobis distance (K,) of the predicted centres of `rows` (K,) to those of measurements (K, 4)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trackverse.kalman import Agility, KalmanState
+from trackverse.kalman import Agility, Innovations, KalmanState
 from trackverse.types import Bool, Float32, Float64, Int64
 
 
@@ -28,13 +28,17 @@ class LiveTracks:
         if len(self):
             self.kalman.predict(step_s, self._agility.value)
 
-    def see(self, rows: Int64, time_s: float | Float64, xyxy: Float32) -> None:
-        """The tracks of `rows` (K,) are where the boxes (K, 4) are, and no others are seen at this time."""
+    def see(self, rows: Int64, time_s: float | Float64, xyxy: Float32) -> Innovations | None:
+        """The tracks of `rows` (K,) are where the boxes (K, 4) are, and no others are seen at this time. Returns how
+        far they were off, None if there are none.
+        """
         if not len(rows):
-            return
-        self._agility.learn(*self.kalman.update(rows, xyxy))
+            return None
+        innovations = self.kalman.update(rows, xyxy)
+        self._agility.learn(innovations.agreement, innovations.num_pairs)
         self.last_seen_s[rows] = time_s
         self.is_tentative[rows] = False
+        return innovations
 
     def start(self, numbers: Int64, time_s: float | Float64, xyxy: Float32) -> None:
         """New tracks of one box (K, 4) each, behind those that are there."""
