@@ -25,7 +25,8 @@ MAX_ERROR = 3.0
 # Standard deviations within which a shift is looked for: a hand that moves more than it did so far is followed too.
 # Three do as well in the mean, and lose whom a hand jerks away.
 MAX_SWAY = 6.0
-MIN_OWN_STD = 0.03  # of the height: how far an object is off by itself, however steady its boxes are
+# Of the height: how far an object is off by itself, however steady its boxes are. Half and twice as much do as well.
+MIN_OWN_STD = 0.03
 MIN_AGREEING = 2  # objects; three lose a tenth of the gain
 NUM_ROUNDS = 3  # of finding out who agrees with the mean of those who do
 NO_SHIFT = np.zeros(2)

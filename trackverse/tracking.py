@@ -82,10 +82,7 @@ def track_clip(
     video_hw = video.frame_hw
     refused = Counter[str]()
     times_s: list[float] = []
-    if settings.camera_motion:
-        camera_path = camera_path or CameraPath()
-    else:
-        camera_path = None
+    camera_path = (camera_path or CameraPath()) if settings.camera_motion else None
     with (
         closing(prefetch(frames)) as batches,
         TemporaryFile() as live,

@@ -97,7 +97,7 @@ def add(parser: cli.Parser, *, frame_rate: float, filters: FilterConfig) -> None
     add("--no_refine", dest="refine", action="store_false", help="keep the tracks as they are found")
     text = "find out by optical flow how the camera moves, and look for the tracks there (default)"
     add("--camera_motion", action="store_true", default=True, help=text)
-    add("--no_camera_motion", dest="camera_motion", action="store_false", help="take the camera to stand still")
+    add("--no_camera_motion", dest="camera_motion", action="store_false", help="only by what all boxes do at once")
     parser.set_defaults(filter_defaults=filters)
 
 

@@ -195,6 +195,7 @@ def _keep(request: dict[str, Any], connection: socket.socket) -> None:
 def _play(request: dict[str, Any], connection: socket.socket) -> int:
     """Be the script."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has its jobs in the background ignore
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(log, 1)
