@@ -7,11 +7,11 @@ truth (see `street.py`) goes along. People of whom less than half is in the wind
 tracked without and with `camera_motion`, with the second pass, beside a window that stands still; printed are means
 over `--seeds`, and the CPU time a frame.
 
-Measured on the demo's street, two seeds: over the cameras that move, HOTA 58 and IDF1 75, followed 59 and 78, as where
-the window stands still (59 and 76); a quick pan alone, 54 and 68, followed 60 and 81. It takes 3 ms of CPU time a frame
+Measured on the demo's street, two seeds: over the cameras that move, HOTA 59 and IDF1 78, followed or not, as where the
+window stands still (59 and 76): not followed, what all boxes do at once tells. Following takes 3 ms of CPU time a frame
 beside the detector's 48. Single rows hang on a few encounters. Over 28 such videos (and a slower shake; four of each
-camera), each forward and backward, at every frame and every second one, it was 55.5 and 71.7, followed 59.9 and 78.8;
-where the window stands still, 59.4 and 76.8, followed or not.
+camera), each forward and backward, at every frame and every second one, it was 57.5 and 75.1, followed 59.9 and 78.8,
+most of it in quick pans (50.7 and 64.5, 61.5 and 82.6); where the window stands still, 59.4 and 76.8 either way.
 """
 
 from __future__ import annotations

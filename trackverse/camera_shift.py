@@ -43,8 +43,8 @@ class CameraShift:
         self._camera_var, self._own_var = 0.0, 1.0  # px²; heights²
         self._shift = NO_SHIFT  # in this frame, px
         self._last_s = -math.inf  # when was learnt from a frame
-        # Of each frame since the last batch: how far edges were off (4, K), the shift (2,), and heights squared (K,).
-        self._batch: list[tuple[Float64, Float64, Float64]] = []
+        # Of each frame since the last batch: how far edges were off (4, K), with the shift, and heights squared (K,).
+        self._batch: list[tuple[Float64, Float64]] = []
         self._batch_start_s, self._batch_s, self._step_s = -math.inf, FIRST_BATCH_S, FIRST_STEP_S
 
     @property
@@ -65,26 +65,25 @@ class CameraShift:
         if time_s - self._last_s < self._step_s - ROUNDING_S:
             return
         self._last_s = time_s
+        if self.is_moving:
+            off = off + np.tile(self._shift, 2)[:, None]
         if time_s - self._batch_start_s >= self._batch_s - ROUNDING_S:
             if self._batch:
                 self._learn_batch()
                 self._batch_s, self._step_s = BATCH_S, STEP_S
             self._batch_start_s = time_s
-        self._batch.append((off, self._shift, height2))
+        self._batch.append((off, height2))
 
     def _learn_batch(self) -> None:
-        edges, shifts, heights2 = zip(*self._batch, strict=True)
-        frame = np.arange(len(shifts)).repeat(list(map(len, heights2)))
+        edges, heights2 = zip(*self._batch, strict=True)
+        frame = np.arange(len(edges)).repeat(list(map(len, heights2)))
         off = np.concatenate(edges, axis=1)
-        off = (off[:2] + off[2:]) / 2 + np.stack(shifts, axis=1)[:, frame]
-        block = max(1, round(len(shifts) * BLOCK_S / self._batch_s))
-        self._in_common.add(off, np.sqrt(np.concatenate(heights2)), frame, block)
+        block = max(1, round(len(edges) * BLOCK_S / self._batch_s))
+        self._in_common.add((off[:2] + off[2:]) / 2, np.sqrt(np.concatenate(heights2)), frame, block)
         camera_var, error, own_var = self._in_common.variances()
         self._camera_var = camera_var if camera_var > CAUTION * error else 0.0
         self._own_var = max(own_var, MIN_OWN_STD**2)
         self._batch = []
-        if not self.is_moving:
-            self._shift = NO_SHIFT
 
     def _most_likely(self, centre: Float64, height: Float64, seen: Float64, seen_height: Float64) -> Float64:
         """(2,): the shift that most objects agree on, the more so the smaller they are, as their own ways are; less of
