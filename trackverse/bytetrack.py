@@ -23,6 +23,7 @@ from trackverse import boxes
 from trackverse.association import assign, assign_lazily
 from trackverse.camera_shift import CameraShift
 from trackverse.history import Histories
+from trackverse.kalman import Innovations
 from trackverse.live import LiveTracks
 from trackverse.types import ROUNDING_S, Bool, Detections, Float32, Float64, Int64, Track
 from trackverse.vectors import cosines, unit
@@ -113,7 +114,8 @@ class ByteTracker:
             raise ValueError(f"time {time_s} s does not follow {self._time_s} s")
         self._shortest_step_s = min(self._shortest_step_s, step_s)
         live.predict(step_s)
-        if camera is None and self._camera_shift.is_moving:
+        is_known = camera is not None
+        if not is_known and self._camera_shift.is_moving:
             is_sure = detections.scores >= self._config.track_thresh
             camera = self._camera_shift.find(live.kalman.xyxy, detections.xyxy[is_sure])
         if camera is not None:
@@ -126,7 +128,9 @@ class ByteTracker:
             self._embedding_sum = self._embedding_sum + detections.embeddings.sum(axis=0)
             self._num_embeddings += len(detections)
             self._num_frames_with_objects += bool(len(detections))
-        self._associate(detections, was_seen)
+        innovations = self._associate(detections, was_seen)
+        if not is_known and innovations is not None:
+            self._camera_shift.learn(time_s, innovations.off, innovations.height2)
         # A track that was seen in one frame only is not looked for: most are slips of the detector.
         return ended + self._end(live.is_tentative & (live.last_seen_s < time_s))
 
@@ -140,17 +144,17 @@ class ByteTracker:
         self._live.keep(np.zeros(0, np.int64))
         yield from map(self._histories.take, slots)
 
-    def _associate(self, detections: Detections, was_seen: Bool) -> None:
-        """Match the frame's detections to the tracks as they stand, then start tracks from what is left."""
+    def _associate(self, detections: Detections, was_seen: Bool) -> Innovations | None:
+        """Match the frame's detections to the tracks as they stand, then start tracks from what is left. Returns how
+        far off the tracks were that are seen, None if none is.
+        """
         if not len(detections):
-            return
+            return None
         config, live = self._config, self._live
         is_sure = detections.scores >= config.track_thresh
         near, views = self._near(detections)
         rows, taken = self._matched(near, detections, is_sure, was_seen)
         innovations = live.see(rows, self._time_s, detections.xyxy.take(taken, axis=0))
-        if innovations is not None:
-            self._camera_shift.learn(self._time_s, innovations.off, innovations.height2)
         slots = live.numbers.take(rows)
         is_new = detections.scores >= config.track_thresh + config.new_track_margin
         is_new[taken] = False
@@ -162,6 +166,7 @@ class ByteTracker:
         # A doubtful detection is mostly an occluded one: its appearance is another object's.
         shares = is_sure.take(taken) * self._new_share
         self._histories.add(slots, self._time_s, detections, taken, views.take(taken), shares)
+        return innovations
 
     def _near(self, detections: Detections) -> tuple[_Near, Float32]:
         """The pairs of tracks and detections that may be one object, and how much (M,) the looks of all detections say
