@@ -461,6 +461,28 @@ def test_boxes_at_and_over_the_edge_draw_on_any_size(tmp_path: Path, frame_hw: t
     assert all(image.max() > 150 for image in images)
 
 
+NEIGHBOURS = [(1, 300.0), (2, 334.0), (3, 368.0)]  # ids, and their left edges
+
+
+def test_labels_of_neighbours_do_not_hide_each_other(tmp_path: Path) -> None:
+    """Three side by side, narrower than what is written of them."""
+    source = tmp_path / "source.mp4"
+    with VideoWriter(source, frame_hw=(360, 640), fps=5) as writer:
+        for _ in range(3):
+            writer.write(np.zeros((360, 640, 3), np.uint8))
+    records = [record_of(n, np.array([0.0, 0.2, 0.4]), [[left, 120, left + 30, 200]] * 3) for n, left in NEIGHBOURS]
+
+    def num_coloured(drawn: list[TrackRecord]) -> list[int]:
+        """How many px of the second frame have the colour of each record."""
+        draw_tracks(source, tmp_path / "drawn.mp4", drawn, start_s=0.0, video=probe(source))
+        image = next(read_frames(tmp_path / "drawn.mp4")).images[1].astype(float)
+        return [(np.abs(image - colour_of(record.track_id)).max(axis=2) < 60).sum() for record in drawn]
+
+    together, alone = num_coloured(records), [num_coloured([record])[0] for record in records]
+    # Less are only the lines that a label crosses. One label over another is a fifth less.
+    assert (np.array(together) > 0.9 * np.array(alone)).all()
+
+
 def test_colours_of_neighbouring_ids_differ() -> None:
     colours = np.array([colour_of(track_id) for track_id in range(200)])
     assert (np.abs(np.diff(colours, axis=0)).sum(axis=1) > 150).all()

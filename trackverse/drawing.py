@@ -27,6 +27,7 @@ TRAIL_S = 2.0
 MAX_GAP_S = 1.0
 PRESET = "ultrafast"  # x264: files to look at, twice as large as with "superfast", drawn in four fifths of the time
 DASH_WIDTHS = 6  # how long a dash is, in line widths
+MAX_LABEL_ROWS = 3  # above or below a box; further off, nobody knows whose label it is
 FRAMES_AHEAD = 8  # that are decoded while another one is drawn and encoded
 FONT, BLACK = cv2.FONT_HERSHEY_SIMPLEX, (0, 0, 0)
 GOLDEN_RATIO = 0.618033988749895  # steps of it around the colour circle keep neighbouring ids apart
@@ -63,6 +64,7 @@ class _Canvas:
     def __init__(self, planes: Planes) -> None:
         self.hw = planes.hw
         self._planes = planes.split()
+        self._has_letters = np.zeros(planes.hw, bool)
 
     def rectangle(self, corner: Point, other: Point, colour: Colour, width: int) -> None:
         for plane, value, shift in self._each(colour):
@@ -79,6 +81,12 @@ class _Canvas:
             area = plane[corner[1] >> shift :, corner[0] >> shift :][: len(ink) >> shift, : ink.shape[1] >> shift]
             share = cv2.resize(ink, (ink.shape[1] >> shift, len(ink) >> shift), interpolation=cv2.INTER_AREA) / 255
             area[:] = value + (black - value) * share[: len(area), : area.shape[1]]
+        self._has_letters[_area(corner, ink.shape)] = True
+
+    def is_free(self, corner: Point, hw: tuple[int, int]) -> bool:
+        """Whether a rectangle lies in the picture, where no letters are."""
+        area = self._has_letters[_area(corner, hw)]
+        return min(corner) >= 0 and area.shape == hw and not area.any()
 
     def _each(self, colour: Colour) -> Iterator[tuple[UInt8, int, int]]:
         """Every plane, the colour's value in it, and how many times its points are halved."""
@@ -89,10 +97,17 @@ def _halved(width: int, times: int) -> int:
     return max(width >> times, 1)
 
 
+def _area(corner: Point, hw: tuple[int, ...]) -> tuple[slice, slice]:
+    return slice(corner[1], corner[1] + hw[0]), slice(corner[0], corner[0] + hw[1])
+
+
 @dataclass(frozen=True)
 class _Label:
+    """What is written of a box whose upper left corner is `corner`, and whose lower edge is at `bottom`."""
+
     text: str
     corner: Point
+    bottom: int
     colour: Colour
 
 
@@ -125,7 +140,7 @@ def _draw(canvas: _Canvas, record: TrackRecord, time_s: float, fps: float) -> _L
     feet = record.tlwh[trail, :2] + record.tlwh[trail, 2:] * (0.5, 1.0)
     canvas.lines(feet.round().astype(np.int64), colour, width)
     score = f" {record.frames.scores[nearest]:.2f}" if record.frames is not None and not is_missed else ""
-    return _Label(f"{record.track_id} {record.top.labels[0]}{score}", (left, top), colour)
+    return _Label(f"{record.track_id} {record.top.labels[0]}{score}", (left, top), bottom, colour)
 
 
 def _longest_step_s(record: TrackRecord, fps: float) -> float:
@@ -168,15 +183,26 @@ def _between(record: TrackRecord, before: int, after: int, time_s: float) -> Flo
 
 
 def _draw_label(canvas: _Canvas, label: _Label) -> None:
-    """Black letters on the track's colour, above the box or, at the frame's upper edge, inside."""
+    """Black letters on the track's colour."""
     scale, margin = max(0.3, min(canvas.hw) / 1400), 2 * _line_width(canvas)
     (width, height), _ = cv2.getTextSize(label.text, FONT, scale, 1)
     width, height = _even(width + 2 * margin + 1), _even(height + 2 * margin + 1)
-    left = max(0, min(label.corner[0], canvas.hw[1] - width))
-    top = label.corner[1] - height if label.corner[1] >= height else max(label.corner[1], 0)
     ink = np.zeros((height, width), np.uint8)
     cv2.putText(ink, label.text, (margin, height - margin), FONT, scale, 255, 1, cv2.LINE_AA)
-    canvas.letters(ink, (_even(left), _even(top)), label.colour)
+    canvas.letters(ink, _place_of(canvas, label, (height, width)), label.colour)
+
+
+def _place_of(canvas: _Canvas, label: _Label, hw: tuple[int, int]) -> Point:
+    """The corner of a label of this size: above its box or below, or further off where other labels are; over them and
+    within the box if there is no room.
+    """
+    left, top = label.corner
+    left = _even(max(0, min(left, canvas.hw[1] - hw[1])))
+    for rows in range(1, MAX_LABEL_ROWS + 1):
+        for near in (top - rows * hw[0], label.bottom + (rows - 1) * hw[0]):
+            if canvas.is_free((left, _even(near)), hw):
+                return left, _even(near)
+    return left, _even(max(top, 0))
 
 
 def _even(number: int) -> int:
