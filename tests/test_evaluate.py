@@ -114,6 +114,19 @@ def test_tracks_without_ground_truth_are_said(tmp_path: Path, capsys: pytest.Cap
     assert "two: no ground truth" in capsys.readouterr().out
 
 
+def test_a_sequence_may_be_called_as_all_of_them_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("all", "one"):
+        write_sequence(tmp_path / "gt" / name, TRUTH, filename="gt.txt")
+        found = TRUTH if name == "all" else TRUTH[TRUTH[:, 1] == 1]
+        rows = [(int(row[0]), int(row[1]), ",".join(f"{v:g}" for v in row[2:])) for row in found]
+        mot.write_boxes(tmp_path / "out" / f"{name}.txt", rows)
+    assert evaluate.main(["--gt", str(tmp_path / "gt"), "--tracks", str(tmp_path / "out")]) == 0
+    lines = [line.rsplit(maxsplit=4) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [(name.strip(), mota) for name, _, mota, *_ in lines] == [
+        ("all", "100.0"), ("one", "33.3"), ("all together", "66.7")
+    ]  # fmt: skip
+
+
 def test_a_sequence_without_tracks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("one", "two"):
         write_sequence(tmp_path / "gt" / name, crowd(), filename="gt.txt")

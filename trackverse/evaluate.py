@@ -5,8 +5,9 @@
 
 Reads   <gt>/<sequence>/gt.txt (or gt/gt.txt, as MOTChallenge has it) and seqinfo.ini; <tracks>/<sequence>.txt. What
         follows a box in gt.txt is whether it counts (0: it is left out), its class and its visibility.
-Prints  a table. HOTA: Luiten et al. 2021; MOTA and id switches: CLEAR, Bernardin and Stiefelhagen 2008; IDF1: Ristani
-        et al. 2016. For MOT16, MOT17 and MOT20 (`benchmark` in seqinfo.ini) distractors are left out as TrackEval does.
+Prints  a table, its last line of all sequences together. HOTA: Luiten et al. 2021; MOTA and id switches: CLEAR,
+        Bernardin and Stiefelhagen 2008; IDF1: Ristani et al. 2016. For MOT16, MOT17 and MOT20 (`benchmark` in
+        seqinfo.ini) distractors are left out as TrackEval does.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status: 1 if a sequence has no tracks."""
     args = make_parser().parse_args(argv)
     cli.set_up_logging(verbose=False)
-    return cli.run(lambda: run(args))
+    return cli.run(lambda: run(args), goes_on=False)
 
 
 def run(args: Namespace) -> int:
@@ -71,7 +72,8 @@ def run(args: Namespace) -> int:
 
 
 def evaluate(sequences: Sequence[mot.Sequence], tracks_dir: Path) -> dict[str, tuple[float, float, float, float]]:
-    """(HOTA, MOTA, IDF1, id switches) of each sequence, the first three in percent; and of "all" if there are more.
+    """(HOTA, MOTA, IDF1, id switches) of each sequence, the first three in percent; last, if there are more,
+    of "all", or "all together" where a sequence is called "all".
 
     Raises SetupError as `run` does.
     """
@@ -85,7 +87,7 @@ def evaluate(sequences: Sequence[mot.Sequence], tracks_dir: Path) -> dict[str, t
     rows = {sequence.name: _row(*(results[sequence.name] for results in found)) for sequence in sequences}
     if len(sequences) > 1:
         combined = [metric.combine_sequences(results) for results, metric in zip(found, metrics, strict=True)]
-        rows["all"] = _row(*combined)
+        rows["all together" if "all" in rows else "all"] = _row(*combined)
     return rows
 
 
