@@ -304,6 +304,12 @@ def test_class_chart_has_the_largest_classes_and_sums_up_the_rest() -> None:
     assert widths[9] / widths[0] == pytest.approx(11 / 20, abs=0.01)
 
 
+def test_charts_say_one_track_of_one() -> None:
+    assert bar_labels(charts.classes(Counter({f"class {n:02}": 1 for n in range(11)})))[-1] == "and 1 more with 1 track"
+    assert ">0 to 1 track<" in charts.places([(0.5, 0.5)])
+    assert ">0 to 1,200 tracks<" in charts.places([(0.5, 0.5)] * 1200)
+
+
 @pytest.mark.parametrize(
     ("lengths", "expected"),
     [

@@ -93,7 +93,7 @@ def test_every_stage_runs_as_a_job_with_the_settings_of_the_site(
         shutil.copytree(before, workdir)
         done = run(script, workdir, "--slurm", *SITE)
         assert done.returncode == 0, done.stderr
-        found = re.fullmatch(r"submitted 1 of 1 elements as job (\d+), logs in (.*)", done.stdout.splitlines()[0])
+        found = re.fullmatch(r"submitted 1 of 1 element as job (\d+), logs in (.*)", done.stdout.splitlines()[0])
         assert found, done.stdout
         shown = slurm_cluster.ask("scontrol", "show", "job", found[1])
         assert [setting for setting in SHOWN.split(",") if setting not in shown] == [], shown

@@ -18,6 +18,7 @@ from trackverse.wording import counted
         (1, "tracks seen in under 5 frames", "1 track seen in under 5 frames"),
         (1, "groups of near-duplicate videos", "1 group of near-duplicate videos"),
         (1, "page", "1 page"),
+        (1, "elements", "1 element"),
         (0, "subsets", "0 subsets"),
         (1, "subsets", "1 subset"),
         (1, "no clips listed", "1 no clips listed"),

@@ -14,6 +14,7 @@ import numpy as np
 
 from trackverse import letters
 from trackverse.types import Float64
+from trackverse.wording import named
 
 WIDTH = 360  # svg units: about the css pixels that a chart gets on a phone, and beside two others on a wide screen
 LETTER_WIDTH = 7  # of the 12 px letters, on average and rounded up
@@ -41,7 +42,8 @@ def classes(sizes: Counter[str]) -> str:
             f'<text class="soft" x="{label_width + length + 6:.1f}" y="{middle + 4}">{_short(size)}</text>',
         ]
     if rest:
-        more = f"and {len(rest):,} more with {sum(size for _, size in rest):,} tracks"
+        num_tracks = sum(size for _, size in rest)
+        more = f"and {len(rest):,} more with {num_tracks:,} {named(num_tracks, 'tracks')}"
         shapes.append(f'<text class="soft" y="{row_height * (len(bars) + 0.5) + 4}">{more}</text>')
     return _svg(row_height * (len(bars) + bool(rest)), "Number of tracks of each class", shapes)
 
@@ -111,7 +113,7 @@ def places(xy: Sequence[tuple[float, float]]) -> str:
     strengths = (0.0, 0.25, 0.5, 0.75, 1.0)
     for number, strength in enumerate(strengths):
         shapes += _cell(cell * number, top, cell, strength, "")
-    shapes.append(_soft_text(f"0 to {most:,} tracks", cell * len(strengths) + 6, top + 15, "start"))
+    shapes.append(_soft_text(f"0 to {most:,} {named(most, 'tracks')}", cell * len(strengths) + 6, top + 15, "start"))
     return _svg(top + cell, "Number of tracks in each part of the frame", shapes)
 
 

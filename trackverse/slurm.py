@@ -21,6 +21,7 @@ from trackverse import files, layout
 from trackverse.errors import SetupError
 from trackverse.slurm_job import PYTHON, StageJob
 from trackverse.slurm_queue import describe, job_name, listed_jobs, load_note, numbers, save_note, still_queued
+from trackverse.wording import counted
 
 TOOLS = ("sbatch", "squeue", "srun", "scontrol")
 SCONTROL_TIMEOUT_S = 60
@@ -89,11 +90,12 @@ def submit(
             except SetupError as error:
                 if not ids:
                     raise SetupError(f"nothing submitted: {error}") from error
-                raise SetupError(f"only {len(ids)} of {len(missing)} elements are submitted: {error}") from error
+                raise SetupError(f"of {len(missing)} elements, only {len(ids)} submitted: {error}") from error
             note[name] = note.get(name, {}) | dict(zip(missing, ids, strict=False))
             save_note(note_path, note)
     arrays = "one after another, " if "," in numbers(ids) else ""
-    lines = [f"submitted {len(ids)} of {len(jobs)} elements as job {numbers(ids)}, {arrays}logs in {logs_dir}"]
+    which = f"{len(ids)} of {counted(len(jobs), 'elements')}"
+    lines = [f"submitted {which} as job {numbers(ids)}, {arrays}logs in {logs_dir}"]
     lines += [f"not submitted again: {describe(before, listed)}"] * bool(before)
     return "\n".join([*lines, "see how far it is: the same command with --status"])
 
@@ -101,7 +103,8 @@ def submit(
 def _plan(name: str, jobs: dict[str, StageJob], settings: Settings) -> str:
     """What `submit` would ask for. The queue is not asked."""
     wants = [f"{key} {value}" for key, value in vars(settings).items() if value]
-    lines = [f"would submit {len(jobs)} elements as {name} ({', '.join(wants)}), but those that are queued already:"]
+    what = f"{counted(len(jobs), 'elements')} as {name} ({', '.join(wants)})"
+    lines = [f"would submit {what}, but those that are queued already:"]
     return "\n".join([*lines, *(f"  {Path(job.script).name} {shlex.join(job.argv)}" for job in jobs.values())])
 
 
