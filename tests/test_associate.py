@@ -348,6 +348,24 @@ def test_raw_boxes_are_none_of_the_second_pass(tmp_path: Path, capsys: pytest.Ca
     assert "--raw_boxes: not allowed with argument --refine" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["", ":looks"])
+def test_embeddings_without_a_file_s_name_are_refused(tmp_path: Path, flag: str, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path, "--embeddings", flag)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--embeddings: names no file (is a shell variable unset?)" in line
+
+
+def test_ctrl_c_does_not_promise_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    write_sequence(tmp_path / "in" / "street", crowd())
+    monkeypatch.setattr(associate, "associate", interrupted)
+    assert run(tmp_path) == 130
+    assert capsys.readouterr().err == "interrupted: give the command again\n"
+
+
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sequence(tmp_path / "in" / "street", crowd())
     (tmp_path / "out").write_text("a file")

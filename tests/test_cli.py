@@ -199,12 +199,16 @@ def test_run(error: TrackverseError | None, status: int, said: str, capsys: pyte
     assert capsys.readouterr().err == said
 
 
-def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("goes_on", "said"), [(True, "goes on from here"), (False, "give the command again")], ids=["a stage", "others"]
+)
+def test_ctrl_c_is_one_line(goes_on: bool, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> int:
         raise KeyboardInterrupt
 
-    assert cli.run(main) == 130
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert cli.run(main, goes_on=goes_on) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 def test_a_bug_keeps_its_traceback() -> None:

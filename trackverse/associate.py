@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import sys
 import zlib
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -55,7 +55,7 @@ def make_parser() -> cli.Parser:
     add = parser.add_argument
     add("--detections", type=cli.folder, required=True, metavar="DIR", help="folder of sequences")
     add("--output_dir", type=cli.folder, required=True, metavar="DIR", help="where the result files go")
-    add("--embeddings", metavar="FILE[:NAME]", help="file of appearances in every sequence's folder")
+    add("--embeddings", type=named_file, metavar="FILE[:NAME]", help="file of appearances in every sequence's folder")
     either = parser.add_mutually_exclusive_group().add_argument
     either("--refine", action="store_true", help="look at the whole sequence again: join, fill and smooth tracks")
     either("--raw_boxes", action="store_true", help="without --refine: only the boxes that were detected, as they were")
@@ -67,11 +67,18 @@ def make_parser() -> cli.Parser:
     return parser
 
 
+def named_file(text: str) -> str:
+    """FILE or FILE:NAME."""
+    if not text.partition(":")[0]:
+        raise ArgumentTypeError("names no file (is a shell variable unset?)")
+    return text
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = make_parser().parse_args(argv)
     cli.set_up_logging(verbose=False)
-    return cli.run(lambda: run(args))
+    return cli.run(lambda: run(args), goes_on=False)
 
 
 def run(args: Namespace) -> int:

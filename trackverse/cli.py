@@ -320,9 +320,9 @@ def set_up_worker(verbose: bool) -> None:
     set_up_logging(verbose)
 
 
-def run(main: Callable[[], int]) -> int:
+def run(main: Callable[[], int], *, goes_on: bool = True) -> int:
     """`main`'s exit status; our own errors are one line and status 1, or 2 for a set-up error; Ctrl-C is 130, and
-    SIGTERM 143."""
+    SIGTERM 143. `goes_on`: whether the command, given again, does only what is missing."""
     end_in_order()
     try:
         return main()
@@ -336,7 +336,8 @@ def run(main: Callable[[], int]) -> int:
     except KeyboardInterrupt as error:
         is_term = isinstance(error, Terminated)
         how = "told to end" if is_term else "interrupted"
-        print(f"{how}: what was finished is kept, the same command goes on from here", file=sys.stderr)
+        then = "what was finished is kept, the same command goes on from here" if goes_on else "give the command again"
+        print(f"{how}: {then}", file=sys.stderr)
         return 128 + (signal.SIGTERM if is_term else signal.SIGINT)
     finally:
         files.give_back_claims()

@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cli.show(f"{what:<32} {number:>6} {left[what]:>6}")
         return 1 if left else 0
 
-    return cli.run(diagnose)
+    return cli.run(diagnose, goes_on=False)
 
 
 if __name__ == "__main__":

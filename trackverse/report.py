@@ -269,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.info("%s: %s; %s", args.output_file, counted(len(tracks), "tracks"), tally.summary("pages"))
         return tally.exit_status
 
-    return cli.run(make)
+    return cli.run(make, goes_on=False)
 
 
 if __name__ == "__main__":
