@@ -70,11 +70,10 @@ def work(args: Namespace, rank: int) -> Tally:
         with todo.attempt(clip):
             path = layout.blurred_path(clip.video_id) if args.blurred else layout.video_path(clip.video_id)
             video = probe(path)
-            camera = CameraPath() if args.camera_motion else None
+            camera = CameraPath()
             tracks = track_clip(path, video, clip, detector(), settings, dropped=tally.dropped, num_threads=threads,
                                 camera_path=camera)  # fmt: skip
-            store.commit(clip, tracks, video.frame_hw, detector().labels,
-                         camera_motion=camera.motion_of if camera else None)  # fmt: skip
+            store.commit(clip, tracks, video.frame_hw, detector().labels, camera_motion=camera.motion_of)
     return tally
 
 

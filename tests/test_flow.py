@@ -243,22 +243,34 @@ def test_who_is_missed_for_long_while_the_camera_sways(tmp_path: Path, is_follow
         assert np.nanmax(np.abs(tracks[0].xyxy - tlwh_to_xyxy(tlwh[there]))) < 2  # px: back where it was seen
 
 
-def test_tracks_of_a_moving_camera_are_stored_with_their_own_motion(folder: Path) -> None:
-    """As measure_motion finds it afterwards, which adds the flow."""
+def parse_anew(folder: Path, *, camera_motion: bool) -> TracksLayout:
+    """As parse_tracks does; where the tracks are."""
     choice = choose_detector("nanodet", "coco", None)
     settings = TrackingSettings(
-        choice, FPS, DEFAULTS["nanodet"], NANODET_TRACKING, FilterConfig(0.0, 0.0), camera_motion=True
+        choice, FPS, DEFAULTS["nanodet"], NANODET_TRACKING, FilterConfig(0.0, 0.0), camera_motion=camera_motion
     )
     shutil.rmtree(folder / "tracks")
     layout = TracksLayout(folder / "tracks")
     store = TrackStore(layout, settings.as_dict())
-    parsed = {}
     for name, own in OWN.items():
         _, tlwh = scene(CAMERA, own, number=20)
         path = folder / "videos" / name[:2] / f"{name}.mp4"
         camera, whole = CameraPath(), clip(name, 0)
         tracks = track_clip(path, probe(path), whole, FindsIt(tlwh), settings, dropped=Counter(), camera_path=camera)
         store.commit(whole, tracks, HW, LABELS, camera_motion=camera.motion_of)
+    return layout
+
+
+def test_tracks_whose_camera_is_not_followed_are_stored_without_a_motion(folder: Path) -> None:
+    layout = parse_anew(folder, camera_motion=False)
+    assert all(layout.meta_path(name).exists() and not motion_beside(layout.meta_path(name)).exists() for name in OWN)
+
+
+def test_tracks_of_a_moving_camera_are_stored_with_their_own_motion(folder: Path) -> None:
+    """As measure_motion finds it afterwards, which adds the flow."""
+    layout = parse_anew(folder, camera_motion=True)
+    parsed = {}
+    for name in OWN:
         parsed[name] = load_motion(motion_beside(layout.meta_path(name)))
         assert len(parsed[name]) == 1 and np.isnan(parsed[name][:, 2]).all()
         (part,), _ = read_columns(layout.meta_path(name))

@@ -76,31 +76,30 @@ class Moving:
 
 
 class CameraPath:
-    """Where the camera was in the frames of a clip, which are added in their order."""
+    """How the camera moved through the frames of a clip, which are added in their order."""
 
     def __init__(self) -> None:
         self._times_s: list[float] = []
-        self._motions: list[Float64] = []
-        self._places: list[Float64] = []
+        self._motions: list[Float64] = []  # (3, 3), into each frame from the one before
 
     def add(self, time_s: float, motion: Float64) -> None:
         """A frame, and how the picture moved since the one before: (2, 3), as `camera.CameraMotion` has it."""
-        before = self._places[-1] if self._places else np.eye(3)
         self._times_s.append(time_s)
-        self._motions.append(motion)
-        self._places.append(np.vstack([motion, [0, 0, 1]]) @ before)
+        self._motions.append(np.vstack([motion, [0, 0, 1]]))
 
     def sway(self, frame_hw: tuple[int, int]) -> Sway:
         """How the camera sways, in frames of this size."""
-        return Sway.along(np.array(self._times_s), np.array(self._motions).reshape(-1, 2, 3), frame_hw)
+        return Sway.along(np.array(self._times_s), np.array(self._motions).reshape(-1, 3, 3)[:, :2], frame_hw)
 
     def motion_of(self, track: Track) -> float:
-        """The camera motion of a track of these frames, as `Moving` has it."""
+        """The camera motion of a track of these frames, as `Moving` has it; NaN if there are none."""
         moving = Moving(track.times_s, xyxy_to_tlwh(track.xyxy.astype(np.float64)))
         first = bisect.bisect_left(self._times_s, moving.times_s[0] - EPSILON_S)
         last = bisect.bisect_right(self._times_s, moving.times_s[-1] + EPSILON_S)
-        for number in range(first, last):
-            moving.step(self._times_s[number], self._places[number])
+        place = np.eye(3)  # beside that before the track's first frame, which doesn't matter
+        for time_s, motion in zip(self._times_s[first:last], self._motions[first:last], strict=True):
+            place = motion @ place
+            moving.step(time_s, place)
         return moving.camera_motion
 
 

@@ -74,7 +74,7 @@ class TrackStore:
 
         Of `tracks`, one at a time is held in memory, and nothing is written before the last one.
         `video_hw`: the source video's size in px; `labels`: the names of the columns of the tracks' logits;
-        `camera_motion`: of each track when it comes, if the camera's motion is known.
+        `camera_motion`: of each track when it comes, NaN where it is not known.
         """
         progress = self.progress(clip.video_id)
         origin = origin_of(clip, video_hw, self._settings)
@@ -89,7 +89,7 @@ class TrackStore:
             progress_file.save(progress_path, progress)
         append(self._layout.meta_path(clip.video_id), progress.meta_bytes, b"".join(members))
         self._append_embeddings(clip.video_id, progress.num_tracks, embeddings)
-        if motions:
+        if any(np.isfinite(motion) for _, _, motion, _ in motions):
             path = motion_beside(self._layout.meta_path(clip.video_id))
             committed = load_motion(path)[: progress.num_tracks].tolist()
             write_motion(path, [*((number, *row) for number, row in enumerate(committed)), *motions])

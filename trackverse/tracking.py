@@ -64,8 +64,8 @@ def track_clip(
 ) -> Iterator[Track]:
     """The tracks of a clip of the video at `path` that are worth keeping, one at a time: their class scores take much
     memory, and lie in temporary files meanwhile. They come as they end, or with `settings.refine` after the last frame;
-    looks lie in a file till then, boxes in memory. The others are counted in `dropped`, once all is done. With
-    `settings.camera_motion`, `camera_path` learns how the camera moved, up to the end of each track that comes.
+    looks lie in a file till then, boxes in memory. The others are counted in `dropped`, once all is done. If
+    `settings.camera_motion` says so, `camera_path` learns how the camera moved, up to the end of each track that comes.
 
     Raises VideoError (reason "clip after the video's end", or as `read_frames` says).
     """
@@ -79,47 +79,71 @@ def track_clip(
         long_side=settings.detector.frame_size,
         num_threads=num_threads,
     )
-    video_hw = video.frame_hw
-    refused = Counter[str]()
-    times_s: list[float] = []
+    refused, times_s = Counter[str](), list[float]()
     camera_path = (camera_path or CameraPath()) if settings.camera_motion else None
-    with (
-        closing(prefetch(frames)) as batches,
-        TemporaryFile() as live,
-        TemporaryFile() as scores,
-        TemporaryFile() as looks,
-    ):
-        tracker = ByteTracker(settings.tracker, centre_embeddings=detector.centre_embeddings, spool_file=live)
+    with closing(prefetch(frames)) as batches, TemporaryFile() as spool_file:
         tracks = track_frames(
             _noting(batches, times_s),
             detector,
-            tracker,
-            video_hw=video_hw,
+            ByteTracker(settings.tracker, centre_embeddings=detector.centre_embeddings, spool_file=spool_file),
+            video_hw=video.frame_hw,
             refused=refused,
             camera_path=camera_path,
         )
-        if settings.refine is not None:
-            held = on_disk(tracks, scores, looks)
-            tracks = refine(
-                held,
+        if settings.refine:
+            tracks = _refined(
+                tracks,
                 settings.refine,
-                frame_times_s=np.array(times_s),
                 sure_score=settings.tracker.track_thresh,
-                frame_width=video_hw[1],
-                sway=None if camera_path is None else camera_path.sway(video_hw),
+                frame_hw=video.frame_hw,
+                times_s=times_s,
+                camera_path=camera_path,
                 dropped=refused,
             )
-        for track in tracks:
-            if settings.refine is not None:  # smoothing may go over the frame's edge by a little
-                track = replace(track, xyxy=boxes.clip_to_frame(track.xyxy, video_hw))
-            reason = why_drop(track, video_hw, settings.filters)
-            if reason is None:
-                yield track
-            else:
-                refused[f"tracks {reason}"] += 1
-            let_go(track.logits)
+        yield from _worth_keeping(tracks, video.frame_hw, settings.filters, refused)
     # Only now, so that a clip that fails midway is not counted twice when it is tried again.
     dropped.update(+refused)  # those that are there
+
+
+def _refined(
+    tracks: Iterable[Track],
+    config: RefineConfig,
+    *,
+    sure_score: float,
+    frame_hw: tuple[int, int],
+    times_s: list[float],
+    camera_path: CameraPath | None,
+    dropped: Counter[str],
+) -> Iterator[Track]:
+    """The tracks after a second look, when all have come: only then are the `times_s` of all frames known, and where
+    the camera went.
+    """
+    with TemporaryFile() as scores, TemporaryFile() as looks:
+        held = on_disk(tracks, scores, looks)
+        refined = refine(
+            held,
+            config,
+            frame_times_s=np.array(times_s),
+            sure_score=sure_score,
+            frame_width=frame_hw[1],
+            sway=None if camera_path is None else camera_path.sway(frame_hw),
+            dropped=dropped,
+        )
+        for track in refined:  # smoothing may go over the frame's edge by a little
+            yield replace(track, xyxy=boxes.clip_to_frame(track.xyxy, frame_hw))
+
+
+def _worth_keeping(
+    tracks: Iterable[Track], frame_hw: tuple[int, int], filters: FilterConfig, dropped: Counter[str]
+) -> Iterator[Track]:
+    """The tracks that pass the filters; the others are counted in `dropped` by reason."""
+    for track in tracks:
+        reason = why_drop(track, frame_hw, filters)
+        if reason is None:
+            yield track
+        else:
+            dropped[f"tracks {reason}"] += 1
+        let_go(track.logits)
 
 
 def _noting(batches: Iterable[FrameBatch], times_s: list[float]) -> Iterator[FrameBatch]:
