@@ -21,6 +21,7 @@ import numpy as np
 from trackverse import boxes
 from trackverse.association import assign
 from trackverse.live import LiveTracks
+from trackverse.ticks import usual_step_s
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 
 # ByteTrack's limits on 1 − IoU, of confident detections and of doubtful ones.
@@ -91,7 +92,7 @@ class _Plan:
 def _plan(times_s: Float64, frame_of: Int64, track_of: Int64) -> _Plan:
     """For frames at `times_s` (F,), rising, and detections in the frames (T,) and online tracks (T,) given."""
     num_frames = len(times_s)
-    step_s = float(np.median(np.diff(times_s))) if num_frames > 1 else MIN_STRETCH_S
+    step_s = usual_step_s(times_s)
     shortest = max(MIN_STRETCH_S / step_s, MIN_STRETCH_FRAMES, len(frame_of) / MAX_BESIDE)  # frames
     num_stretches = max(int(num_frames / shortest), 1)
     begin = np.arange(num_stretches + 1) * num_frames // num_stretches

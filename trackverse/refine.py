@@ -31,6 +31,7 @@ from trackverse import boxes, cutting, joining, looks, pairs, smoothing
 from trackverse.joining import JoinConfig, Pieces
 from trackverse.looks import LookModel, Scatter
 from trackverse.sway import Sway
+from trackverse.ticks import usual_step_s
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 from trackverse.vectors import let_go, unit
 
@@ -160,12 +161,7 @@ def _trusted(
 
 def fewest_seen(frame_times_s: Float64) -> int:
     """In how many frames an object must be seen, in a shot with frames at these times (F,)."""
-    return int(np.clip((MIN_SEEN_S + ROUNDING_S) / _step_s(frame_times_s), MIN_SEEN, ENOUGH_SEEN))
-
-
-def _step_s(frame_times_s: Float64) -> float:
-    """From one frame (F,) to the next, in the middle."""
-    return float(np.median(np.diff(frame_times_s))) if len(frame_times_s) > 1 else MIN_SEEN_S
+    return int(np.clip((MIN_SEEN_S + ROUNDING_S) / usual_step_s(frame_times_s), MIN_SEEN, ENOUGH_SEEN))
 
 
 # ---- duplicates
@@ -219,7 +215,7 @@ def _boxes(
     seen = (frame_of, pieces.xyxy.take(rows, axis=0), np.repeat(np.arange(len(chains)), num_rows))
     frame_of, xyxy, track_of, new = smoothing.fill(frame_times_s, *seen, config.max_fill_gap_s + ROUNDING_S)
     times_s = frame_times_s[frame_of]
-    max_blink_s = max(config.max_blink_s, (MAX_BLINK + 1) * _step_s(frame_times_s)) + ROUNDING_S
+    max_blink_s = max(config.max_blink_s, (MAX_BLINK + 1) * usual_step_s(frame_times_s)) + ROUNDING_S
     may = _may_be_filled(times_s, frame_of, xyxy, new, max_blink_s, config.min_hidden_share)
     kept = np.flatnonzero(~new | may)
     frame_of, track_of, new = frame_of[kept], track_of[kept], new[kept]

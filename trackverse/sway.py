@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from trackverse.boxes import STANDING_STILL, Boxes, moved
+from trackverse.ticks import usual_step_s
 from trackverse.types import ROUNDING_S, Bool, Float64, Int64, Track
 
 # What goes on for longer than this in one direction may be a crowd's way as well as the camera's, and is left alone:
@@ -65,8 +66,7 @@ class Sway:
         frame_of = np.searchsorted(frame_times_s, np.concatenate([track.times_s for track in longest]))
         edges = np.concatenate([track.xyxy for track in longest]).T.astype(np.float64)
         places = _Places(track_of, frame_of, (edges[:2] + edges[2:]) / 2, edges[3] - edges[1])
-        step_s = float(np.median(np.diff(frame_times_s))) if len(frame_times_s) > 1 else np.inf
-        camera, own = places.bends(max(1, round(BEND_S / step_s)))
+        camera, own = places.bends(max(1, round(BEND_S / usual_step_s(frame_times_s))))
         if not camera:
             return still
         way, weight = places.ways(len(frame_times_s))
@@ -195,7 +195,7 @@ def _means(values: Float64, frame: Int64, weight: Float64, num_frames: int) -> t
 
 def _sway(times_s: Float64, path: Float64, slow_s: float) -> Float64:
     """(K, F): what of a path (K, F) is not its course over `slow_s` before and after."""
-    half_s = max(slow_s, float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0)
+    half_s = max(slow_s, usual_step_s(times_s))
     # Twice over: a single mean lets a fifth of what sways at 1.5 Hz through.
     sway: Float64 = path - _slow(times_s, _slow(times_s, path, half_s), half_s)
     return sway

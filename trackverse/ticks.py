@@ -14,6 +14,11 @@ from trackverse.types import Bool, Float64, Int64
 TICK_S = 0.5  # boxes are looked at every half second: a detector's jitter from frame to frame is not motion
 
 
+def usual_step_s(times_s: Float64) -> float:
+    """From one of the times (F,) to the next: the median. inf where there is no next one."""
+    return float(np.median(np.diff(times_s))) if len(times_s) > 1 else np.inf
+
+
 def boxes_at_ticks(times_s: Float64, tlwh: Float64, counts: Int64) -> tuple[Int64, Int64, Float64]:
     """Where each track's box is at the ticks from its first to its last frame, linear between frames.
 
