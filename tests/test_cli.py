@@ -230,7 +230,7 @@ SETUP_ERRORS = {
     "no such metafile": ("download_videos.py --workdir {dir} --metafile {dir}/none", "none: no such metafile"),
     "a chunk that is not there": (
         "download_videos.py --workdir {dir} --metafile {file} --num-chunks 2 --chunk-id 2",
-        "--chunk_id 2: of 2 chunks, the ids are 0 to 1",
+        "--chunk_id 2: the ids are 0 to 1, of --num_chunks 2",
     ),
     "no tracks": (
         "curate_db.py --output-file {dir}/a.jsonl.gzip --tracks-dir {dir} --criterion random --num-samples 1",

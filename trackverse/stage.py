@@ -57,7 +57,7 @@ def start(
     def main() -> int:
         chunk_id, num_chunks = getattr(args, "chunk_id", None), getattr(args, "num_chunks", 1)
         if chunk_id is not None and not 0 <= chunk_id < num_chunks:
-            raise SetupError(f"--chunk_id {chunk_id}: of {num_chunks} chunks, the ids are 0 to {num_chunks - 1}")
+            raise SetupError(f"--chunk_id {chunk_id}: the ids are 0 to {num_chunks - 1}, of --num_chunks {num_chunks}")
         if check:
             check(args)
         script = Path(sys.argv[0]).resolve()
