@@ -53,16 +53,22 @@ MAX_A_FRAME = 5000  # detections; more are another column taken for the frame's 
 def make_parser() -> cli.Parser:
     parser = cli.Parser(__doc__, prog="python -m trackverse.associate")
     add = parser.add_argument
-    add("--detections", type=cli.folder, required=True, metavar="DIR", help="folder of sequences")
+    add("--detections", type=cli.folder, required=True, metavar="DIR", help="folder of sequences, or of one")
     add("--output_dir", type=cli.folder, required=True, metavar="DIR", help="where the result files go")
     add("--embeddings", type=named_file, metavar="FILE[:NAME]", help="file of appearances in every sequence's folder")
     either = parser.add_mutually_exclusive_group().add_argument
     either("--refine", action="store_true", help="look at the whole sequence again: join, fill and smooth tracks")
-    either("--raw_boxes", action="store_true", help="without --refine: only the boxes that were detected, as they were")
+    either(
+        "--raw_boxes",
+        action="store_true",
+        help="without --refine: boxes as they were detected, none smoothed or filled in",
+    )
     add("--conf", type=cli.fraction, default=MIN_SCORE, metavar="X", help="least score of a detection")
     text = "from this score on, a detection is confident"
     add("--track_thresh", type=cli.fraction, default=BOXES_ALONE.track_thresh, metavar="X", help=text)
-    text = "seconds that a track is looked for (default: 1 by boxes alone, 2 with appearances, or 4 frames)"
+    text = (
+        "seconds that a track is looked for after it was last seen (default: 1, with appearances 2; at least 4 frames)"
+    )
     add("--max_lost_s", type=cli.not_negative, metavar="X", help=text)
     return parser
 

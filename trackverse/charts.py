@@ -48,8 +48,8 @@ def classes(sizes: Counter[str]) -> str:
     return _svg(row_height * (len(bars) + bool(rest)), "Number of tracks of each class", shapes)
 
 
-def lengths(lengths_s: Float64, *, least: float = 1.0) -> str:
-    """A histogram of lengths (N,) in s; the last bar holds the long tail too, and says so.
+def lengths(lengths_s: Float64, *, least: float = 1.0, what: str = "length in seconds") -> str:
+    """A histogram of lengths (N,) in s, or of `what` else is given; the last bar holds the long tail too, and says so.
 
     `least`: how far the axis goes at least.
     """
@@ -74,7 +74,7 @@ def lengths(lengths_s: Float64, *, least: float = 1.0) -> str:
             # From the right, so that the open end is among those that are told.
             _soft_text("" if (num_bars - 1 - bar) % ticks_every else tick, left + 1, base + 17, "start"),
         ]
-    return _svg(height, "Number of tracks by length in seconds", shapes)
+    return _svg(height, f"Number of tracks by {what}", shapes)
 
 
 def ranks(sizes: Float64) -> str:

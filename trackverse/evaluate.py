@@ -39,7 +39,7 @@ COLUMNS = ("HOTA", "MOTA", "IDF1", "IDSW")
 
 def make_parser() -> cli.Parser:
     parser = cli.Parser(__doc__, prog="python -m trackverse.evaluate")
-    parser.add_argument("--gt", type=cli.folder, required=True, metavar="DIR", help="folder of sequences")
+    parser.add_argument("--gt", type=cli.folder, required=True, metavar="DIR", help="folder of sequences, or of one")
     text = "folder of result files, <sequence>.txt; sequences without one are left out, and said"
     parser.add_argument("--tracks", type=cli.folder, required=True, metavar="DIR", help=text)
     return parser

@@ -37,9 +37,10 @@ class Stats:
     def lines(self) -> list[str]:
         """As a table of text: counts, then percentiles of every quantity."""
         of_videos = f"{counted(self.num_tracks, 'tracks')} of {counted(self.num_videos, 'videos')}"
-        told = [f"{of_videos}, {counted(len(self.sizes), 'classes')}, H-index {self.h_index}"]
+        h_index = f"H-index {self.h_index} (so many classes have as many tracks or more)"
+        told = [f"{of_videos}, {counted(len(self.sizes), 'classes')}, {h_index}"]
         width = max(map(len, self.values))
-        told.append(" " * width + "".join(f"{f'{p}%':>10}" for p in PERCENTILES))
+        told.append(f"{'percentiles':<{width}}" + "".join(f"{f'{p}%':>10}" for p in PERCENTILES))
         for name, values in self.values.items():
             if len(values):
                 told.append(
@@ -77,7 +78,9 @@ def page(parts: dict[str, Stats]) -> str:
             ("Classes", "tracks of each class"): charts.classes(stats.sizes),
             ("Long tail", "tracks of the classes by rank, both on logarithmic scales"): charts.ranks(ranked),
             ("Lengths", "tracks by seconds from first to last frame"): charts.lengths(stats.values["length in s"]),
-            ("Motion", "tracks by box sizes a second"): charts.lengths(stats.values["motion in sizes/s"], least=0.01),
+            ("Motion", "tracks by box sizes a second"): charts.lengths(
+                stats.values["motion in sizes/s"], least=0.01, what="motion in box sizes a second"
+            ),
         }
         for (heading, explanation), svg in plots.items():
             figures.append(figure(f"{name}: {heading.lower()}", explanation, svg))

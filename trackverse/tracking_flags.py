@@ -66,15 +66,15 @@ def add(parser: cli.Parser, *, frame_rate: float, filters: FilterConfig) -> None
     add("--vocab", metavar="NAME", help=text)
     text = "default: NanoDet, or Detic if --weights or --vocab ask for it"
     add("--detector", choices=DETECTORS, help=text)
-    text = "of Detic or detectron2; python -m trackverse.weights gets Detic's"
+    text = "checkpoint of Detic or detectron2; python -m trackverse.weights gets Detic's"
     add("--weights", type=cli.folder, metavar="FILE", help=text)
-    add("--config", type=cli.folder, metavar="FILE", help="the model's, for detectron2")
+    add("--config", type=cli.folder, metavar="FILE", help="configuration of the model, for detectron2")
     add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1; auto takes a GPU if there is one")
     add(
         "--dtype",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="of Detic's numbers, where the processor has it",
+        help="kind of number that Detic computes with, where the processor has it",
     )
     text = "frames at once for Detic, fewer when memory runs out (default: auto)"
     add("--batch_size", type=cli.number_or_auto, metavar="N", help=text)
@@ -97,7 +97,8 @@ def add(parser: cli.Parser, *, frame_rate: float, filters: FilterConfig) -> None
     add("--no_refine", dest="refine", action="store_false", help="keep the tracks as they are found")
     text = "find out by optical flow how the camera moves, and look for the tracks there (default)"
     add("--camera_motion", action="store_true", default=True, help=text)
-    add("--no_camera_motion", dest="camera_motion", action="store_false", help="only by what all boxes do at once")
+    text = "leave out the optical flow: only what all boxes do at once tells how the camera moves"
+    add("--no_camera_motion", dest="camera_motion", action="store_false", help=text)
     parser.set_defaults(filter_defaults=filters)
 
 
