@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from mot_folders import FPS, NUM_FRAMES, crowd, shuffled, write_sequence
 
 from trackverse import associate, files, mot
 from trackverse.layout import lock_path
+from trackverse.refine import RefineConfig
+from trackverse.types import Track
 
 
 def run(tmp_path: Path, *flags: str) -> int:
@@ -45,6 +48,31 @@ def test_refined_tracks_fill_the_frames_in_between(tmp_path: Path) -> None:
     filled = found[found[:, 6] == 0]
     assert filled[:, 0].tolist() == [40, 41]
     np.testing.assert_allclose(filled[:, 2:6], [[800, 200, 40, 80]] * 2, atol=0.5)
+
+
+def test_refined_tracks_are_confident_now_and_then(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = crowd()
+    rows[(rows[:, 1] == 1) & (rows[:, 0] % 4 > 0), 6] = 0.5
+    write_sequence(tmp_path / "in" / "street", rows)
+    assert run(tmp_path, "--refine") == 0
+    assert "street: 2 tracks, 1 track doubted nearly all the time" in capsys.readouterr().err
+    assert run(tmp_path, "--refine", "--track_thresh", "0.5") == 0
+    assert "street: 3 tracks\n" in capsys.readouterr().err
+
+
+def test_the_second_pass_knows_how_wide_the_picture_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = []
+
+    def refine(tracks: Sequence[Track], config: RefineConfig, *, frame_width: float, **more: Any) -> Iterator[Track]:
+        widths.append(frame_width)
+        return iter(tracks)
+
+    monkeypatch.setattr(associate, "refine", refine)
+    info = write_sequence(tmp_path / "in" / "street", crowd()) / "seqinfo.ini"
+    for line in ("", "imWidth=1920\n"):
+        info.write_text(info.read_text() + line)
+        assert run(tmp_path, "--refine") == 0
+    assert widths == [np.inf, 1920]
 
 
 def swapped() -> tuple[np.ndarray, np.ndarray]:

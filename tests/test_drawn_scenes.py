@@ -204,10 +204,14 @@ def test_behind_a_post_for_long() -> None:
     assert [owner for owner, _ in track(scene, times_s)] == ["A", "A", "B"]  # without the second look, two
 
 
-def test_twins_that_pass_each_other() -> None:
-    """The same clothes, the same size; B passes before A, and hides the legs."""
-    people = [Person("A", RED, stroll(40, 12, 70)), Person("B", RED, stroll(280, -12, 94))]
-    assert track(Scene(people), every(8, 20)) == [("A", 160), ("B", 160)]
+@pytest.mark.parametrize("second_look", [False, True], ids=["online", "second look"])
+@pytest.mark.parametrize(("speed", "fps"), [(12, 8), (30, 4), (60, 8)], ids=["stroll", "few frames", "run"])
+def test_twins_that_pass_each_other(speed: float, fps: float, second_look: bool) -> None:
+    """The same clothes, the same size; B passes before A, of whom no more than the head shows, and once nothing."""
+    people = [Person("A", RED, stroll(40, speed, 70)), Person("B", RED, stroll(280, -speed, 72))]
+    times_s = every(fps, 240 / speed)
+    num = len(times_s)
+    assert track(Scene(people), times_s, second_look=second_look) == [("A", num - 1), ("B", num)]
 
 
 def test_twins_in_line_that_run_on_the_spot_of_the_one_before() -> None:

@@ -233,6 +233,23 @@ def test_boxes_that_smoothing_moves_over_the_edge_are_cut_to_the_frame(square_vi
     assert track.xyxy.min() == 0
 
 
+def test_the_second_pass_is_told_of_the_whole_clip(square_video: Path, monkeypatch) -> None:
+    told = {}
+
+    def refine_told(tracks, config, **more):
+        told.update(more)
+        return refine(tracks, config, **more)
+
+    monkeypatch.setattr(tracking, "refine", refine_told)
+    for camera_motion in (True, False):
+        config = replace(settings(), refine=RefineConfig(), camera_motion=camera_motion)
+        tracks_of(square_video, clip_of(1.0, 4.0), config, Counter())
+        assert (told["sway"] is not None) == camera_motion
+    assert told["sure_score"] == config.tracker.track_thresh
+    assert told["frame_width"] == probe(square_video).frame_hw[1]
+    assert len(told["frame_times_s"]) == 24 and told["frame_times_s"][0] >= 1.0
+
+
 def test_with_the_second_pass_other_settings_are_recorded() -> None:
     assert "max_fill_gap_s" not in settings().as_dict()
     assert replace(settings(), refine=RefineConfig()).as_dict()["max_fill_gap_s"] == RefineConfig().max_fill_gap_s
