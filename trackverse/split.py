@@ -144,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write(args.output_dir, lists, told)
         return 1 if told["left_out"] else 0
 
-    return cli.run(make, goes_on=False)
+    return cli.run(make)
 
 
 if __name__ == "__main__":
