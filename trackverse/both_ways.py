@@ -43,7 +43,9 @@ def backward(tracks: Sequence[Track], sure_score: float) -> Int64:
     """
     if not tracks:
         return np.zeros(0, np.int64)
-    times_s, frame_of = np.unique(-np.concatenate([track.times_s for track in tracks]), return_inverse=True)
+    seen_s = -np.concatenate([track.times_s for track in tracks])
+    times_s = np.unique(seen_s)
+    frame_of = np.searchsorted(times_s, seen_s)  # which `unique` takes twice as long to tell
     columns = boxes.measured(np.concatenate([track.xyxy for track in tracks]).T)
     is_sure = np.concatenate([track.scores for track in tracks]) >= sure_score
     plan = _plan(times_s, frame_of, np.repeat(np.arange(len(tracks)), [len(track) for track in tracks]))
@@ -105,7 +107,7 @@ def _plan(times_s: Float64, frame_of: Int64, track_of: Int64) -> _Plan:
     row, online = np.concatenate([own, known]), np.concatenate([np.full(len(own), -1), online])
     step = num_known + np.concatenate([frame_of - begin.take(stretch), -to_next[known]])
     stretch = np.concatenate([stretch, next_])
-    order = np.argsort((step * num_stretches + stretch) * len(own) + row)
+    order = np.argsort(step * num_stretches + stretch, kind="stable")
     steps = np.arange(num_known + int(np.diff(begin).max()))
     first = np.searchsorted(step[order], np.append(steps, len(steps)))
     frames = np.clip(steps[:, None] - num_known + begin[:-1], 0, begin[1:] - 1)

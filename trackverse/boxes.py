@@ -9,11 +9,13 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from trackverse.pairs import end_to_end
 from trackverse.types import Int64
 
 # All pairs of many boxes are compared three times as fast in whole pixels of 16 bits. What lies beyond the limit is as
 # near as that, which errs on the safe side.
 MANY_PAIRS, PIXEL_LIMIT = 1000, 32000
+APART_PX = 4 * PIXEL_LIMIT  # from one group of boxes to the next
 NOTHING = np.array(0, np.float32)  # numpy takes longer to make an array of a number than to compute with it
 STANDING_STILL = np.eye(2, 3)  # a picture's motion (see `moved`) that is none
 
@@ -75,23 +77,32 @@ def near_pairs(a: Boxes, b: Boxes) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
 
 
 def near_pairs_of_groups(a: Boxes, group_a: Int64, b: Boxes, group_b: Int64, num_groups: int) -> tuple[Int64, Int64]:
-    """As `near_pairs`, of boxes in the same group: `group_a` (N,), `group_b` (M,) rising. By group."""
+    """As `near_pairs`, of boxes in the same group: `group_a` (N,), `group_b` (M,)."""
     if num_groups == 1:
         return near_pairs(a, b)
-    by_group = group_a.argsort(kind="stable")
-    num, other_num = (np.bincount(group, minlength=num_groups) for group in (group_a, group_b))
-    edges, other_edges = a.T.take(by_group, axis=1), b.T
-    rows, columns, first, other_first = [], [], 0, 0
-    for stop, other_stop in zip(num.cumsum().tolist(), other_num.cumsum().tolist(), strict=True):
-        i, j = near_pairs(edges[:, first:stop].T, other_edges[:, other_first:other_stop].T)
-        rows.append(by_group[first:stop].take(i))
-        columns.append(j + other_first)
-        first, other_first = stop, other_stop
-    return np.concatenate(rows), np.concatenate(columns)
+    one, other = _limited(a.T), _limited(b.T)
+    # The groups lie side by side, too far from each other for a box to reach into the next.
+    shift, other_left = APART_PX * group_a, other[0] + APART_PX * group_b
+    by_left = other_left.argsort()
+    other, other_left = other.take(by_left, axis=1), other_left.take(by_left)
+    widest = (other[2] - other[0]).max(initial=0)
+    first = other_left.searchsorted(one[0] + shift - widest)
+    i, place = end_to_end(other_left.searchsorted(one[2] + shift, side="right") - first)
+    j = first.take(i) + place
+    is_near = one[0].take(i) <= other[2].take(j)
+    is_near &= one[1].take(i) <= other[3].take(j)
+    is_near &= other[1].take(j) <= one[3].take(i)
+    near = is_near.nonzero()[0]
+    return i.take(near), by_left.take(j.take(near))
 
 
 def _whole(edges: Boxes) -> npt.NDArray[np.int16]:
-    return np.minimum(np.maximum(edges, -PIXEL_LIMIT), PIXEL_LIMIT).astype(np.int16)
+    return _limited(edges).astype(np.int16)
+
+
+def _limited(edges: Boxes) -> Boxes:
+    limited: Boxes = np.minimum(np.maximum(edges, -PIXEL_LIMIT), PIXEL_LIMIT)
+    return limited
 
 
 def iou_of_pairs(a: Boxes, b: Boxes) -> Boxes:

@@ -91,10 +91,10 @@ def refine(
     ]
     if not tracks:
         return
-    is_duplicate = _is_duplicate(tracks, config)
+    seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
+    is_duplicate = _is_duplicate(tracks, seen_s, config)
     dropped["tracks on top of another one"] += int(is_duplicate.sum())
     tracks = [tracks[n] for n in np.flatnonzero(~is_duplicate)]
-    seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
     frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
     sway = Sway.of(tracks, frame_times_s) if sway is None else sway
     tracks = sway.taken_off(tracks)
@@ -167,16 +167,17 @@ def fewest_seen(frame_times_s: Float64) -> int:
 # ---- duplicates
 
 
-def _is_duplicate(tracks: Sequence[Track], config: RefineConfig) -> Bool:
-    """(N,): tracks that lie on a longer one. Three frames of each are looked at, then all of the few in question."""
+def _is_duplicate(tracks: Sequence[Track], seen_s: Float64, config: RefineConfig) -> Bool:
+    """(N,): tracks that lie on a longer one. Three frames of each are looked at, then all of the few in question. Any
+    is seen at `seen_s` (F,).
+    """
     xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
     lengths = np.array([len(track) for track in tracks])
     track_of = np.repeat(np.arange(len(tracks)), lengths)
     # By length and score: of two that are the same, the later one in this order stays.
     score = np.bincount(track_of, np.concatenate([track.scores for track in tracks])) / lengths
     rank = np.lexsort((score, lengths)).argsort()
-    times_s = np.concatenate([track.times_s for track in tracks])
-    frame_of = np.searchsorted(np.unique(times_s), times_s)
+    frame_of = np.searchsorted(seen_s, np.concatenate([track.times_s for track in tracks]))
     samples = np.unique((np.cumsum(lengths) - lengths)[:, None] + lengths[:, None] * np.array([1, 2, 3]) // 4)
     found = []
     for rows, beside in pairs.beside(frame_of, xyxy[:, 0], xyxy[:, 2], samples):
