@@ -69,10 +69,11 @@ def test_the_second_pass_knows_how_wide_the_picture_is(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(associate, "refine", refine)
     info = write_sequence(tmp_path / "in" / "street", crowd()) / "seqinfo.ini"
-    for line in ("", "imWidth=1920\n"):
-        info.write_text(info.read_text() + line)
+    text = info.read_text()
+    for line in ("", "imWidth=1920\n", "imWidth=0\n"):
+        info.write_text(text + line)
         assert run(tmp_path, "--refine") == 0
-    assert widths == [np.inf, 1920]
+    assert widths == [np.inf, 1920, np.inf]
 
 
 def swapped() -> tuple[np.ndarray, np.ndarray]:
@@ -105,6 +106,18 @@ def test_appearances_tell_people_apart(tmp_path: Path, filename: str, flag: str)
 
     assert places(with_looks) == {(100, 108)}  # each has stood in both places
     assert places(boxes_alone) == {(100,), (108,)}
+
+
+@pytest.mark.parametrize(("num_missed", "num_tracks"), [(19, 3), (20, 4)], ids=["up to 2 s", "longer"])
+def test_what_looks_tell_is_remembered_for_longer(tmp_path: Path, num_missed: int, num_tracks: int) -> None:
+    """By boxes alone, a second is enough to be another one."""
+    rows = crowd(range(40, 40 + num_missed))
+    folder = write_sequence(tmp_path / "in" / "street", rows)
+    np.save(folder / "e.npy", np.eye(3)[rows[:, 1].astype(int) - 1])
+    assert run(tmp_path, "--raw_boxes", "--embeddings", "e.npy") == 0
+    assert len(np.unique(results(tmp_path)[:, 1])) == num_tracks
+    assert run(tmp_path, "--raw_boxes") == 0
+    assert len(np.unique(results(tmp_path)[:, 1])) == 4
 
 
 @pytest.mark.filterwarnings("error")
@@ -304,6 +317,9 @@ ODD_BUT_RIGHT: dict[str, Callable[[Path], object]] = {
     "commas and spaces": as_text(lambda text: text.replace(",", ", ")),
     "Windows' line ends": as_text(lambda text: text.replace("\n", "\r\n")),
     "a byte order mark": as_text(lambda text: text.encode("utf-8-sig")),
+    "a byte order mark in seqinfo.ini": lambda folder: (folder / "seqinfo.ini").write_bytes(
+        b"\xef\xbb\xbf" + (folder / "seqinfo.ini").read_bytes()
+    ),
     "empty lines": as_text(lambda text: text.replace("\n", "\n\n")),
     "a comma at the end of a line": as_text(lambda text: text.replace(",1,1\n", ",\n")),
     "frames in any order": as_text(shuffled),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,15 @@ def test_odd_but_right_ground_truth(tmp_path: Path, text: str, benchmark: str, i
     rows = [(int(row[0]), int(ids * row[1]), ",".join(f"{v:g}" for v in row[2:])) for row in found]
     mot.write_boxes(tmp_path / "out" / "one.txt", rows)
     assert evaluated(tmp_path, capsys) == {"one": [100, 100, 100, 0]}
+
+
+def test_braces_in_the_name_of_the_temporary_folder_mean_nothing(tmp_path: Path, monkeypatch, capsys) -> None:
+    """TrackEval takes paths for patterns to fill in."""
+    (tmp_path / "{seq}").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "{seq}"))
+    write_sequence(tmp_path / "gt" / "one", TRUTH, filename="gt.txt")
+    mot.write_boxes(tmp_path / "out" / "one.txt", [(int(row[0]), int(row[1]), "1,2,3,4,1") for row in TRUTH])
+    assert list(evaluated(tmp_path, capsys)) == ["one"]
 
 
 def test_sequences_in_either_layout_side_by_side_are_all_evaluated(tmp_path: Path, capsys) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import shelf
 
-from trackverse import tracking
+from trackverse import drawing, tracking
 from trackverse.boxes import tlwh_to_xyxy, xyxy_to_tlwh
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.detectors import DEFAULTS, choose_detector
@@ -461,10 +461,10 @@ def test_drawing_no_tracks_copies_the_video(tmp_path: Path, square_video: Path) 
     assert np.abs(before.astype(int) - after).mean() < 2
 
 
-def black(path: Path, frame_hw: tuple[int, int]) -> Path:
-    """A video of three frames, 5 a second."""
-    with VideoWriter(path, frame_hw=frame_hw, fps=5) as writer:
-        for _ in range(3):
+def black(path: Path, frame_hw: tuple[int, int], num_frames: int = 3, fps: float = 5) -> Path:
+    """A video."""
+    with VideoWriter(path, frame_hw=frame_hw, fps=fps) as writer:
+        for _ in range(num_frames):
             writer.write(np.zeros((*frame_hw, 3), np.uint8))
     return path
 
@@ -476,15 +476,15 @@ def test_boxes_at_and_over_the_edge_draw_on_any_size(tmp_path: Path, frame_hw: t
     source = black(tmp_path / "source.mp4", frame_hw)
     corners = [[0, 0, 9, 9], [width - 9, height - 9, width, height], [0, 0, width, height], [5, 5, 7, 7]]
     records = [record_of(n, np.array([0.0, 0.2, 0.4]), [box] * 3) for n, box in enumerate(corners)]
-    image = drawn_on(source, records)
+    image = drawn_on(source, records)[1]
     assert all(is_coloured(image, record.track_id).any() for record in records)
 
 
 def drawn_on(source: Path, records: list[TrackRecord]) -> UInt8:
-    """The second frame of a video in which the records are drawn."""
+    """The frames (T, H, W, 3) of a video in which the records are drawn."""
     destination = source.with_name("drawn.mp4")
     draw_tracks(source, destination, records, start_s=0.0, video=probe(source))
-    return np.concatenate([batch.images for batch in read_frames(destination)])[1]
+    return np.concatenate([batch.images for batch in read_frames(destination)])
 
 
 def is_coloured(image: UInt8, track_id: int) -> np.ndarray:
@@ -498,11 +498,38 @@ def test_letters_and_lines_are_readable(tmp_path: Path, frame_hw: tuple[int, int
     height, width = frame_hw
     left, top, right, bottom = width // 4, height // 2, width // 3, 3 * height // 4
     record = record_of(1, np.array([0.0, 0.2, 0.4]), [[left, top, right, bottom]] * 3)
-    there = is_coloured(drawn_on(black(tmp_path / "source.mp4", frame_hw), [record]), 1)
+    there = is_coloured(drawn_on(black(tmp_path / "source.mp4", frame_hw), [record])[1], 1)
     label_height = there[: top - 2, left : left + (right - left) // 2].any(axis=1).sum()
     assert 1 / 40 < label_height / height < 1 / 20
     lower_edge = there[bottom - height // 40 : bottom + height // 40, (left + right) // 2]
     assert max(2, height // 400) <= lower_edge.sum() <= height // 90 + 1
+
+
+def test_a_box_moves_on_between_the_frames_that_were_looked_at_and_leaves_a_trail(tmp_path: Path) -> None:
+    """By 10 px a frame, of which every second one was looked at."""
+    left, bottom, width = 20 + 10 * np.arange(50), 200, 40
+    xyxy = np.stack([left, np.full(50, 100), left + width, np.full(50, bottom)], axis=1)
+    record = record_of(1, np.arange(0, 50, 2) / 10, xyxy[::2])
+    images = drawn_on(black(tmp_path / "source.mp4", (800, 1200), 50, 10), [record])
+    seen, between = (is_coloured(images[n], 1) for n in (40, 41))
+    for there, n in ((seen, 40), (between, 41)):
+        side = np.flatnonzero(there[150, : left[n] + width // 2])
+        assert abs(side.mean() - left[n]) < 2
+        middle = left[n] + width // 2
+        assert there[bottom - 4 : bottom + 5, middle - 150].any()  # 1.5 s ago it was there
+        assert not there[bottom - 4 : bottom + 5, : middle - 225].any()  # longer than 2 s ago
+    lower_edge = slice(bottom - 9, bottom + 10), slice(left[41] + 10, left[40] + 30)
+    assert seen[lower_edge].sum() > 1.4 * between[lower_edge].sum()  # thick where it was looked at
+
+
+def test_a_label_says_who_and_what_it_is_and_how_surely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    monkeypatch.setattr(drawing.cv2, "putText", lambda ink, text, *more: written.append(text))
+    record = record_of(7, np.array([0.0, 0.2, 0.4]), [[20, 50, 60, 90]] * 3)
+    assert record.frames is not None
+    record = replace(record, frames=replace(record.frames, interpolated=np.array([False, True, False])))
+    drawn_on(black(tmp_path / "source.mp4", (100, 200)), [record])
+    assert written == ["7 person 0.75", "7 person", "7 person 0.75"]  # what was not detected has no score
 
 
 NEIGHBOURS = [(1, 300.0), (2, 334.0), (3, 368.0)]  # ids, and their left edges
@@ -512,9 +539,9 @@ def test_labels_of_neighbours_do_not_hide_each_other(tmp_path: Path) -> None:
     """Three side by side, narrower than what is written of them."""
     source = black(tmp_path / "source.mp4", (360, 640))
     records = [record_of(n, np.array([0.0, 0.2, 0.4]), [[left, 120, left + 30, 200]] * 3) for n, left in NEIGHBOURS]
-    together = drawn_on(source, records)
+    together = drawn_on(source, records)[1]
     for record in records:
-        alone = is_coloured(drawn_on(source, [record]), record.track_id).sum()
+        alone = is_coloured(drawn_on(source, [record])[1], record.track_id).sum()
         # Less are only the lines that a label crosses. One label over another is a fifth less.
         assert is_coloured(together, record.track_id).sum() > 0.9 * alone
 
