@@ -8,7 +8,7 @@ import pytest
 from stills import street
 
 from trackverse.boxes import STANDING_STILL
-from trackverse.camera import CameraMotion
+from trackverse.camera import CameraMotion, scaled
 
 HW = (288, 384)
 NOBODY = np.zeros((0, 4), np.float32)
@@ -70,6 +70,14 @@ MOTIONS = {
 @pytest.mark.parametrize("motion", MOTIONS.values(), ids=MOTIONS)
 def test_a_motion_is_found_to_a_fraction_of_a_pixel(motion: np.ndarray) -> None:
     assert farthest(found(seen(similar()), seen(motion)), motion) < 0.3
+
+
+@pytest.mark.parametrize("motion", MOTIONS.values(), ids=MOTIONS)
+def test_a_motion_is_the_same_in_a_picture_of_another_size(motion: np.ndarray) -> None:
+    """Whose pixels aren't square: a place goes where it went before."""
+    scale = np.array([2.0, 1.5])
+    there = np.column_stack([CORNERS[:, :2] * scale, CORNERS[:, 2]]) @ scaled(motion, scale).T
+    np.testing.assert_allclose(there, CORNERS @ motion.T * scale)
 
 
 @pytest.mark.parametrize("motion", MOTIONS.values(), ids=MOTIONS)

@@ -17,7 +17,7 @@ from shelf import write
 from test_curate import curate_db
 
 from trackverse import forget, measure_motion
-from trackverse.boxes import tlwh_to_xyxy
+from trackverse.boxes import STANDING_STILL, tlwh_to_xyxy
 from trackverse.camera import CameraMotion, fitted
 from trackverse.detectors import DEFAULTS, choose_detector
 from trackverse.filters import FilterConfig
@@ -69,6 +69,13 @@ def test_what_few_corners_agree_on_may_be_an_object(share: float, moves: bool) -
     agree = slice(int(share * 60))
     there[agree] = points[agree] + (5, 2)
     np.testing.assert_allclose(fitted(points, there), [[1, 0, 5 * moves], [0, 1, 2 * moves]], atol=0.3)
+
+
+def test_what_is_three_times_as_large_is_another_picture() -> None:
+    points = np.random.default_rng(0).uniform(0, 320, (60, 2)).astype(np.float32)
+    assert (fitted(points, 3 * points) == STANDING_STILL).all()
+    assert (fitted(points, points / 3) == STANDING_STILL).all()
+    np.testing.assert_allclose(fitted(points, 1.5 * points), [[1.5, 0, 0], [0, 1.5, 0]], atol=1e-3)
 
 
 SCENES = {

@@ -175,9 +175,13 @@ def test_joining_by_looks(case: str) -> None:
     assert all(len(owners(track)) == 1 for track in found)
 
 
-@pytest.mark.parametrize("x, num", [(1258.0, 2), (1000.0, 1)], ids=["at the side of the frame", "within the frame"])
-def test_who_leaves_the_picture_and_is_back_after_long_is_another_track(x: float, num: int) -> None:
-    tracks = [seen(range(100), x=x, look=RED), seen(range(260, 400), x=600.0, look=RED, seed=1), *OTHERS]
+@pytest.mark.parametrize(
+    "x, later_x, num",
+    [(1258.0, 600.0, 2), (600.0, 22.0, 2), (1000.0, 600.0, 1)],
+    ids=["leaves at a side of the frame", "comes in at one", "within the frame"],
+)
+def test_who_leaves_the_picture_and_is_back_after_long_is_another_track(x: float, later_x: float, num: int) -> None:
+    tracks = [seen(range(100), x=x, look=RED), seen(range(260, 400), x=later_x, look=RED, seed=1), *OTHERS]
     found = list(refine(tracks, CONFIG, frame_times_s=CLIP_S, frame_width=1280))
     assert len(found) == num + len(OTHERS)
 
@@ -187,6 +191,11 @@ def test_the_best_for_all_is_not_the_best_for_one() -> None:
     a, b = seen(range(40), x=100.0, owner=1), seen(range(40), x=128.0, owner=2)
     a2, b2 = seen(range(44, 90), x=116.0, owner=1), seen(range(44, 90), x=146.0, owner=2)
     assert sorted(spans(again([a, b, a2, b2]))) == [([1], 0, 89), ([2], 0, 89)]
+
+
+def test_tracks_come_by_the_time_they_start() -> None:
+    tracks = [seen(frames, x=300.0 * n) for n, frames in enumerate([range(50, 90), range(100), range(20, 120)])]
+    assert [track.times_s[0] for track in again(tracks)] == [CLIP_S[n] for n in (0, 20, 50)]
 
 
 def test_no_longer_gap_than_asked_for_is_joined() -> None:
