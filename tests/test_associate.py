@@ -76,6 +76,20 @@ def test_the_second_pass_knows_how_wide_the_picture_is(tmp_path: Path, monkeypat
     assert widths == [np.inf, 1920, np.inf]
 
 
+@pytest.mark.parametrize(("fps", "num"), [(30, 8), (10, 8), (5, 4), (1, 1)])
+def test_a_look_takes_less_than_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fps: float, num: int) -> None:
+    found = []
+
+    def refine(tracks: Sequence[Track], *config: Any, **more: Any) -> Iterator[Track]:
+        found.extend(tracks)
+        return iter(tracks)
+
+    monkeypatch.setattr(associate, "refine", refine)
+    write_sequence(tmp_path / "in" / "street", crowd(), fps=fps)
+    assert run(tmp_path, "--refine") == 0
+    assert {track.look_frames for track in found} == {num}
+
+
 def swapped() -> tuple[np.ndarray, np.ndarray]:
     """Two who stand on one another's place after a blink, and what they look like."""
     rows = [

@@ -32,8 +32,8 @@ class Past:
         blend = (1 - weight * share) * self.appearance + weight * share * row.embeddings[0]
         self.appearance = blend / np.linalg.norm(blend)
 
-    def in_turn(self, values: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(values, np.arange(0, len(values), LOOK_FRAMES), axis=0)
+    def in_turn(self, values: np.ndarray, look_frames: int) -> np.ndarray:
+        return np.add.reduceat(values, np.arange(0, len(values), look_frames), axis=0)
 
     @property
     def embeddings(self) -> np.ndarray:
@@ -47,12 +47,15 @@ def detections(num: int, rng: np.random.Generator) -> Detections:
     return Detections(*(column.astype(np.float32) for column in columns))
 
 
+@pytest.mark.parametrize("look_frames", [LOOK_FRAMES, 5, 1])
 @pytest.mark.parametrize("in_file", [False, True], ids=["in memory", "in a file"])
-def test_a_track_has_what_was_added_to_it_and_nothing_of_who_had_its_slot_before(tmp_path: Path, in_file: bool) -> None:
+def test_a_track_has_what_was_added_to_it_and_nothing_of_who_had_its_slot_before(
+    tmp_path: Path, in_file: bool, look_frames: int
+) -> None:
     """Twenty tracks at a time, of which one ends every tenth frame and another one takes its slot over."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryFile(dir=tmp_path) as file:
-        histories, pasts = Histories(file if in_file else None), {}
+        histories, pasts = Histories(file if in_file else None, look_frames), {}
         for frame in range(4 * MAX_SLOT_FRAMES):
             seen = detections(20, rng)
             if frame % 10 == 0:
@@ -79,11 +82,13 @@ def check(histories: Histories, slot: int, past: Past) -> None:
     np.testing.assert_allclose(histories.appearance[slot], past.appearance, atol=1e-4)
     np.testing.assert_allclose(histories.class_sums[slot], logits.sum(axis=0), rtol=1e-4)
     track = histories.take(slot)
+    assert len(track.looks) == -(-len(track) // track.look_frames)
     np.testing.assert_array_equal(track.times_s, past.times_s)
     np.testing.assert_array_equal(track.xyxy, np.concatenate([row.xyxy for row in past.rows]))
     np.testing.assert_array_equal(track.scores, np.concatenate([row.scores for row in past.rows]))
     np.testing.assert_array_equal(track.logits, logits)
-    np.testing.assert_allclose(track.looks, past.in_turn(past.embeddings), atol=1e-5)
-    np.testing.assert_allclose(track.look_weights, past.in_turn(np.array(past.weights)), rtol=1e-4)
+    looks, weights = (past.in_turn(values, track.look_frames) for values in (past.embeddings, np.array(past.weights)))
+    np.testing.assert_allclose(track.looks, looks, atol=1e-5)
+    np.testing.assert_allclose(track.look_weights, weights, rtol=1e-4)
     mean = past.embeddings.sum(axis=0)
     np.testing.assert_allclose(track.embedding, mean / np.linalg.norm(mean), atol=1e-5)

@@ -21,7 +21,7 @@ from trackverse.refine import RefineConfig, _purer, refine
 from trackverse.smoothing import smooth_tracks
 from trackverse.sway import Sway
 from trackverse.tracking import on_disk
-from trackverse.types import LOOK_FRAMES, ROUNDING_S, Track
+from trackverse.types import LOOK_FRAMES, ROUNDING_S, Track, look_frames
 from trackverse.vectors import let_go
 
 FPS = 16.0
@@ -36,15 +36,18 @@ def seen(
     *,
     x: Callable[[np.ndarray], np.ndarray] | float = 100.0,
     y: float = 300.0,
-    owner: int = 1,
+    owner: int | np.ndarray = 1,
     look: np.ndarray | None = None,
     classes: Sequence[float] = (1.0, 0.0),
     noise: float = 0.0,
     size: tuple[float, float] = (40.0, 80.0),
     clip_s: np.ndarray = CLIP_S,
+    look_frames: int = LOOK_FRAMES,
     seed: int = 0,
 ) -> Track:
-    """A track of 40 x 80 px boxes, in the given frames; `x(t)` its centre; `look` its embedding but for some noise."""
+    """A track of 40 x 80 px boxes, in the given frames; `x(t)` its centre; `look` its embedding but for some noise. The
+    `owner` and the look may differ from frame to frame.
+    """
     frames, rng = np.asarray(frames), np.random.default_rng(seed)
     times_s = clip_s[frames]
     centre = np.stack([x(times_s) if callable(x) else np.full(len(frames), x), np.full(len(frames), y)], axis=-1)
@@ -54,9 +57,9 @@ def seen(
     logits[:, 0] = owner / 1000
     embeddings = np.zeros((len(frames), 0))
     if look is not None:
-        embeddings = look + 1 + rng.normal(0, 0.1, (len(frames), len(look)))
+        embeddings = look + 1 + rng.normal(0, 0.1, (len(frames), look.shape[-1]))
         embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    looks = np.add.reduceat(embeddings, np.arange(0, len(frames), LOOK_FRAMES), axis=0)
+    looks = np.add.reduceat(embeddings, np.arange(0, len(frames), look_frames), axis=0)
     mean = looks.sum(axis=0)
     return Track(
         times_s,
@@ -65,6 +68,7 @@ def seen(
         logits.astype(np.float32),
         (mean / max(np.linalg.norm(mean), 1e-9)).astype(np.float32),
         looks.astype(np.float32),
+        look_frames=look_frames,
     )
 
 
@@ -227,6 +231,24 @@ def test_a_track_that_slips_to_another_object_is_cut_and_the_parts_find_their_ow
     # The frame of the slip is known to one look only.
     assert (np.sort(counts, axis=1)[:, 0] <= LOOK_FRAMES).all()
     assert (np.sort(counts, axis=1)[:, 1] >= 200).all()
+
+
+@pytest.mark.parametrize("fps", [1, 2, 4, 8])
+def test_where_frames_come_rarely_a_look_is_of_fewer_of_them(fps: int) -> None:
+    """After 5 s, two have changed places; a look of eight frames would be of both for a second and more."""
+    num, per_look = 10 * fps, look_frames(fps)
+    is_after, clip_s = np.arange(num) >= num // 2, np.arange(num) / fps
+    places = [(400.0, is_after, RED, GREEN), (600.0, ~is_after, RED, GREEN)]
+    places += [(900.0 + 300 * n, is_after, look, look) for n, look in enumerate([BLUE, PINK, GREY])]
+    tracks = []
+    for x, is_second, first, second in places:
+        look, owner = np.where(is_second[:, None], second, first), 1 + is_second * (second is not first)
+        tracks.append(
+            seen(range(num), x=x, look=look, owner=owner, clip_s=clip_s, look_frames=per_look, seed=len(tracks))
+        )
+    for track in refine(tracks, CONFIG, frame_times_s=clip_s):
+        counts = np.unique(track.logits[:, 0], return_counts=True)[1]
+        assert len(track) - counts.max() <= fps  # less than a second
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["for good", "for a second"])

@@ -250,6 +250,21 @@ def test_the_second_pass_is_told_of_the_whole_clip(square_video: Path, monkeypat
     assert len(told["frame_times_s"]) == 24 and told["frame_times_s"][0] >= 1.0
 
 
+@pytest.mark.parametrize(("frame_rate", "num"), [(100, 8), (8, 6), (4, 3), (0.1, 1)])
+def test_a_look_takes_less_than_a_second(square_video: Path, frame_rate: float, num: int) -> None:
+    """However many frames a second are asked for, and however many there are."""
+    (track,) = tracks_of(square_video, clip_of(0.0, 5.0), settings(frame_rate=frame_rate), Counter())
+    assert track.look_frames == num
+
+
+def test_where_the_video_has_fewer_frames_than_are_asked_for_a_look_is_of_as_many_as_it_has(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "slow.mp4", frame_hw=(90, 240), fps=2) as writer:
+        for n in range(10):
+            writer.write(square_at(n, (90, 240)))
+    (track,) = tracks_of(tmp_path / "slow.mp4", clip_of(0.0, 5.0), settings(frame_rate=16), Counter())
+    assert track.look_frames == 1 and len(track) == len(track.looks) == 10
+
+
 def test_with_the_second_pass_other_settings_are_recorded() -> None:
     assert "max_fill_gap_s" not in settings().as_dict()
     assert replace(settings(), refine=RefineConfig()).as_dict()["max_fill_gap_s"] == RefineConfig().max_fill_gap_s

@@ -31,7 +31,7 @@ from trackverse.errors import SetupError
 from trackverse.layout import lock_path
 from trackverse.refine import SEEN_TOO_LITTLE, RefineConfig, fewest_seen, refine
 from trackverse.tracking import usable
-from trackverse.types import ROUNDING_S, Detections, Float32, Float64, Int64, Track
+from trackverse.types import ROUNDING_S, Detections, Float32, Float64, Int64, Track, look_frames
 from trackverse.vectors import lengths, unit
 from trackverse.wording import counted
 
@@ -115,7 +115,7 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
     config = replace(config, max_lost_s=longest_s)
     kept = _kept(rows, sequence.num_frames, args.conf, refused)
     first_of_frame = np.searchsorted(rows[kept, 0], np.arange(1, sequence.num_frames + 2))
-    tracker = ByteTracker(config)
+    tracker = ByteTracker(config, look_frames=look_frames(sequence.fps))
     times_s = np.arange(sequence.num_frames) / sequence.fps
     tracks = []
     for number, time_s in enumerate(times_s.tolist()):

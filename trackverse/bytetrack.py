@@ -25,7 +25,7 @@ from trackverse.camera_shift import CameraShift
 from trackverse.history import Histories
 from trackverse.kalman import Innovations
 from trackverse.live import LiveTracks
-from trackverse.types import ROUNDING_S, Bool, Detections, Float32, Float64, Int64, Track
+from trackverse.types import LOOK_FRAMES, ROUNDING_S, Bool, Detections, Float32, Float64, Int64, Track
 from trackverse.vectors import cosines, unit
 
 # 99 % of a two-dimensional normal distribution's squared Mahalanobis distances: beyond it is a jump, not a motion.
@@ -79,11 +79,17 @@ class ByteTracker:
 
     `centre_embeddings`: compare appearances after taking off what all objects share. For colours and for features of a
     network that was trained to tell classes apart, which are all alike; features that tell objects apart lose by it.
+    `look_frames`: detections that go into one look of a track, see `types.look_frames`.
     `spool_file`: where the past of live tracks lies, in place of memory, which stays the same however long they are.
     """
 
     def __init__(
-        self, config: ByteTrackConfig, *, centre_embeddings: bool = False, spool_file: IO[bytes] | None = None
+        self,
+        config: ByteTrackConfig,
+        *,
+        centre_embeddings: bool = False,
+        look_frames: int = LOOK_FRAMES,
+        spool_file: IO[bytes] | None = None,
     ) -> None:
         self._config = config
         self._centre_embeddings = centre_embeddings
@@ -96,7 +102,7 @@ class ByteTracker:
         self._shortest_step_s = np.inf  # between two frames so far
         self._camera_shift = CameraShift()
         self._live = LiveTracks()  # their numbers are slots of the histories
-        self._histories = Histories(spool_file)
+        self._histories = Histories(spool_file, look_frames)
         self._embedding_sum: Float32 | float = 0.0  # of all detections so far, for `_centred`
         self._num_embeddings = 0
         self._num_frames_with_objects = 0

@@ -13,7 +13,7 @@ import numpy as np
 
 from trackverse import both_ways
 from trackverse.looks import LookModel, laid_out
-from trackverse.types import LOOK_FRAMES, Bool, Int64, Track
+from trackverse.types import Bool, Int64, Track
 
 
 @dataclass(frozen=True)
@@ -89,20 +89,20 @@ def part(track: Track, rows: Int64 | slice, look_rows: slice) -> Track:
     """Some frames of a track, with some of its looks, and still with the embedding of the whole."""
     kept = (track.times_s[rows], track.xyxy[rows], track.scores[rows], track.logits[rows])
     looks_kept = (track.looks[look_rows], track.interpolated[rows], track.look_weights[look_rows])
-    return Track(*kept, track.embedding, *looks_kept)
+    return Track(*kept, track.embedding, *looks_kept, track.look_frames)
 
 
 def _in_turn(track: Track) -> bool:
     """Whether a track's looks are those of its frames in turn: not when it was joined before, or has only one."""
-    return not track.looks.shape[1] or len(track.looks) == -(-len(track) // LOOK_FRAMES)
+    return not track.looks.shape[1] or len(track.looks) == -(-len(track) // track.look_frames)
 
 
 def _between(track: Track, start: int, end: int) -> Track:
     """The part of a track from one frame to before another one, with the looks that are wholly its own."""
     if end - start == len(track):
         return track
-    last = None if end == len(track) else end // LOOK_FRAMES
-    return part(track, slice(start, end), slice(-(-start // LOOK_FRAMES), last))
+    last = None if end == len(track) else end // track.look_frames
+    return part(track, slice(start, end), slice(-(-start // track.look_frames), last))
 
 
 def _by_looks(
@@ -116,23 +116,24 @@ def _by_looks(
     """The rows at which looks change for good; and the rows `doubted` (K,) without those near such a change, and those
     before and after which looks are known to be one object's. The tracks' rows begin at `first` (N,).
     """
-    slips, settled = [], np.zeros(len(doubted), bool)
+    slips, settled, look_frames = [], np.zeros(len(doubted), bool), tracks[0].look_frames
     track_of = np.searchsorted(first, doubted, side="right") - 1
     for start, looks in laid_out(tracks):
         own = slice(*np.searchsorted(track_of, [start, start + len(looks.counts)]))
         row, first_look = doubted[own] - first[track_of[own]], looks.first[track_of[own] - start]
-        evidence = looks.across(first_look + row // LOOK_FRAMES, first_look - (-row // LOOK_FRAMES), model)
+        evidence = looks.across(first_look + row // look_frames, first_look - (-row // look_frames), model)
         settled[own] = np.isfinite(evidence) & (evidence >= min_join_evidence)
         for n, k in looks.changes(model, min_cut_evidence):
             track = tracks[start + n]
             if _in_turn(track):
                 slip = _slip(track, k)
-                settled[own] |= (track_of[own] == start + n) & (np.abs(row - slip) <= LOOK_FRAMES)
+                settled[own] |= (track_of[own] == start + n) & (np.abs(row - slip) <= look_frames)
                 slips.append(first[start + n] + slip)
     return np.array(slips, np.int64), doubted[~settled]
 
 
 def _slip(track: Track, k: int) -> int:
     """The row of a slip that is somewhere in look k: most likely where the box moved most."""
-    steps = np.abs(np.diff(track.xyxy[k * LOOK_FRAMES - 1 : (k + 1) * LOOK_FRAMES + 1], axis=0)).sum(axis=1)
-    return k * LOOK_FRAMES + int(steps.argmax())
+    start, stop = k * track.look_frames, (k + 1) * track.look_frames
+    steps = np.abs(np.diff(track.xyxy[start - 1 : stop + 1], axis=0)).sum(axis=1)
+    return start + int(steps.argmax())

@@ -12,10 +12,10 @@ from trackverse.vectors import blocks, lengths, unit
 
 # Frames that a slot holds before they are moved on to its track's own past: enough that moving costs nothing, few
 # enough that 200 slots of 1203 class scores take 31 MB. Whole looks; more where what is held of a frame is little.
-MIN_SLOT_FRAMES, MAX_SLOT_FRAMES, SLOT_FLOATS = 4 * LOOK_FRAMES, 16 * LOOK_FRAMES, 8192
+MIN_SLOT_FRAMES, MAX_SLOT_FRAMES, SLOT_FLOATS = 32, 128, 8192
 MIN_SLOTS = 16
-# Arrays, as numpy takes longer to make one of a number than to compute with it.
-WHOLE, PER_LOOK = np.array(1, np.float32), np.array(LOOK_FRAMES)
+# An array, as numpy takes longer to make one of a number than to compute with it.
+WHOLE = np.array(1, np.float32)
 
 
 class _Piece(NamedTuple):
@@ -77,11 +77,12 @@ class Histories:
     """A slot for every live track; a slot is free again when its track is taken out.
 
     With a `file`, what is past lies there till then, in pieces of which only the numbers are in memory: 100 tracks of
-    ten minutes have 4.6 GB of class scores, at 16 frames/s and 1203 classes.
+    ten minutes have 4.6 GB of class scores, at 16 frames/s and 1203 classes. `look_frames`: see `Track`.
     """
 
-    def __init__(self, file: IO[bytes] | None = None) -> None:
+    def __init__(self, file: IO[bytes] | None = None, look_frames: int = LOOK_FRAMES) -> None:
         self._spool = _Spool(file)
+        self._look_frames = look_frames
         self._slots: _Slots | None = None  # from the first detection on, when the widths of the rows are known
         # Of every slot's track, what is no longer in the slot: its numbers in the spool.
         self._pasts: list[list[int]] = []
@@ -91,7 +92,8 @@ class Histories:
         """Slots (num,) for new tracks that begin with some of the `detections`; nothing is written into them yet."""
         if len(self._free) < num:
             num_slots = max(MIN_SLOTS, 2 * (len(self._pasts) + num))
-            self._slots = self._slots.more(num_slots, detections) if self._slots else _Slots(num_slots, detections)
+            held, frames = self._slots, self._look_frames
+            self._slots = held.more(num_slots, detections) if held else _Slots(num_slots, detections, frames)
             self._free += range(num_slots - 1, len(self._pasts) - 1, -1)
             self._pasts += [[] for _ in range(num_slots - len(self._pasts))]
         assert self._slots is not None
@@ -121,7 +123,7 @@ class Histories:
             if logits.shape[1] > 1:
                 held.class_sums[slots[part]] += logits
         if detections.embeddings.shape[1]:
-            self._add_looks(slots, place // PER_LOOK, detections.embeddings, rows, weights, shares)
+            self._add_looks(slots, place // held.per_look, detections.embeddings, rows, weights, shares)
         for slot in slots[place == held.lasts.take(slots)].tolist():
             self._put_away(slot)
 
@@ -167,8 +169,17 @@ class Histories:
         times_s, xyxy, scores, weights, logits, looks = _joined([*past, self._slots.piece(slot)])
         self._slots.empty(slot)
         embedding = unit(looks.sum(axis=0, keepdims=True))[0]
-        look_weights = np.add.reduceat(weights, np.arange(0, len(weights), LOOK_FRAMES))
-        return Track(times_s, xyxy, scores, logits, embedding, looks, look_weights=look_weights)
+        look_weights = np.add.reduceat(weights, np.arange(0, len(weights), self._look_frames))
+        return Track(
+            times_s,
+            xyxy,
+            scores,
+            logits,
+            embedding,
+            looks,
+            look_weights=look_weights,
+            look_frames=self._look_frames,
+        )
 
     def _put_away(self, slot: int) -> None:
         """Make room in a full slot."""
@@ -179,15 +190,17 @@ class Histories:
 
 class _Slots:
     """S slots, a row each of what the track is like now: `appearance` (S, D), `class_sums` (S, C). `num_frames` places
-    each in the rest, which is as in `_Piece`: one a frame, of `looks` one a `LOOK_FRAMES`. `ends` (S,) is the place
+    each in the rest, which is as in `_Piece`: one a frame, of `looks` one a `look_frames`. `ends` (S,) is the place
     behind the last frame that a slot holds, `lasts` (S,) the last place that it has.
     """
 
-    def __init__(self, num_slots: int, like: Detections) -> None:
+    def __init__(self, num_slots: int, like: Detections, look_frames: int) -> None:
         """Empty slots for detections `like` these."""
         num_classes, num_dims = like.logits.shape[1], like.embeddings.shape[1]
-        looks_that_fit = SLOT_FLOATS // (num_dims + LOOK_FRAMES * max(num_classes, 1))
-        self.num_frames = min(max(looks_that_fit * LOOK_FRAMES, MIN_SLOT_FRAMES), MAX_SLOT_FRAMES)
+        frames_that_fit = SLOT_FLOATS * look_frames // (num_dims + look_frames * max(num_classes, 1))
+        self.num_frames = min(max(frames_that_fit, MIN_SLOT_FRAMES), MAX_SLOT_FRAMES) // look_frames * look_frames
+        self._look_frames = look_frames
+        self.per_look = np.array(look_frames)  # numpy takes longer to make an array of a number than to compute with it
         num_frames = num_slots * self.num_frames
         self.ends = np.arange(0, num_frames, self.num_frames)
         self.lasts = self.ends + self.num_frames - 1
@@ -198,11 +211,11 @@ class _Slots:
         self.scores = np.zeros(num_frames, np.float32)
         self.weights = np.zeros(num_frames, np.float32)
         self.logits = np.zeros((num_frames, num_classes), np.float32)
-        self.looks = np.zeros((num_frames // LOOK_FRAMES, num_dims), np.float32)
+        self.looks = np.zeros((num_frames // look_frames, num_dims), np.float32)
 
     def more(self, num_slots: int, like: Detections) -> _Slots:
         """These slots, and empty ones behind them."""
-        slots = _Slots(num_slots, like)
+        slots = _Slots(num_slots, like, self._look_frames)
         for name in ("ends", "appearance", "class_sums", *_Piece._fields):
             array = getattr(self, name)
             getattr(slots, name)[: len(array)] = array
@@ -230,4 +243,4 @@ class _Slots:
 
     def _looks(self, start: int, end: int) -> Float32:
         """A view of the looks of the frames of some places."""
-        return self.looks[start // LOOK_FRAMES : -(-end // LOOK_FRAMES)]
+        return self.looks[start // self._look_frames : -(-end // self._look_frames)]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trackverse import pairs
-from trackverse.types import LOOK_FRAMES, Bool, Float32, Float64, Int64, Track
+from trackverse.types import Bool, Float32, Float64, Int64, Track
 from trackverse.vectors import TINY, blocks, let_go
 
 # Share of the scatter of one object's looks that more looks don't average out, because light, pose and what stands
@@ -26,8 +26,8 @@ from trackverse.vectors import TINY, blocks, let_go
 LASTING, MAX_LASTING = 0.25, 2.0
 # A track of fewer looks says little about the scatter within a track.
 MIN_LOOKS = 3
-# A look worth fewer frames shows what stands before the object, and says nothing about how its own looks scatter.
-MIN_WEIGHT = LOOK_FRAMES / 4
+# A look worth less of its frames shows what stands before the object, and says nothing about how its own looks scatter.
+MIN_WEIGHT = 1 / 4
 # Embeddings have length 1 and are rounded; nothing real looks more alike than this.
 MIN_WITHIN = 1e-4
 # What lies within this many looks of a change decides about it, so that what happened long before doesn't hide it. A
@@ -61,17 +61,18 @@ class LookModel:
 @dataclass(frozen=True)
 class Looks:
     """The looks of N tracks: their `sums` (S, D), and the `weights` (S,) of the frames in these, 0 where a look isn't
-    known. The n-th track's are the `counts[n]` from row `first[n]` on. Around each track lie `CHANGE_WINDOW` rows of
-    zeros, so that nothing reaches from one into the next.
+    known, of which a whole look has `frames`. The n-th track's are the `counts[n]` from row `first[n]` on. Around each
+    track lie `CHANGE_WINDOW` rows of zeros, so that nothing reaches from one into the next.
     """
 
     sums: Float32
     weights: Float32
     first: Int64
     counts: Int64
+    frames: int
 
     @staticmethod
-    def of(sums: Sequence[Float32], weights: Sequence[Float32]) -> Looks:
+    def of(sums: Sequence[Float32], weights: Sequence[Float32], frames: int) -> Looks:
         """From those of each track, (S, D) and (S,); of one track at least."""
         gap, no_weight = np.zeros((CHANGE_WINDOW, sums[0].shape[1]), np.float32), np.zeros(CHANGE_WINDOW, np.float32)
         all_sums = np.concatenate([gap, *(rows for own in sums for rows in (own, gap))])
@@ -82,7 +83,7 @@ class Looks:
             all_sums[~is_finite] = 0
         all_weights[~is_finite | (length2 == 0)] = 0
         counts = np.array([len(own) for own in sums])
-        return Looks(all_sums, all_weights, np.cumsum(counts + CHANGE_WINDOW) - counts, counts)
+        return Looks(all_sums, all_weights, np.cumsum(counts + CHANGE_WINDOW) - counts, counts, frames)
 
     def across(self, before: Int64, after: Int64, model: LookModel) -> Float64:
         """Evidence (K,) that a track is one object from its looks up to the row `before` (K,) to those from the row
@@ -114,7 +115,7 @@ class Looks:
                 rows += [slice(first, first + k), slice(first + k + 1, first + count)]
             stretches = sides
             if stretches:
-                looks = Looks.of([looks.sums[own] for own in rows], [looks.weights[own] for own in rows])
+                looks = Looks.of([looks.sums[own] for own in rows], [looks.weights[own] for own in rows], looks.frames)
         return found
 
     def in_plain_view(self) -> tuple[Int64, Int64, Float32]:
@@ -123,7 +124,7 @@ class Looks:
         """
         track, place = pairs.end_to_end(self.counts)
         row = self.first[track] + place
-        is_plain = self.weights[row] >= MIN_WEIGHT
+        is_plain = self.weights[row] >= MIN_WEIGHT * self.frames
         counts = np.bincount(track[is_plain], minlength=len(self.counts))
         tracks = np.flatnonzero(counts >= MIN_LOOKS)
         row = row[is_plain & (counts[track] >= MIN_LOOKS)]
@@ -154,7 +155,7 @@ class Looks:
             sums, weights = sums[:-step] + sums[step:], weights[:-step] + weights[step:]
             step *= 2
         sums /= np.maximum(weights, TINY)[:, None]
-        return sums, weights.astype(np.float64) / LOOK_FRAMES
+        return sums, weights.astype(np.float64) / self.frames
 
 
 def laid_out(tracks: Sequence[Track]) -> Iterator[tuple[int, Looks]]:
@@ -165,7 +166,7 @@ def laid_out(tracks: Sequence[Track]) -> Iterator[tuple[int, Looks]]:
     batch = np.cumsum(num_rows * tracks[0].looks.shape[1]) // BATCH_FLOATS
     for start, stop in pairwise([0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(tracks)]):
         own = tracks[start:stop]
-        looks = Looks.of([track.looks for track in own], [track.look_weights for track in own])
+        looks = Looks.of([track.looks for track in own], [track.look_weights for track in own], own[0].look_frames)
         for track in own:
             let_go(track.looks)
         yield start, looks
@@ -180,8 +181,9 @@ def totals(tracks: Sequence[Track]) -> tuple[Float32, Float64]:
         own, stop = slice(start, start + len(looks.counts)), looks.first + looks.counts
         sums[own] = _sums(looks.sums, looks.first, stop)
         nums[own] = _sums(looks.weights, looks.first, stop)
-    sums /= LOOK_FRAMES
-    return sums, nums / LOOK_FRAMES
+    frames = tracks[0].look_frames
+    sums /= frames
+    return sums, nums / frames
 
 
 def _sums(rows: Float32, first: Int64, stop: Int64) -> Float32:

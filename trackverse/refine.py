@@ -257,7 +257,7 @@ def _whole(parts: Sequence[Track], times_s: Float64, xyxy: Float32, scores: Floa
     if len(parts) > 1 or new.any():
         logits = smoothing.scores_of(np.concatenate([part.logits for part in parts]), new)
         let_go(parts[0].logits)
-    return Track(times_s, xyxy, scores, logits, _embedding(parts, sums), sums, new, weights)
+    return Track(times_s, xyxy, scores, logits, _embedding(parts, sums), sums, new, weights, parts[0].look_frames)
 
 
 def _embedding(parts: Sequence[Track], sums: Float32) -> Float32:

@@ -22,7 +22,7 @@ from trackverse.filters import FilterConfig, why_drop
 from trackverse.flow import CameraPath
 from trackverse.prefetch import prefetch
 from trackverse.refine import RefineConfig, refine
-from trackverse.types import Clip, Detections, FrameBatch, Track
+from trackverse.types import Clip, Detections, FrameBatch, Track, look_frames
 from trackverse.vectors import RowFile, let_go
 from trackverse.video import VideoInfo, read_frames
 
@@ -85,7 +85,12 @@ def track_clip(
         tracks = track_frames(
             _noting(batches, times_s),
             detector,
-            ByteTracker(settings.tracker, centre_embeddings=detector.centre_embeddings, spool_file=spool_file),
+            ByteTracker(
+                settings.tracker,
+                centre_embeddings=detector.centre_embeddings,
+                look_frames=look_frames(min(settings.frame_rate, video.fps)),
+                spool_file=spool_file,
+            ),
             video_hw=video.frame_hw,
             refused=refused,
             camera_path=camera_path,

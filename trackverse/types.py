@@ -22,14 +22,21 @@ Bool = npt.NDArray[np.bool_]
 
 
 # Detections that go into one look of a track: enough that noise averages out, few enough that a change of the object is
-# told to half a second at 16 frames/s, and that looks take an eighth of the memory that embeddings do.
-LOOK_FRAMES = 8
+# told to half a second at 16 frames/s, and that looks take an eighth of the memory that embeddings do. Where frames
+# come rarely, as many as fit into `LOOK_S`: at 4 frames/s eight take two seconds, after which a dancer's track may have
+# slipped to another one, and hardly any look is one object's. 0.5 s does as well there, and less well in a street.
+LOOK_FRAMES, LOOK_S = 8, 0.8
 
 OWN_EMBEDDING = "detector"  # the features by which a detector itself tells classes, as objects' looks
 
 # Frame times are rounded: 8 frames of 0.1 s must come out as neither more nor less than 0.8 s.
 ROUNDING_S = 1e-6
 MAX_FRAMES = 24 * 3600 * 60  # of a video: a day at 60 a second. What is remembered of each must fit into memory
+
+
+def look_frames(frame_rate: float) -> int:
+    """Detections that go into one look, at so many frames a second."""
+    return min(max(int(LOOK_S * frame_rate + ROUNDING_S), 1), LOOK_FRAMES)
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ class Track:
 
     `times_s` (T,) rising, `xyxy` (T, 4) px of the source video, `scores` (T,), `logits` (T, C), `embedding` (D,): the
     mean of the detections' embeddings at unit length (D = 0 where there are none), those in plain view weighing most.
-    `looks` (S, D): the same sums over `LOOK_FRAMES` detections in turn each (the last look may have fewer), with the
+    `looks` (S, D): the same sums over `look_frames` detections in turn each (the last look may have fewer), with the
     sums of their weights, `look_weights` (S,); with one row, the whole track's.
     `interpolated` (T,): frames in which the object was not detected; their scores and logits are 0.
     """
@@ -113,6 +120,7 @@ class Track:
     looks: Float32 = field(default=None)  # type: ignore[arg-type]
     interpolated: Bool = field(default=None)  # type: ignore[arg-type]
     look_weights: Float32 = field(default=None)  # type: ignore[arg-type]
+    look_frames: int = LOOK_FRAMES
 
     def __post_init__(self) -> None:
         if self.looks is None:
@@ -121,9 +129,9 @@ class Track:
             object.__setattr__(self, "interpolated", np.zeros(len(self.times_s), bool))
         if self.look_weights is None:  # all alike
             num, num_looks = len(self.times_s), len(self.looks)
-            weights = np.full(num_looks, LOOK_FRAMES, np.float32)
-            weights[-1:] -= num_looks * LOOK_FRAMES - num
-            in_turn = num_looks == -(-num // LOOK_FRAMES)
+            weights = np.full(num_looks, self.look_frames, np.float32)
+            weights[-1:] -= num_looks * self.look_frames - num
+            in_turn = num_looks == -(-num // self.look_frames)
             object.__setattr__(self, "look_weights", weights if in_turn else weights * 0 + num / max(num_looks, 1))
 
     def __len__(self) -> int:
