@@ -37,7 +37,7 @@ def turn_by_turn(rows: np.ndarray, columns: np.ndarray, gain: np.ndarray, turns:
     """
     found = []
     free = np.ones(len(rows), bool)
-    for turn in range(3):
+    for turn in range(4):
         chosen = assign(rows, columns, np.where(free & (turns == turn), gain, -1), np.zeros(len(rows), np.int64))
         found.append((len(chosen), float(gain[chosen].sum())))
         free &= ~np.isin(rows, rows[chosen]) & ~np.isin(columns, columns[chosen])
@@ -89,14 +89,14 @@ def test_each_turn_chooses_as_if_the_later_ones_were_not_there(
     rng = np.random.default_rng(seed)
     numbers = rng.permutation(num_rows * num_columns)[:num_pairs]
     rows, columns = np.divmod(numbers, num_columns)
-    gain, turns = rng.uniform(-0.2, 1, len(rows)), rng.integers(0, 3, len(rows))
+    gain, turns = rng.uniform(-0.2, 1, len(rows)), rng.integers(0, 4, len(rows))
     if is_lazy:
         most = gain + rng.uniform(0, 0.3, len(rows))
         chosen = assign_lazily(rows, columns, most, turns, lambda some: gain[some])
     else:
         chosen = assign(rows, columns, gain, turns)
     assert len(chosen) == len(set(rows[chosen])) == len(set(columns[chosen]))
-    found = [chosen[turns[chosen] == turn] for turn in range(3)]
+    found = [chosen[turns[chosen] == turn] for turn in range(4)]
     expected = turn_by_turn(rows, columns, gain, turns)
     assert [len(mine) for mine in found] == [number for number, _ in expected]
     assert [float(gain[mine].sum()) for mine in found] == pytest.approx([total for _, total in expected])

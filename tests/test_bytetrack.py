@@ -151,8 +151,16 @@ CASES: dict[str, tuple[Frames, list[tuple[str, int]]]] = {
         film(60, scored("A", lambda k: 0.9 if k < 30 else 0.55 if k >= 33 else 0)),
         [("A", 57)],
     ),
-    "a doubtful score doesn't find a hidden object again": (
+    "a doubtful score finds a hidden object again where it was": (
         film(60, scored("A", lambda k: 0.9 if k < 30 else 0.54 if k >= 33 else 0)),
+        [("A", 57)],
+    ),
+    "a doubtful score goes on with an object of the frame before that it overlaps by 0.57": (
+        film(31, lambda k: Box("A", 100 + 11 * (k >= 30), score=0.9 if k < 30 else 0.54)),
+        [("A", 31)],
+    ),
+    "a doubtful score doesn't find a hidden object again that it overlaps by 0.57": (
+        film(34, lambda k: None if 30 <= k < 33 else Box("A", 100 + 11 * (k >= 30), score=0.9 if k < 30 else 0.54)),
         [("A", 30)],
     ),
     "a doubtful score goes on with an object of the frame before": (

@@ -405,13 +405,13 @@ def test_a_single_box_of_another_object_is_taken_out_and_the_gap_filled() -> Non
 
 
 def test_doubtful_boxes_go_with_the_track_around_them() -> None:
-    """After a gap, only a confident one is taken by the backward pass."""
+    """After a gap too."""
     track = seen([*range(30), *range(32, 100)], x=walk)
     track.scores[20:40] = 0.3  # frames 20 to 41
     tracks = [track, seen(range(100), y=600.0)]
     assert doubts(tracks) == []
     labels = backward(tracks)[0]
-    assert (labels[20:30] == -1).all() and len(np.unique(np.delete(labels, range(20, 30)))) == 1
+    assert labels[0] >= 0 and len(np.unique(labels)) == 1
 
 
 def test_what_is_doubted_stays_one_where_little_speaks_against_it() -> None:

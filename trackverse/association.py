@@ -1,4 +1,4 @@
-"""Which track gets which detection: the assignment with the largest sum, in up to three turns.
+"""Which track gets which detection: the assignment with the largest sum, in up to four turns.
 
 What an earlier turn can choose it chooses, however much more would be gained later: a doubtful detection takes no track
 away from a confident one.
@@ -20,14 +20,14 @@ Gain = npt.NDArray[np.floating[Any]]
 FEW = 64  # numbers: so many are looked at faster in Python
 # A pair without gain is still better than none. Arrays, as numpy takes longer to make one of a number than to add it.
 NO_GAIN, LEAST_GAIN = np.array(0.0, np.float32), np.array(1e-6)
-# How gains of three turns compare: the least one outweighs all of a row in the next turn, below 1000 together.
-TURN_WEIGHTS = np.array([1e18, 1e9, 1.0])
+# How gains of four turns compare: the least one outweighs all of a row in the next turn, below 1000 together.
+TURN_WEIGHTS = np.array([1e27, 1e18, 1e9, 1.0])
 
 
 def assign(rows: Int64, columns: Int64, gain: Gain, turns: Int64) -> Int64:
     """Of P pairs of a row and a column each, the numbers (K,) of those with the largest total `gain` (P,), of which no
-    two have a row or a column in common; among pairs of turn 0 first, then, for what is left, of turn 1, then of
-    turn 2 (`turns` (P,)). Pairs with less gain than 0 (-inf is allowed) are left out.
+    two have a row or a column in common; among pairs of turn 0 first, then, for what is left, of turn 1, and so
+    on to turn 3 (`turns` (P,)). Pairs with less gain than 0 (-inf is allowed) are left out.
     """
     numbers = (gain >= NO_GAIN).nonzero()[0]
     rows, columns = rows.take(numbers), columns.take(numbers)

@@ -24,12 +24,13 @@ from trackverse.live import LiveTracks
 from trackverse.ticks import usual_step_s
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 
-# ByteTrack's limits on 1 − IoU, of confident detections and of doubtful ones.
-MAX_COST, MAX_DOUBTFUL_COST = 0.9, 0.5
+# ByteTrack's limits on 1 − IoU, of confident detections and of doubtful ones, and that of the online pass on doubtful
+# ones of tracks that weren't there a frame ago.
+MAX_COST, MAX_DOUBTFUL_COST, MAX_LOST_COST = 0.9, 0.5, 0.4
 # The turns in which pairs are matched, confident detections first, then doubtful ones, and the overlap that each takes.
 # Arrays, as numpy takes longer to make one of a number than to compute with it.
-SURE, NEVER = np.array(0), np.array(2)
-LEAST_OVERLAP = np.array([1 - MAX_COST, 1 - MAX_DOUBTFUL_COST, np.inf], np.float32)
+SURE, DOUBTFUL_AND_LOST = np.array(0), np.array(2)
+LEAST_OVERLAP = np.array([1 - MAX_COST, 1 - MAX_DOUBTFUL_COST, 1 - MAX_LOST_COST], np.float32)
 MAX_LOST_S = 1.0  # how long an unseen track is looked for; half as long finds less, twice as long no more
 # Of a stretch: at its ends, it isn't seen what an online track did wrong there, and 2 s find a little less for it.
 MIN_STRETCH_S, MIN_STRETCH_FRAMES = 4.0, 16
@@ -171,9 +172,8 @@ class _Backward:
         tracks = boxes.measured(live.kalman.xyxy.T.astype(np.float32))
         rows, columns = boxes.near_pairs_of_groups(tracks[:4].T, own, seen[:4].T, stretch, self._num_stretches)
         overlap, _ = boxes.upright_iou(tracks.take(rows, axis=1), seen.take(columns, axis=1))
-        # A doubtful detection goes on with a track that was there a frame ago, or with none.
         was_seen = live.last_seen_s == self._time_before_s.take(own)
-        turns = np.where(is_sure.take(columns), SURE, (NEVER - was_seen).take(rows))
+        turns = np.where(is_sure.take(columns), SURE, (DOUBTFUL_AND_LOST - was_seen).take(rows))
         chosen = assign(rows, columns, overlap - LEAST_OVERLAP.take(turns), turns)
         return rows.take(chosen), columns.take(chosen)
 
