@@ -50,7 +50,8 @@ class RefineConfig(JoinConfig):
     `max_blink_s`: gaps up to this long are filled, and those of `MAX_BLINK` frames; longer ones, up to
     `max_fill_gap_s`, where other objects would hide this one, by `min_hidden_share` of it in the mean: what isn't
     detected in full view is not where a line has it.
-    `min_duplicate_iou`, `min_duplicate_share`: a duplicate overlaps that much in that share of its frames.
+    `min_duplicate_iou`, `min_duplicate_share`: a duplicate overlaps that much in that share of its frames. From 0.55
+    on it does equally well, but two objects may overlap so much too; 0.8 leaves second boxes of one.
     `min_sure_share`: of the detections of a track, this many are confident; a lamp post that a detector takes for a
     person is doubted nearly all the time, an occluded person a half of it.
     """
@@ -59,7 +60,7 @@ class RefineConfig(JoinConfig):
     max_blink_s: float = 0.3
     max_fill_gap_s: float = 1.0
     min_hidden_share: float = 0.7
-    min_duplicate_iou: float = 0.8
+    min_duplicate_iou: float = 0.7
     min_duplicate_share: float = 0.8
     min_sure_share: float = 1 / 3
 
