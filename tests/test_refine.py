@@ -700,9 +700,9 @@ def test_evidence_of_motion_is_how_much_likelier_one_object_is_to_be_there_than_
     times_s, gap_s, later = np.arange(5) / 16, 0.8, 300.0
     x = 100 + 90 * times_s + np.array([1, -2, 0, 2, -1])
     xyxy = np.stack([x - 20, 0 * x, x + 20, 0 * x + 80], axis=-1)
-    tail = motion.fit_ends(times_s, xyxy, np.array([0]), head=False)
+    tail = motion.fit_ends(times_s, xyxy, np.array([0]), 0.05, head=False)
     still = motion.Ends(np.full((2, 1), [[later], [40]]), np.zeros((2, 1)), np.full(1, 80.0), np.zeros((3, 1)))
-    scene = motion.Scene(area=1e6, size_std=0.5)
+    scene = motion.Scene(area=1e6, size_std=0.5, box_std=0.05)
     (found,) = motion.evidence(tail, still, np.full((1, 1), gap_s), scene).ravel()
 
     design = np.stack([np.ones(5), times_s - times_s[-1]], axis=-1)
@@ -718,6 +718,21 @@ def test_evidence_of_motion_is_how_much_likelier_one_object_is_to_be_there_than_
     far = replace(still, xy=still.xy * 1e3)
     ((surely_another,),) = motion.evidence(tail, far, np.full((1, 1), 1e3), scene)
     assert surely_another == pytest.approx(-0.1 * 1e3, rel=1e-3)  # then no place says anything
+
+
+@pytest.mark.parametrize("box_std, found", [(0.0, 0.05), (0.02, 0.05), (0.1, 0.1), (0.15, 0.15)])
+def test_boxes_are_off_as_much_as_they_jitter_and_at_least_as_bytetrack_has_it(box_std: float, found: float) -> None:
+    """However fast two objects walk, and wherever one's boxes have a gap; of a box, both edges are off."""
+    frames, noise = [*range(60), *range(75, 200)], 80 * box_std * np.sqrt(2)
+    tracks = [seen(frames, x=lambda t, way=way: 100 + way * t, noise=noise, seed=way) for way in (60, 200)]
+    times_s, xyxy = (np.concatenate([getattr(track, name) for track in tracks]) for name in ("times_s", "xyxy"))
+    scene = motion.Scene.of(times_s, xyxy.astype(np.float64), np.array([0, len(frames)]))
+    assert scene.box_std == pytest.approx(found, rel=0.15)
+
+
+def test_what_jitters_is_joined_across_a_gap_too() -> None:
+    before, after = seen(range(40), noise=14.0), seen(range(48, 100), noise=14.0, seed=1)
+    assert len(again([before, after])) == 1
 
 
 # ---- edges

@@ -93,7 +93,8 @@ class Pieces:
         look_sums, look_nums = looks.totals(tracks)
         seen = (sway.put_on(xyxy[row], times_s[row]) for row in (first, stop - 1))  # in the frame as it was
         comes_in, goes_out = (_is_at_side(edges[:, 0], edges[:, 2], frame_width) for edges in seen)
-        heads, tails = (motion.fit_ends(times_s, xyxy, first, head=head) for head in (True, False))
+        scene = Scene.of(times_s, xyxy, first)
+        heads, tails = (motion.fit_ends(times_s, xyxy, first, scene.box_std, head=head) for head in (True, False))
         return Pieces(
             tracks,
             links,
@@ -101,7 +102,7 @@ class Pieces:
             xyxy,
             first,
             stop,
-            Scene.of(xyxy),
+            scene,
             times_s[first],
             times_s[stop - 1],
             comes_in,
@@ -133,7 +134,7 @@ class Pieces:
         """Chains of tracks move at their ends as all of them together: a track of a few frames alone has no speed."""
         numbers = np.array([chain[0] for chain in chains])
         rows, num_rows = self.rows(chains)
-        where = (self.times_s[rows], self.xyxy.take(rows, axis=0), np.cumsum(num_rows) - num_rows)
+        where = (self.times_s[rows], self.xyxy.take(rows, axis=0), np.cumsum(num_rows) - num_rows, self.scene.box_std)
         self.heads.put(numbers, motion.fit_ends(*where, head=True))
         self.tails.put(numbers, motion.fit_ends(*where, head=False))
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trackverse.types import Float32, Float64, Int64
+from trackverse.types import ROUNDING_S, Float32, Float64, Int64
 
 FIT_S = 0.5  # what of a track's end its speed is measured on
-BOX_STD = 0.05  # heights by which a detected box is off (ByteTrack's measurement noise)
+MIN_BOX_STD = 0.05  # heights by which a detected box is off at least (ByteTrack's measurement noise)
 SPEED_STD = 1.0  # heights a second, of objects in general: a person of 1.7 m walks at 0.8, runs at 2
 SPEED_LASTS_S = 2.0  # in which a speed falls to 1/e of itself; 1 finds a little less
 DRIFT = 0.3  # heights by which the place is less sure after each second out of sight; 0.2 does as well, 0.5 less so
@@ -22,6 +22,7 @@ SIZE_STD, SIZE_DRIFT = 0.1, 0.1  # of the logarithm of the height: as measured, 
 # However few objects there are and however alike, another one would come anywhere within so many heights, and of a size
 # that differs by a third.
 MIN_SPREAD, MIN_SIZE_STD = 4.0, 0.3
+MEDIAN_ERROR = 0.6745  # of a normal distribution's absolute values, in standard deviations
 RETURN_RATE = 0.1  # nats a second: the longer an object is gone, the less likely it is to come back
 
 
@@ -50,9 +51,9 @@ class Ends:
         return self.xy, self.velocity, self.height, self.spread
 
 
-def fit_ends(times_s: Float64, xyxy: Float64, first: Int64, *, head: bool) -> Ends:
+def fit_ends(times_s: Float64, xyxy: Float64, first: Int64, box_std: float, *, head: bool) -> Ends:
     """The heads or the tails of N tracks whose frames follow each other in `times_s` (T,) and `xyxy` (T, 4), the n-th
-    from row `first[n]` on.
+    from row `first[n]` on. `box_std`: see `Scene`.
     """
     lengths = np.diff(np.append(first, len(times_s)))
     end = first if head else first + lengths - 1
@@ -62,32 +63,49 @@ def fit_ends(times_s: Float64, xyxy: Float64, first: Int64, *, head: bool) -> En
     centre = (edges[:2] + edges[2:]) / 2
     columns = [np.ones(len(near)), since, since**2, edges[3] - edges[1], *centre, *(since * centre)]
     num, s1, s2, height, *moments = np.add.reduceat(np.stack(columns), np.searchsorted(near, first), axis=1)
-    s2 = s2 + (BOX_STD / SPEED_STD) ** 2
+    s2 = s2 + (box_std / SPEED_STD) ** 2
     determinant = num * s2 - s1**2
     place, slope = np.stack(moments[:2]), np.stack(moments[2:])
     xy = (s2 * place - s1 * slope) / determinant
     inward = (num * slope - s1 * place) / determinant  # speed, into the track
-    spread = np.stack([s2, num, -s1]) / determinant * BOX_STD**2
+    spread = np.stack([s2, num, -s1]) / determinant * box_std**2
     fit = (xy, inward if head else -inward, height / num, spread)
     return Ends(*(column.astype(np.float32) for column in fit))
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is to be expected of any two objects: the `area` (px²) that they are spread over, and the standard deviation
-    of the logarithms of their heights.
+    """What is to be expected of any two objects: the `area` (px²) that they are spread over, the standard deviation of
+    the logarithms of their heights, and that of how far their boxes are off, in heights.
     """
 
     area: float
     size_std: float
+    box_std: float
 
     @staticmethod
-    def of(xyxy: Float64) -> Scene:
-        """From all boxes (T, 4) of a clip; outliers don't count."""
+    def of(times_s: Float64, xyxy: Float64, first: Int64) -> Scene:
+        """From the tracks of a clip, as `fit_ends` takes them; outliers don't count."""
         height = xyxy[:, 3] - xyxy[:, 1]
         low, high = np.percentile((xyxy[:, :2] + xyxy[:, 2:]) / 2, (2, 98), axis=0)
         sides = np.maximum(high - low, MIN_SPREAD * np.median(height))
-        return Scene(float(sides[0] * sides[1]), max(float(np.log(height).std()), MIN_SIZE_STD))
+        size_std = max(float(np.log(height).std()), MIN_SIZE_STD)
+        return Scene(float(sides[0] * sides[1]), size_std, max(_jitter(times_s, xyxy, first), MIN_BOX_STD))
+
+
+def _jitter(times_s: Float64, xyxy: Float64, first: Int64) -> float:
+    """How far boxes are off, in heights, where they jitter more: sideways or upwards. Three boxes of an object in turn
+    lie on a straight line but for that, each of them with its own error, the middle one's twice.
+    """
+    step_s = np.diff(times_s)
+    step_s[first[1:] - 1] = np.nan  # into the next track
+    middle = (np.abs(step_s[1:] - step_s[:-1]) < ROUNDING_S).nonzero()[0] + 1
+    if not len(middle):
+        return 0.0
+    edges = xyxy.T
+    centre, height = (edges[:2] + edges[2:]) / 2, (edges[3] - edges[1]).take(middle)
+    bend = np.abs(centre[:, middle + 1] - 2 * centre[:, middle] + centre[:, middle - 1]) / height
+    return float(np.median(bend, axis=1).max() / MEDIAN_ERROR / np.sqrt(6))
 
 
 def evidence(tails: Ends, heads: Ends, gap_s: Float32, scene: Scene) -> Float32:
