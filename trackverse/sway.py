@@ -13,16 +13,20 @@ from functools import cached_property
 
 import numpy as np
 
+from trackverse import slow_camera
 from trackverse.boxes import STANDING_STILL, Boxes, moved
 from trackverse.ticks import usual_step_s
 from trackverse.types import ROUNDING_S, Bool, Float64, Int64, Track
 
-# What goes on for longer than this in one direction may be a crowd's way as well as the camera's, and is left alone:
-# hands and steps sway once or twice a second.
+# What goes on for longer than this in one direction may be a crowd's way as well as the camera's: hands and steps sway
+# once or twice a second. Slow pans and zooms are looked for in how each object's speed changes: see `slow_camera.py`.
 SLOW_S = 0.5
 # Where the camera is known, only what it does for so long stays, so that places and sizes don't drift away from the
 # picture's when it walks on and on. 2 s do nearly as well, and so does for ever; 0.5 leave a quick pan in.
 KNOWN_SLOW_S = 4.0
+# Slow pans and zooms that are found from tracks are not known so well that they drift away soon. 4 s do a little less
+# well, and for ever a little better, until a clip is long.
+FOUND_SLOW_S = 16.0
 # Over what time three places of an object tell a bend of its way. Longer, and people who turn together are the camera.
 BEND_S = 0.2
 # Of the median's length: a bend, or a way beside the others', that is longer is a track that slips, and counts as that.
@@ -32,6 +36,7 @@ MAX_ERROR = 3.0
 CAUTION = 3.0
 MIN_BLOCKS = 5  # of two objects and more, 0.4 s each: fewer don't tell a standard error
 MAX_OBJECTS = 32  # a frame, in the mean, that tell of the camera: the error of more is less than theirs by little
+MAX_SLOW_OBJECTS = 16  # that tell of slow pans and zooms; twice as many take a fifth of the second pass
 LEAST = 1e-12  # of what is divided by
 
 
@@ -58,22 +63,36 @@ class Sway:
     @staticmethod
     def of(tracks: Sequence[Track], frame_times_s: Float64) -> Sway:
         """From tracks whose boxes are all detected, in the frames of a clip at `frame_times_s` (F,)."""
-        still = Sway(frame_times_s, np.tile(STANDING_STILL, (len(frame_times_s), 1, 1)))
-        longest = sorted(tracks, key=len, reverse=True)
-        lengths = np.array([len(track) for track in longest])
-        longest = longest[: int(np.searchsorted(np.cumsum(lengths), MAX_OBJECTS * len(frame_times_s))) + 1]
-        track_of = np.repeat(np.arange(len(longest)), lengths[: len(longest)])
-        frame_of = np.searchsorted(frame_times_s, np.concatenate([track.times_s for track in longest]))
-        edges = np.concatenate([track.xyxy for track in longest]).T.astype(np.float64)
+        num_frames = len(frame_times_s)
+        quick = Sway._quick(_longest(tracks, MAX_OBJECTS * num_frames), frame_times_s)
+        steady = quick.taken_off(_longest(tracks, MAX_SLOW_OBJECTS * num_frames))
+        speed, middle = slow_camera.speeds(steady, frame_times_s)
+        path = np.cumsum(speed * np.diff(frame_times_s, prepend=frame_times_s[:1]), axis=1)
+        path = np.concatenate([path, 0 * path[:1]])
+        return quick._over(_motion(_sway(frame_times_s, path, FOUND_SLOW_S), middle))
+
+    @staticmethod
+    def _quick(tracks: Sequence[Track], frame_times_s: Float64) -> Sway:
+        """As `of`, only what comes and goes within `SLOW_S`."""
+        lengths = [len(track) for track in tracks]
+        track_of = np.repeat(np.arange(len(tracks)), lengths)
+        frame_of = np.searchsorted(frame_times_s, np.concatenate([track.times_s for track in tracks]))
+        edges = np.concatenate([track.xyxy for track in tracks]).T.astype(np.float64)
         places = _Places(track_of, frame_of, (edges[:2] + edges[2:]) / 2, edges[3] - edges[1])
         camera, own = places.bends(max(1, round(BEND_S / usual_step_s(frame_times_s))))
         if not camera:
-            return still
+            return Sway(frame_times_s, np.tile(STANDING_STILL, (len(frame_times_s), 1, 1)))
         way, weight = places.ways(len(frame_times_s))
         # The more objects, the more of what they have in common is the camera's.
         path = np.cumsum(way * (camera / (camera + own / np.maximum(weight, LEAST))), axis=1)
         x, y = _sway(frame_times_s, path, SLOW_S)
         return Sway(frame_times_s, _motion(np.stack([x, y, 0 * x, 0 * x]), np.zeros(2)))
+
+    def _over(self, slow: Float64) -> Sway:
+        """This sway of a picture that has been moved by `slow` (F, 2, 3)."""
+        motion = self.motion[:, :, :2] @ slow
+        motion[:, :, 2] += self.motion[:, :, 2]
+        return Sway(self.times_s, motion)
 
     @cached_property
     def is_still(self) -> bool:
@@ -184,6 +203,13 @@ def _excess(ways: Float64, height: Float64) -> Float64:
     longest = MAX_ERROR * float(np.median(length)) if len(length) else 0.0
     excess: Float64 = np.maximum(1, length / max(longest, LEAST))
     return excess
+
+
+def _longest(tracks: Sequence[Track], num_boxes: int) -> list[Track]:
+    """The longest tracks, of so many boxes together, or all."""
+    longest = sorted(tracks, key=len, reverse=True)
+    last = np.searchsorted(np.cumsum([len(track) for track in longest]), num_boxes)
+    return longest[: int(last) + 1]
 
 
 def _means(values: Float64, frame: Int64, weight: Float64, num_frames: int) -> tuple[Float64, Float64]:
