@@ -60,6 +60,16 @@ def test_refined_tracks_are_confident_now_and_then(tmp_path: Path, capsys: pytes
     assert "street: 3 tracks\n" in capsys.readouterr().err
 
 
+def test_refined_tracks_begin_where_they_are_doubted(tmp_path: Path) -> None:
+    rows = crowd()
+    rows[(rows[:, 1] == 1) & (rows[:, 0] <= 20), 6] = 0.3
+    write_sequence(tmp_path / "in" / "street", rows)
+    for flags, first in (((), 21), (("--refine",), 1)):
+        assert run(tmp_path, *flags) == 0
+        found = results(tmp_path)
+        assert max(found[found[:, 1] == n, 0].min() for n in np.unique(found[:, 1])) == first
+
+
 def test_the_second_pass_knows_how_wide_the_picture_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     widths = []
 

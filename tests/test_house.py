@@ -30,7 +30,7 @@ ROWS = (
         "records", "appearance", "flat_drawing", "plate_search", "shots", "slurm_queue", "looks", "motion", "smoothing",
         "members", "sway", "taking_out", "html_page",
     ),
-    ("live", "camera_shift"),
+    ("live", "camera_shift", "strays"),
     ("columns", "flow", "both_ways", "downloaded"),
     ("index_entries", "index_rows", "member_heads", "cutting"),
     ("joining",),

@@ -223,6 +223,25 @@ def test_the_second_pass_gives_the_same_object_with_its_class_scores_and_inside_
     assert twice.xyxy.min() >= 0 and not dropped
 
 
+class SurerToTheRight(Squares):
+    """It finds a square that comes from the left, first doubtfully, then surely."""
+
+    def _find(self, image: UInt8) -> Detections:
+        found = super()._find(image)
+        return replace(found, scores=np.minimum(2 * found.xyxy[:, 0] / image.shape[1], np.float32(0.9)))
+
+
+def test_with_the_second_pass_a_track_begins_where_the_detector_first_doubts_its_object(square_video: Path) -> None:
+    video, clip, detector = probe(square_video), clip_of(1.0, 4.0), SurerToTheRight()
+    late, whole = (
+        next(track_clip(square_video, video, clip, detector, replace(settings(), refine=second), dropped=Counter()))
+        for second in (None, RefineConfig())
+    )
+    assert late.scores[0] >= ByteTrackConfig().track_thresh and len(late) < 24
+    assert len(whole) == 24 and whole.scores.min() > 0 and (np.diff(whole.scores) >= -0.02).all()
+    np.testing.assert_array_equal(whole.logits, np.ones((24, 1)))
+
+
 def test_boxes_that_smoothing_moves_over_the_edge_are_cut_to_the_frame(square_video: Path, monkeypatch) -> None:
     def refine_beyond(tracks, *args, **more):
         return (replace(track, xyxy=track.xyxy - 60) for track in refine(tracks, *args, **more))

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 from zipfile import BadZipFile
 
@@ -30,6 +31,7 @@ from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.errors import SetupError
 from trackverse.layout import lock_path
 from trackverse.refine import SEEN_TOO_LITTLE, RefineConfig, fewest_seen, refine
+from trackverse.strays import Strays
 from trackverse.tracking import usable
 from trackverse.types import ROUNDING_S, Detections, Float32, Float64, Int64, Track, look_frames
 from trackverse.vectors import lengths, unit
@@ -115,23 +117,26 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
     config = replace(config, max_lost_s=longest_s)
     kept = _kept(rows, sequence.num_frames, args.conf, refused)
     first_of_frame = np.searchsorted(rows[kept, 0], np.arange(1, sequence.num_frames + 2))
-    tracker = ByteTracker(config, look_frames=look_frames(sequence.fps))
     times_s = np.arange(sequence.num_frames) / sequence.fps
-    tracks = []
-    for number, time_s in enumerate(times_s.tolist()):
-        mine = kept[first_of_frame[number] : first_of_frame[number + 1]]
-        tracks += tracker.update(time_s, usable(_detections(rows[mine], embeddings[mine]), None, refused))
-    tracks += tracker.finish()
-    if args.refine:
-        refined = refine(
-            tracks,
-            RefineConfig(),
-            frame_times_s=times_s,
-            sure_score=config.track_thresh,
-            frame_width=sequence.width,
-            dropped=refused,
-        )
-        return list(refined)
+    with TemporaryFile() as class_scores:
+        strays = Strays(class_scores) if args.refine else None
+        tracker = ByteTracker(config, look_frames=look_frames(sequence.fps), strays=strays)
+        tracks = list[Track]()
+        for number, time_s in enumerate(times_s.tolist()):
+            mine = kept[first_of_frame[number] : first_of_frame[number + 1]]
+            tracks += tracker.update(time_s, usable(_detections(rows[mine], embeddings[mine]), None, refused))
+        tracks += tracker.finish()
+        if args.refine:
+            refined = refine(
+                tracks,
+                RefineConfig(),
+                frame_times_s=times_s,
+                sure_score=config.track_thresh,
+                frame_width=sequence.width,
+                strays=strays,
+                dropped=refused,
+            )
+            return list(refined)
     min_seen, num_tracks = fewest_seen(times_s), len(tracks)
     tracks = [track for track in tracks if len(track) >= min_seen]
     refused[SEEN_TOO_LITTLE.format(min_seen)] += num_tracks - len(tracks)

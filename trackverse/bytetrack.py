@@ -25,6 +25,7 @@ from trackverse.camera_shift import CameraShift
 from trackverse.history import Histories
 from trackverse.kalman import Innovations
 from trackverse.live import LiveTracks
+from trackverse.strays import Strays
 from trackverse.types import LOOK_FRAMES, ROUNDING_S, Bool, Detections, Float32, Float64, Int64, Track
 from trackverse.vectors import cosines, unit
 
@@ -85,6 +86,7 @@ class ByteTracker:
     network that was trained to tell classes apart, which are all alike; features that tell objects apart lose by it.
     `look_frames`: detections that go into one look of a track, see `types.look_frames`.
     `spool_file`: where the past of live tracks lies, in place of memory, which stays the same however long they are.
+    `strays` get the detections that no track takes.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class ByteTracker:
         centre_embeddings: bool = False,
         look_frames: int = LOOK_FRAMES,
         spool_file: IO[bytes] | None = None,
+        strays: Strays | None = None,
     ) -> None:
         self._config = config
         self._centre_embeddings = centre_embeddings
@@ -107,6 +110,7 @@ class ByteTracker:
         self._camera_shift = CameraShift()
         self._live = LiveTracks()  # their numbers are slots of the histories
         self._histories = Histories(spool_file, look_frames)
+        self._strays = strays
         self._embedding_sum: Float32 | float = 0.0  # of all detections so far, for `_centred`
         self._num_embeddings = 0
         self._num_frames_with_objects = 0
@@ -173,6 +177,8 @@ class ByteTracker:
             new_slots = self._histories.open(len(new), detections)
             live.start(new_slots, self._time_s, detections.xyxy.take(new, axis=0))
             taken, slots = np.concatenate([taken, new]), np.concatenate([slots, new_slots])
+        if self._strays is not None:
+            self._strays.put(self._time_s, detections.select(np.delete(np.arange(len(detections)), taken)))
         # A doubtful detection is mostly an occluded one: its appearance is another object's.
         shares = is_sure.take(taken) * self._new_share
         self._histories.add(slots, self._time_s, detections, taken, views.take(taken), shares)

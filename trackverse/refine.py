@@ -10,7 +10,8 @@
 3. Tracks that are one object are joined: by motion, size, look, class, the time between them and what either direction
    of time made of them (see `joining.py`).
 4. What was seen for a few frames only, or doubted nearly all the time, goes.
-5. Short gaps are filled, and boxes smoothed, as much as the clip's boxes jitter.
+5. Detections that no track took, before a track begins and in its gaps, are given to it (see `strays.py`).
+6. Short gaps are filled, and boxes smoothed, as much as the clip's boxes jitter.
 
 What the sway of a camera adds to all boxes is taken off before 2 and put back at the end (see `sway.py`).
 
@@ -30,6 +31,7 @@ import numpy as np
 from trackverse import boxes, cutting, joining, looks, pairs, smoothing
 from trackverse.joining import JoinConfig, Pieces
 from trackverse.looks import LookModel, Scatter
+from trackverse.strays import Strays
 from trackverse.sway import Sway
 from trackverse.ticks import usual_step_s
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
@@ -47,9 +49,9 @@ class RefineConfig(JoinConfig):
     """Limits of the second pass, those of joining among them. Kept when `>=`.
 
     `min_cut_evidence`: a track is cut where the evidence against its being one object is this large.
-    `max_blink_s`: gaps up to this long are filled, and those of `MAX_BLINK` frames; longer ones, up to
-    `max_fill_gap_s`, where other objects would hide this one, by `min_hidden_share` of it in the mean: what isn't
-    detected in full view is not where a line has it.
+    `max_blink_s`: gaps up to this long are filled, and those of `MAX_BLINK` frames; for so long, too, a track is sought
+    that no stray goes on with. Longer ones, up to `max_fill_gap_s`, are filled where other objects would hide this one,
+    by `min_hidden_share` of it in the mean: what isn't detected in full view is not where a line has it.
     `min_duplicate_iou`, `min_duplicate_share`: a duplicate overlaps that much in that share of its frames. From 0.55
     on it does equally well, but two objects may overlap so much too; 0.8 leaves second boxes of one.
     `min_sure_share`: of the detections of a track, this many are confident; a lamp post that a detector takes for a
@@ -73,15 +75,16 @@ def refine(
     sure_score: float = 0.0,
     frame_width: float = np.inf,
     sway: Sway | None = None,
+    strays: Strays | None = None,
     dropped: Counter[str] | None = None,
 ) -> Iterator[Track]:
     """The tracks of a shot after a second look, by the time they start; one at a time, so that the class scores of only
     one need be in memory.
 
-    `frame_times_s`: of all frames that were looked at; without, those in which any track was seen. `sure_score`: from
+    `frame_times_s`: of all frames that were looked at; without, those in which anything was seen. `sure_score`: from
     this score on, a detection is confident. `frame_width`: px; who leaves at its sides and comes back after more than
     `max_blind_gap_s` is a new track. `sway`: the camera's in these frames; without, what the tracks tell of it.
-    `dropped` counts, by reason, the tracks that go.
+    `strays`: the detections that no track took. `dropped` counts, by reason, the tracks that go.
     """
     dropped = Counter() if dropped is None else dropped
     nums_new = [np.count_nonzero(track.interpolated) for track in tracks]  # `any` and `all` take eight times as long
@@ -92,7 +95,8 @@ def refine(
     ]
     if not tracks:
         return
-    seen_s = np.unique(np.concatenate([track.times_s for track in tracks]))
+    stray_s = [] if strays is None else [strays.times_s]
+    seen_s = np.unique(np.concatenate([track.times_s for track in tracks] + stray_s))
     is_duplicate = _is_duplicate(tracks, seen_s, config)
     dropped["tracks on top of another one"] += int(is_duplicate.sum())
     tracks = [tracks[n] for n in np.flatnonzero(~is_duplicate)]
@@ -114,11 +118,13 @@ def refine(
     scores = np.concatenate([part.scores for part in parts])
     chains = joining.find_chains(pieces, model, config)
     chains = _trusted(chains, pieces, scores >= sure_score, fewest_seen(frame_times_s), config.min_sure_share, dropped)
-    if not chains:
-        return
-    chains.sort(key=lambda chain: (pieces.start_s[chain[0]], chain[0]))
-    for chain, columns in zip(chains, _boxes(pieces, scores, chains, sway, config), strict=True):
-        yield _whole([parts[n] for n in chain], *columns)
+    whole: Sequence[Sequence[Track]] = [[parts[n] for n in chain] for chain in chains]
+    max_blink_s = max(config.max_blink_s, (MAX_BLINK + 1) * usual_step_s(sway.times_s)) + ROUNDING_S
+    if strays is not None:
+        whole = strays.joined_to(whole, sway, max_blink_s)
+    whole = sorted(whole, key=lambda chain: min(float(part.times_s[0]) for part in chain))
+    for chain, columns in zip(whole, _boxes(whole, sway, max_blink_s, config), strict=True):
+        yield _whole(chain, *columns)
 
 
 def _purer(
@@ -202,30 +208,26 @@ def _is_duplicate(tracks: Sequence[Track], seen_s: Float64, config: RefineConfig
 
 
 def _boxes(
-    pieces: Pieces,
-    scores: Float32,
-    chains: Sequence[Sequence[int]],
-    sway: Sway,
-    config: RefineConfig,
-) -> Iterator[tuple[Float64, Float32, Float32, Bool]]:
-    """Times, boxes, scores and marks of interpolation of every chain of pieces, filled and smoothed. `scores` (T,) are
-    those of the pieces' boxes.
-    """
-    rows, num_rows = pieces.rows(chains)
-    frame_times_s = sway.times_s
-    frame_of = np.searchsorted(frame_times_s, pieces.times_s)[rows]
-    seen = (frame_of, pieces.xyxy.take(rows, axis=0), np.repeat(np.arange(len(chains)), num_rows))
-    frame_of, xyxy, track_of, new = smoothing.fill(frame_times_s, *seen, config.max_fill_gap_s + ROUNDING_S)
+    chains: Sequence[Sequence[Track]], sway: Sway, max_blink_s: float, config: RefineConfig
+) -> Iterator[tuple[Float64, Float32, Bool]]:
+    """Times, boxes and marks of interpolation of every chain of tracks, filled and smoothed."""
+    if not chains:
+        return
+    tracks, frame_times_s = [track for chain in chains for track in chain], sway.times_s
+    frame_of = np.searchsorted(frame_times_s, np.concatenate([track.times_s for track in tracks]))
+    chain_of = np.repeat(np.arange(len(chains)), [sum(map(len, chain)) for chain in chains])
+    order = np.argsort(chain_of * len(frame_times_s) + frame_of, kind="stable")
+    xyxy = np.concatenate([track.xyxy for track in tracks]).take(order, axis=0).astype(np.float64)
+    seen = (frame_of[order], xyxy, chain_of)
+    frame_of, xyxy, chain_of, new = smoothing.fill(frame_times_s, *seen, config.max_fill_gap_s + ROUNDING_S)
     times_s = frame_times_s[frame_of]
-    max_blink_s = max(config.max_blink_s, (MAX_BLINK + 1) * usual_step_s(frame_times_s)) + ROUNDING_S
     may = _may_be_filled(times_s, frame_of, xyxy, new, max_blink_s, config.min_hidden_share)
     kept = np.flatnonzero(~new | may)
-    frame_of, track_of, new = frame_of[kept], track_of[kept], new[kept]
-    smooth = smoothing.smoothed_boxes(frame_times_s, frame_of, xyxy.take(kept, axis=0), track_of, new)
-    times_s, scores = times_s[kept], smoothing.scores_of(scores[rows], new)
-    for start, stop in pairwise(np.searchsorted(track_of, np.arange(len(chains) + 1)).tolist()):
+    frame_of, chain_of, new, times_s = frame_of[kept], chain_of[kept], new[kept], times_s[kept]
+    smooth = smoothing.smoothed_boxes(frame_times_s, frame_of, xyxy.take(kept, axis=0), chain_of, new)
+    for start, stop in pairwise(np.searchsorted(chain_of, np.arange(len(chains) + 1)).tolist()):
         own = slice(start, stop)
-        yield times_s[own], sway.put_on(smooth[own], times_s[own]), scores[own], new[own]
+        yield times_s[own], sway.put_on(smooth[own], times_s[own]), new[own]
 
 
 def _may_be_filled(
@@ -249,15 +251,19 @@ def _may_be_filled(
     return may
 
 
-def _whole(parts: Sequence[Track], times_s: Float64, xyxy: Float32, scores: Float32, new: Bool) -> Track:
-    """The track of all parts; class scores are 0 in the frames that are new."""
+def _whole(parts: Sequence[Track], times_s: Float64, xyxy: Float32, new: Bool) -> Track:
+    """The track of all parts; scores are 0 in the frames that are new."""
     sums = np.concatenate([part.looks for part in parts])
     weights = np.concatenate([part.look_weights for part in parts])
     let_go(parts[0].looks)
-    logits = parts[0].logits
+    scores, logits = parts[0].scores, parts[0].logits
     if len(parts) > 1 or new.any():
-        logits = smoothing.scores_of(np.concatenate([part.logits for part in parts]), new)
-        let_go(parts[0].logits)
+        seen = np.searchsorted(times_s, np.concatenate([part.times_s for part in parts]))
+        scores, logits = (np.zeros((len(times_s), *all_.shape[1:]), np.float32) for all_ in (scores, logits))
+        scores[seen] = np.concatenate([part.scores for part in parts])
+        logits[seen] = np.concatenate([part.logits for part in parts])
+        for part in (parts[0], parts[-1]):  # strays, which come last, lie in a file of their own
+            let_go(part.logits)
     return Track(times_s, xyxy, scores, logits, _embedding(parts, sums), sums, new, weights, parts[0].look_frames)
 
 

@@ -102,13 +102,21 @@ class Sway:
         """The tracks as a camera that doesn't sway has them."""
         if self.is_still:
             return list(tracks)
-        turn = np.linalg.inv(self.motion[:, :, :2])
-        back = np.concatenate([turn, -turn @ self.motion[:, :, 2:]], axis=2)
-        return [replace(track, xyxy=moved(track.xyxy, back[self._frames(track.times_s)])) for track in tracks]
+        return [replace(track, xyxy=self.take_off(track.xyxy, track.times_s)) for track in tracks]
+
+    def take_off(self, xyxy: Boxes, times_s: Float64) -> Boxes:
+        """Boxes (T, 4) in the frames at these times (T,), as a camera that doesn't sway has them."""
+        return xyxy if self.is_still else moved(xyxy, self._back[self._frames(times_s)])
 
     def put_on(self, xyxy: Boxes, times_s: Float64) -> Boxes:
         """Boxes (T, 4) that a camera that doesn't sway has in the frames at these times (T,), as this one has them."""
         return xyxy if self.is_still else moved(xyxy, self.motion[self._frames(times_s)])
+
+    @cached_property
+    def _back(self) -> Float64:
+        """The opposite of `motion`."""
+        turn = np.linalg.inv(self.motion[:, :, :2])
+        return np.concatenate([turn, -turn @ self.motion[:, :, 2:]], axis=2)
 
     def _frames(self, times_s: Float64) -> Int64:
         return np.searchsorted(self.times_s, times_s)

@@ -22,6 +22,7 @@ from trackverse.filters import FilterConfig, why_drop
 from trackverse.flow import CameraPath
 from trackverse.prefetch import prefetch
 from trackverse.refine import RefineConfig, refine
+from trackverse.strays import Strays
 from trackverse.types import Clip, Detections, FrameBatch, Track, look_frames
 from trackverse.vectors import RowFile, let_go
 from trackverse.video import VideoInfo, read_frames
@@ -81,16 +82,19 @@ def track_clip(
     )
     refused, times_s = Counter[str](), list[float]()
     camera_path = (camera_path or CameraPath()) if settings.camera_motion else None
-    with closing(prefetch(frames)) as batches, TemporaryFile() as spool_file:
+    with closing(prefetch(frames)) as batches, TemporaryFile() as spool_file, TemporaryFile() as stray_scores:
+        strays = Strays(stray_scores) if settings.refine else None
+        tracker = ByteTracker(
+            settings.tracker,
+            centre_embeddings=detector.centre_embeddings,
+            look_frames=look_frames(min(settings.frame_rate, video.fps)),
+            spool_file=spool_file,
+            strays=strays,
+        )
         tracks = track_frames(
             _noting(batches, times_s),
             detector,
-            ByteTracker(
-                settings.tracker,
-                centre_embeddings=detector.centre_embeddings,
-                look_frames=look_frames(min(settings.frame_rate, video.fps)),
-                spool_file=spool_file,
-            ),
+            tracker,
             video_hw=video.frame_hw,
             refused=refused,
             camera_path=camera_path,
@@ -103,6 +107,7 @@ def track_clip(
                 frame_hw=video.frame_hw,
                 times_s=times_s,
                 camera_path=camera_path,
+                strays=strays,
                 dropped=refused,
             )
         yield from _worth_keeping(tracks, video.frame_hw, settings.filters, refused)
@@ -118,6 +123,7 @@ def _refined(
     frame_hw: tuple[int, int],
     times_s: list[float],
     camera_path: CameraPath | None,
+    strays: Strays | None,
     dropped: Counter[str],
 ) -> Iterator[Track]:
     """The tracks after a second look, when all have come: only then are the `times_s` of all frames known, and where
@@ -132,6 +138,7 @@ def _refined(
             sure_score=sure_score,
             frame_width=frame_hw[1],
             sway=None if camera_path is None else camera_path.sway(frame_hw),
+            strays=strays,
             dropped=dropped,
         )
         for track in refined:  # smoothing may go over the frame's edge by a little

@@ -92,7 +92,7 @@ def add(parser: cli.Parser, *, frame_rate: float, filters: FilterConfig) -> None
             else:
                 kind = cli.fraction if field.name in SHARES else cli.not_negative
             add(f"--{field.name}", type=kind, metavar="X", help=shown)
-    text = "look again at all tracks of a clip: join fragments, fill gaps, smooth boxes, drop duplicates (default)"
+    text = "look again at the tracks of a clip: join, begin earlier, fill gaps, smooth boxes, drop duplicates (default)"
     add("--refine", action="store_true", default=True, help=text)
     add("--no_refine", dest="refine", action="store_false", help="keep the tracks as they are found")
     text = "find out by optical flow how the camera moves, and look for the tracks there (default)"

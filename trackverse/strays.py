@@ -1,0 +1,142 @@
+"""Detections that no track took online, and which of them belong to one after all.
+
+Online, only a sure detection starts a track, and doubtful ones go on with one that is there already. So who comes from
+afar, or out from behind somebody else, is doubted for a while before the track begins, and where a track was lost and
+joined again, doubtful detections lie in between. When the tracks of a shot are known, these go on with them backward in
+time: from where a track begins, and from where a gap of it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+
+from trackverse import boxes, motion, pairs
+from trackverse.association import assign
+from trackverse.sway import Sway
+from trackverse.types import Detections, Float32, Float64, Int64, Track
+from trackverse.vectors import RowFile
+
+# Of a stray with the box that is sought, more than online (0.5): nothing that comes after puts a wrong one right. 0.6
+# gains nothing more, and loses where the camera moves; 0.8 finds less.
+MIN_OVERLAP = 0.7
+
+
+class Strays:
+    """The detections of a shot that no track took, a frame at a time. Their class scores lie in a `file`: there may be
+    thousands of detections, with 1203 scores each. Their looks are not kept: who is doubted is mostly hidden, and looks
+    like somebody else.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._class_scores = RowFile(file)
+        self._times_s: list[float] = []
+        self._xyxy: list[Float32] = []
+        self._scores: list[Float32] = []
+
+    def put(self, time_s: float, detections: Detections) -> None:
+        """Those of a frame, later than the ones before."""
+        if len(detections):
+            self._class_scores.put(detections.logits)
+            self._times_s.append(time_s)
+            self._xyxy.append(detections.xyxy)
+            self._scores.append(detections.scores)
+
+    @property
+    def times_s(self) -> Float64:
+        """(F,) of the frames that have any."""
+        return np.array(self._times_s)
+
+    def joined_to(
+        self, chains: Sequence[Sequence[Track]], sway: Sway, max_unseen_s: float
+    ) -> Sequence[Sequence[Track]]:
+        """Chains of tracks, each one object's, with the strays that are the object's behind them, as tracks of one
+        frame without looks. No stray is in two chains.
+
+        The `sway`, known in all frames of the shot, is taken off the tracks. `max_unseen_s`: for how long an object is
+        looked for when neither a track nor a stray has it.
+        """
+        if not chains or not self._times_s:
+            return chains
+        frame_of, place = pairs.end_to_end(np.array([len(scores) for scores in self._scores]))
+        times_s, scores = self.times_s[frame_of], np.concatenate(self._scores)
+        xyxy = sway.take_off(np.concatenate(self._xyxy), times_s)
+        ways = _Ways.back(chains, sway.times_s)
+        chain_of = _chains_of(ways, times_s, xyxy.astype(np.float64), sway.times_s, max_unseen_s)
+        joined, class_scores = [list(chain) for chain in chains], self._class_scores.mapped()
+        for n in np.flatnonzero(chain_of >= 0).tolist():
+            chain, own = joined[chain_of[n]], slice(n, n + 1)
+            logits = class_scores[frame_of[n]][place[n] : place[n] + 1]
+            no_look = np.zeros((1, *chain[0].embedding.shape), np.float32)
+            chain.append(Track(times_s[own], xyxy[own], scores[own], logits, no_look[0], no_look[:0]))
+        return joined
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """K ways back through the frames of a shot in which an object was not seen: the chain that it is of, `chain` (K,),
+    the frame after the way and the frame before it, `after` and `before` (K,), -1 for none, the object's box `xyxy`
+    (K, 4) in the frame after, and the `speed` (K, 4) of its edges, px/s.
+    """
+
+    chain: Int64
+    after: Int64
+    before: Int64
+    xyxy: Float64
+    speed: Float64
+
+    @staticmethod
+    def back(chains: Sequence[Sequence[Track]], frame_times_s: Float64) -> _Ways:
+        """From where the chains begin, and where gaps of theirs end."""
+        tracks = [track for chain in chains for track in chain]
+        times_s = np.concatenate([track.times_s for track in tracks])
+        xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
+        lengths = np.array([sum(map(len, chain)) for chain in chains])
+        chain, first = np.repeat(np.arange(len(chains)), lengths), np.cumsum(lengths) - lengths
+        after = np.searchsorted(frame_times_s, times_s)
+        before = np.append(-1, after[:-1])
+        before[first] = -1
+        row = np.flatnonzero(after - before > 1)
+        is_head = before[row] < 0
+        heads = motion.fit_ends(times_s, xyxy, first, motion.MIN_BOX_STD, head=True).velocity.T[chain[row]]
+        gap_s = np.where(is_head, np.inf, times_s[row] - times_s[row - 1])[:, None]
+        # As fast as the object goes on, or straight across the gap.
+        speed = np.where(is_head[:, None], np.tile(heads, 2), (xyxy[row] - xyxy[row - 1]) / gap_s)
+        return _Ways(chain[row], after[row], before[row], xyxy[row], speed)
+
+
+def _chains_of(ways: _Ways, times_s: Float64, xyxy: Float64, frame_times_s: Float64, max_unseen_s: float) -> Int64:
+    """(S,): the chains that strays belong to, -1 for none. The strays lie at `times_s` (S,), rising, and `xyxy` (S, 4).
+    All ways are gone side by side, a frame at a time; each from the last stray that was found on it.
+    """
+    chain_of, strays = np.full(len(times_s), -1), boxes.measured(xyxy.T)
+    first, stop = (np.searchsorted(times_s, frame_times_s, side) for side in ("left", "right"))
+    last, last_s, frame = ways.xyxy.copy(), frame_times_s[ways.after], ways.after - 1
+    going = np.flatnonzero(last_s - frame_times_s[frame] <= max_unseen_s)
+    while len(going):
+        sought = last[going] - ways.speed[going] * (last_s[going] - frame_times_s[frame[going]])[:, None]
+        way, stray, overlap = _near(boxes.measured(sought.T), strays, first[frame[going]], stop[frame[going]])
+        free = np.flatnonzero(chain_of[stray] < 0)
+        chosen = free[assign(way[free], stray[free], overlap[free], np.zeros(len(free), np.int64))]
+        way, stray = going[way[chosen]], stray[chosen]
+        chain_of[stray], last[way], last_s[way] = ways.chain[way], xyxy[stray], times_s[stray]
+        frame[going] -= 1
+        unseen_s = last_s[going] - frame_times_s[frame[going]]
+        going = going[(frame[going] > ways.before[going]) & (unseen_s <= max_unseen_s)]
+    return chain_of
+
+
+def _near(sought: Float64, strays: Float64, first: Int64, stop: Int64) -> tuple[Int64, Int64, Float64]:
+    """The pairs of a `measured` box (6, K) that is sought and one of the strays (6, S) from number `first` (K,) to
+    before `stop` (K,), whose overlap is enough: row numbers (P,) of both, and the overlap (P,).
+    """
+    found = [(first[:0], first[:0], sought[0, :0])]
+    for i, j in pairs.ranges(first, stop):
+        overlap, _ = boxes.upright_iou(sought.take(i, axis=1), strays.take(j, axis=1))
+        kept = np.flatnonzero(overlap >= MIN_OVERLAP)
+        found.append((i[kept], j[kept], overlap[kept]))
+    i, j, overlap = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    return i, j, overlap
