@@ -151,13 +151,19 @@ def _together(runs: Sequence[_Runs], num_steps: int) -> tuple[Float64, Float64]:
 
 def _apart(runs: _Runs, stds: Float64, step_s: float) -> tuple[float, float]:
     """What is told of the squares of runs if each has such speeds of its own; and what is less likely about that."""
-    num, length = len(runs.first), runs.right.shape[1] // 3
-    band = _with_prior(np.zeros((4, 3 * length)), stds, step_s)
+    num, size = runs.right.shape
+    band = _with_prior(np.zeros((4, size)), stds, step_s)
     beside = np.diag(band[3, :-3], -3)
-    factors = np.linalg.cholesky(runs.normal + np.diag(band[0]) + beside + beside.T)
-    white = np.linalg.solve(factors, runs.right[:, :, None])
-    log_roots = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum()
-    return float((white**2).sum()), float(log_roots) - num * _log_prior(stds, length, step_s)
+    # The right-hand sides are a last row of the matrices, so that one factorisation solves them too.
+    both = np.empty((num, size + 1, size + 1))
+    both[:, :-1, :-1] = runs.normal
+    both[:, :-1, :-1] += np.diag(band[0]) + beside + beside.T
+    both[:, -1, :-1] = runs.right
+    both[:, -1, -1] = 1 + runs.squares  # as large as it takes: more than all that they tell
+    factors = np.linalg.cholesky(both)
+    log_roots = np.log(np.diagonal(factors, axis1=1, axis2=2)[:, :-1]).sum()
+    told = (factors[:, -1, :-1] ** 2).sum()
+    return float(told), float(log_roots) - num * _log_prior(stds, size // 3, step_s)
 
 
 def _with_prior(band: Float64, stds: Float64, step_s: float) -> Float64:
