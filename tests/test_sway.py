@@ -70,7 +70,7 @@ def test_the_sway_of_a_camera_is_found(num: int) -> None:
     middle = slice(16, -16)  # how a swing that was cut off goes on, nobody knows
     found, true = beside_the_mean(sway.motion[middle, :, 2]), beside_the_mean(hands(CLIP_S)[middle])
     assert np.abs(found - true).max() < 0.25 * np.abs(true).max()
-    assert np.abs(sway.motion[:, :, :2] - np.eye(2)).max() < 1e-3
+    assert np.abs(sway.motion[:, :, :2] - np.eye(2)).max() < 4e-3  # as good as no turn and no zoom
 
 
 @pytest.mark.parametrize(

@@ -61,17 +61,17 @@ class Strays:
         """
         if not chains or not self._times_s:
             return chains
-        frame_of, place = pairs.end_to_end(np.array([len(scores) for scores in self._scores]))
-        times_s, scores = self.times_s[frame_of], np.concatenate(self._scores)
+        times_s = np.repeat(self.times_s, [len(scores) for scores in self._scores])
+        scores, class_scores = np.concatenate(self._scores), self._class_scores.together()
         xyxy = sway.take_off(np.concatenate(self._xyxy), times_s)
         ways = _Ways.back(chains, sway.times_s)
         chain_of = _chains_of(ways, times_s, xyxy.astype(np.float64), sway.times_s, max_unseen_s)
-        joined, class_scores = [list(chain) for chain in chains], self._class_scores.mapped()
+        joined = [list(chain) for chain in chains]
+        no_looks = np.zeros((0, *chains[0][0].embedding.shape), np.float32)
         for n in np.flatnonzero(chain_of >= 0).tolist():
-            chain, own = joined[chain_of[n]], slice(n, n + 1)
-            logits = class_scores[frame_of[n]][place[n] : place[n] + 1]
-            no_look = np.zeros((1, *chain[0].embedding.shape), np.float32)
-            chain.append(Track(times_s[own], xyxy[own], scores[own], logits, no_look[0], no_look[:0]))
+            own = slice(n, n + 1)
+            stray = Track(times_s[own], xyxy[own], scores[own], class_scores[own], no_looks.sum(axis=0), no_looks)
+            joined[chain_of[n]].append(stray)
         return joined
 
 

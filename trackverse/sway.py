@@ -36,7 +36,7 @@ MAX_ERROR = 3.0
 CAUTION = 3.0
 MIN_BLOCKS = 5  # of two objects and more, 0.4 s each: fewer don't tell a standard error
 MAX_OBJECTS = 32  # a frame, in the mean, that tell of the camera: the error of more is less than theirs by little
-MAX_SLOW_OBJECTS = 16  # that tell of slow pans and zooms; twice as many take a fifth of the second pass
+MAX_SLOW_OBJECTS = 8  # that tell of slow pans and zooms; 6 to 16 find as much, and more take longer
 LEAST = 1e-12  # of what is divided by
 
 

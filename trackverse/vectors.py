@@ -87,14 +87,21 @@ class RowFile:
 
     def mapped(self) -> list[Float32]:
         """All of them, in the order in which they were put; see `let_go`."""
-        self._file.flush()
         ends = np.cumsum([height * width for height, width in self._shapes], dtype=np.int64).tolist()
-        size = ends[-1] if ends else 0
-        numbers = np.memmap(self._file, np.float32, "r", shape=(size,)) if size else np.zeros(0, np.float32)
+        numbers = self._numbers(ends[-1] if ends else 0)
         return [
             numbers[end - height * width : end].reshape(height, width)
             for end, (height, width) in zip(ends, self._shapes, strict=True)
         ]
+
+    def together(self) -> Float32:
+        """As `mapped`: all rows (N, D) as one matrix. At least one was put, and all are of one width."""
+        num_rows, width = sum(height for height, _ in self._shapes), self._shapes[0][1]
+        return self._numbers(num_rows * width).reshape(num_rows, width)
+
+    def _numbers(self, size: int) -> Float32:
+        self._file.flush()
+        return np.memmap(self._file, np.float32, "r", shape=(size,)) if size else np.zeros(0, np.float32)
 
 
 def let_go(rows: npt.NDArray[Any]) -> None:
