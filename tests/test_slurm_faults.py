@@ -248,9 +248,15 @@ class Campaign:
 
         self.wait_until(has_its_hour_back, "it has its hour back", 180)
 
+        def runs_again(job: str) -> bool:
+            """On the node too: a start that it is lost in the middle of counts, and is tried once more."""
+            with contextlib.suppress(subprocess.CalledProcessError):
+                return self.cluster.restarts(job) > 0 and bool(self.cluster.processes(job))
+            return False
+
         def all_run_again() -> bool:
             jobs = self.cluster.jobs()
-            return all(jobs[job] == "RUNNING" and self.cluster.restarts(job) for job in self.survivors)
+            return all(jobs[job] == "RUNNING" and runs_again(job) for job in self.survivors)
 
         self.wait_until(all_run_again, "all run again", 180)
         self.restarts = {job: self.cluster.restarts(job) for job in self.survivors}
