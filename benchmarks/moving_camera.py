@@ -9,9 +9,10 @@ over `--seeds`, and the CPU time a frame.
 
 Measured on the demo's street, two seeds: over the cameras that move, HOTA 59 and IDF1 78, followed or not, as where the
 window stands still (59 and 76): not followed, what all boxes do at once tells. Following takes 3 ms of CPU time a frame
-beside the detector's 48. Single rows hang on a few encounters. Over 28 such videos (and a slower shake; four of each
-camera), each forward and backward, at every frame and every second one, it was 57.5 and 75.1, followed 59.9 and 78.8,
-most of it in quick pans (50.7 and 64.5, 61.5 and 82.6); where the window stands still, 59.4 and 76.8 either way.
+beside the detector's 48. Single rows hang on a few encounters. Over 32 such videos (and a slower shake; four of each
+camera, eight walks), each forward and backward, at every frame and every second one, it was 58.3 and 76.6, followed
+59.9 and 79.0, most of it in quick pans (54.0 and 70.1, 61.2 and 82.4); where the window stands still, 59.5 and 76.9
+either way.
 """
 
 from __future__ import annotations

@@ -32,12 +32,12 @@ misses it at 200, where reading and moving rows of 512 numbers is what takes the
 of numpy are; with 200, comparing all boxes with all others is a fifth of it. Finding out whether the camera moves takes
 a twentieth, with 10 objects.
 
-The second pass costs 0.6 to 0.9, 0.9 to 1.1 and 1.3 to 1.7 times the online pass by boxes only, and 0.5, 0.8 and 1.2
-times with 64-d: the goal is met but for 200 objects, and by boxes alone barely for 50. Associating backward in time,
-which is an online pass of its own, takes half of it everywhere; with few objects it is cheap because stretches of the
+The second pass costs 0.6, 1.1 and 1.9 times the online pass by boxes only, and 0.4, 0.8 and 1.3 times with 64-d: by
+boxes only, the goal is met for 10 objects, just missed for 50, and missed for 200. Associating backward in time, which
+is an online pass of its own, takes nearly half of it everywhere; with few objects it is cheap because stretches of the
 clip are gone through side by side, but with 200 there is no time to be saved that way. Finding out from the tracks
-whether the camera moves takes a fifth of it with 10 objects, a seventh with 50, and a twentieth with 200;
-giving tracks the detections that none took online, a tenth.
+whether the camera moves takes a tenth of it with 50 objects and a twentieth with 200; giving tracks the detections that
+none took online, a twentieth and a fifteenth.
 
 In an hour, memory grows by 0.1 MB with the past in a file, and by 41 MB in memory: 77 bytes a box, which are its place,
 score and looks. Tracks that have ended hold the same, which is not counted here: whoever keeps them needs it.

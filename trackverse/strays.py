@@ -67,10 +67,11 @@ class Strays:
         ways = _Ways.back(chains, sway.times_s)
         chain_of = _chains_of(ways, times_s, xyxy.astype(np.float64), sway.times_s, max_unseen_s)
         joined = [list(chain) for chain in chains]
-        no_looks = np.zeros((0, *chains[0][0].embedding.shape), np.float32)
+        no_look = np.zeros_like(chains[0][0].embedding)
+        no_looks = no_look[None][:0]
         for n in np.flatnonzero(chain_of >= 0).tolist():
             own = slice(n, n + 1)
-            stray = Track(times_s[own], xyxy[own], scores[own], class_scores[own], no_looks.sum(axis=0), no_looks)
+            stray = Track(times_s[own], xyxy[own], scores[own], class_scores[own], no_look, no_looks)
             joined[chain_of[n]].append(stray)
         return joined
 
