@@ -17,6 +17,14 @@ from trackverse.types import Float64, Int64
 
 Gain = npt.NDArray[np.floating[Any]]
 
+# Overlap alone decides where there is no appearance: ByteTrack's own limit on 1 − IoU. Its limit of 0.7 for tracks that
+# were seen only once is not kept: nobody knows yet how fast they go, and at 2.3 frames/s a third of a street's walkers
+# overlap less with themselves, so that they never came to be more than seen once.
+MAX_OVERLAP_COST = 0.9
+# By how much more a doubtful detection must overlap a track that wasn't there a frame ago. ByteTrack has no such pairs,
+# but who comes into view again is doubtful first, and in crowds for long. With 0, dancers are taken for each other;
+# with 0.15, crowds gain a little less.
+LOST_MARGIN = 0.1
 FEW = 64  # numbers: so many are looked at faster in Python
 # A pair without gain is still better than none. Arrays, as numpy takes longer to make one of a number than to add it.
 NO_GAIN, LEAST_GAIN = np.array(0.0, np.float32), np.array(1e-6)

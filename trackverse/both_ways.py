@@ -19,18 +19,16 @@ from itertools import pairwise
 import numpy as np
 
 from trackverse import boxes
-from trackverse.association import assign
+from trackverse.association import LOST_MARGIN, MAX_OVERLAP_COST, assign
 from trackverse.live import LiveTracks
 from trackverse.ticks import usual_step_s
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 
-# ByteTrack's limits on 1 − IoU, of confident detections and of doubtful ones, and that of the online pass on doubtful
-# ones of tracks that weren't there a frame ago.
-MAX_COST, MAX_DOUBTFUL_COST, MAX_LOST_COST = 0.9, 0.5, 0.4
+LEAST_DOUBTFUL = 0.5  # ByteTrack's, of the overlap of doubtful detections
 # The turns in which pairs are matched, confident detections first, then doubtful ones, and the overlap that each takes.
 # Arrays, as numpy takes longer to make one of a number than to compute with it.
 SURE, DOUBTFUL_AND_LOST = np.array(0), np.array(2)
-LEAST_OVERLAP = np.array([1 - MAX_COST, 1 - MAX_DOUBTFUL_COST, 1 - MAX_LOST_COST], np.float32)
+LEAST_OVERLAP = np.array([1 - MAX_OVERLAP_COST, LEAST_DOUBTFUL, LEAST_DOUBTFUL + LOST_MARGIN], np.float32)
 MAX_LOST_S = 1.0  # how long an unseen track is looked for; half as long finds less, twice as long no more
 # Of a stretch: at its ends, it isn't seen what an online track did wrong there, and 2 s find a little less for it.
 MIN_STRETCH_S, MIN_STRETCH_FRAMES = 4.0, 16

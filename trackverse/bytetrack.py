@@ -20,7 +20,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from trackverse import boxes
-from trackverse.association import assign, assign_lazily
+from trackverse.association import LOST_MARGIN, MAX_OVERLAP_COST, assign, assign_lazily
 from trackverse.camera_shift import CameraShift
 from trackverse.history import Histories
 from trackverse.kalman import Innovations
@@ -31,17 +31,9 @@ from trackverse.vectors import cosines, unit
 
 # 99 % of a two-dimensional normal distribution's squared Mahalanobis distances: beyond it is a jump, not a motion.
 MAX_GATE = 9.21
-# Overlap alone decides where there is no appearance: ByteTrack's own limit on 1 − IoU. Its limit of 0.7 for tracks that
-# were seen only once is not kept: nobody knows yet how fast they go, and at 2.3 frames/s a third of a street's walkers
-# overlap less with themselves, so that they never came to be more than seen once.
-MAX_OVERLAP_COST = 0.9
 # Cost of a class distribution at a right angle to the track's: it decides between boxes that overlap nearly equally and
 # never against a clear overlap.
 CLASS_WEIGHT = 0.05
-# By how much more a doubtful detection must overlap a track that wasn't there a frame ago. ByteTrack has no such pairs,
-# but who comes into view again is doubtful first, and in crowds for long. With 0, dancers are taken for each other;
-# with 0.15, crowds gain a little less.
-LOST_MARGIN = 0.1
 # With how many other objects in view half of the mean embedding is taken off: see `_centred`.
 CENTRE_PRIOR = 4
 # A box of which this share lies behind another one still shows its own object; one with `CLEAR_MARGIN` more shows the
