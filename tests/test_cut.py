@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode, SceneManager, open_video
 
-from trackverse import metafile, quality, scenes, segments, shots, weights
+from trackverse import metafile, metafile_line, quality, scenes, segments, shots, weights
 from trackverse.errors import RecordError, VideoError
 from trackverse.flat_drawing import FlatDrawing
 from trackverse.layout import Layout
@@ -472,7 +472,7 @@ def keep(workdir: Path, video_id: str, seconds: float) -> None:
         Segment(Clip(video_id, f"{video_id}.0.mp4", 0.0, seconds), scores={"flat_drawing": 0.1}),
         Segment(Clip(video_id, f"{video_id}.1.mp4", seconds, seconds + 1), reason="shorter than 3 s"),
     )
-    url = metafile.youtube_url(video_id)
+    url = metafile_line.youtube_url(video_id)
     spans = ((0.0, seconds), (seconds, seconds + 1))
     scenes.save(
         Layout(workdir).scenes_path(video_id),
@@ -491,7 +491,7 @@ def test_mined_parts_are_whole_and_stay_untouched(tmp_path: Path) -> None:
     assert {video.clips for video in kept if video.video_id == "04_video_id"} == {
         (Clip("04_video_id", "04_video_id.0.mp4", 0.0, 9.0),)
     }
-    assert {video.url for video in kept} == {metafile.youtube_url(f"{n:02}_video_id") for n in range(10)}
+    assert {video.url for video in kept} == {metafile_line.youtube_url(f"{n:02}_video_id") for n in range(10)}
     scenes.write_mined_parts(layout, "lvis", 3)
     assert snapshot(tmp_path) == before
     scenes.write_mined_parts(layout, "lvis", 1)  # else parts 1 and 2 would hold segments a second time
@@ -538,7 +538,7 @@ def test_the_scenes_decide_where_the_metafile_lists_no_clips(workdir: Path, tmp_
     for clip_id, shot in kept.items():
         assert num_frames(clips_dir / clip_id) == SHOTS[shot], shot
     (video,) = mined(workdir)
-    assert (video.video_id, video.url) == ("-shots_vid0", metafile.youtube_url("-shots_vid0"))
+    assert (video.video_id, video.url) == ("-shots_vid0", metafile_line.youtube_url("-shots_vid0"))
     assert video.clips == load(workdir, "-shots_vid0").kept
 
     before = snapshot(workdir)

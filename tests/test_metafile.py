@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trackverse import jsonl, metafile
+from trackverse import jsonl, metafile, metafile_line
 from trackverse.errors import RecordError, SetupError
 from trackverse.types import Clip, SourceVideo
 
@@ -345,19 +345,19 @@ NOT_TIMES = {
 
 @pytest.mark.parametrize(("text", "seconds"), TIMES.values(), ids=TIMES)
 def test_parse_time(text: Any, seconds: float) -> None:
-    assert metafile.parse_time(text) == pytest.approx(seconds, abs=1e-9)
+    assert metafile_line.parse_time(text) == pytest.approx(seconds, abs=1e-9)
 
 
 @pytest.mark.parametrize("text", NOT_TIMES.values(), ids=NOT_TIMES)
 def test_parse_time_refuses(text: Any) -> None:
     with pytest.raises(ValueError, match="is not"):
-        metafile.parse_time(text)
+        metafile_line.parse_time(text)
 
 
 @given(st.integers(0, 400 * 3600 * 1000))
 def test_a_time_written_is_the_time_read(milliseconds: int) -> None:
-    text = metafile.format_time(milliseconds / 1000)
-    assert metafile.parse_time(text) == pytest.approx(milliseconds / 1000, abs=1e-7)
+    text = metafile_line.format_time(milliseconds / 1000)
+    assert metafile_line.parse_time(text) == pytest.approx(milliseconds / 1000, abs=1e-7)
     hours, minutes, seconds = text.split(":")
     assert (len(minutes), len(seconds)) == (2, 6)
     assert int(minutes) < 60
@@ -366,8 +366,8 @@ def test_a_time_written_is_the_time_read(milliseconds: int) -> None:
 
 
 def test_a_time_just_below_a_minute_is_not_written_as_60_seconds() -> None:
-    assert metafile.format_time(59.9996) == "00:01:00.000"
-    assert metafile.format_time(3599.9999) == "01:00:00.000"
+    assert metafile_line.format_time(59.9996) == "00:01:00.000"
+    assert metafile_line.format_time(3599.9999) == "01:00:00.000"
 
 
 # ---- round trip, joining, chunks
@@ -376,17 +376,17 @@ def test_a_time_just_below_a_minute_is_not_written_as_60_seconds() -> None:
 @pytest.mark.parametrize("video", [HDVILA_VIDEO, ELSEWHERE_VIDEO, SourceVideo("b", None, ())])
 def test_what_is_written_is_read_back(tmp_path: Path, video: SourceVideo) -> None:
     path = tmp_path / "part0.jsonl"
-    path.write_text(jsonl.dump(metafile.to_json(video)) + "\n")
+    path.write_text(jsonl.dump(metafile_line.to_json(video)) + "\n")
     videos, errors = read(path)
     assert plainly(videos) == approximately([video])
     assert not errors
 
 
 def test_an_hdvila_line_is_written_as_it_was() -> None:
-    entry = metafile.to_json(HDVILA_VIDEO)
+    entry = metafile_line.to_json(HDVILA_VIDEO)
     assert entry["clip"][0] == HDVILA["clip"][0]
     assert list(entry) == ["video_id", "url", "clip"]
-    assert "clip" not in metafile.to_json(ELSEWHERE_VIDEO)  # none listed is not the same as an empty list
+    assert "clip" not in metafile_line.to_json(ELSEWHERE_VIDEO)  # none listed is not the same as an empty list
 
 
 def test_neighbouring_lines_of_one_video_are_one_video(tmp_path: Path) -> None:

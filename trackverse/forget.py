@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trackverse import cli, files, jsonl, metafile
+from trackverse import cli, files, jsonl, metafile_line
 from trackverse.errors import RecordError, SetupError
 from trackverse.index import open_index
 from trackverse.layout import (
@@ -190,7 +190,7 @@ def video_id_of(text: str) -> str:
     """The id that a user names: itself, or a URL as metafiles have them. Raises SetupError."""
     try:
         if text.startswith(("http://", "https://")):
-            return metafile.parse_text(text.encode(), text).video_id
+            return metafile_line.parse_text(text.encode(), text).video_id
         return check_name(text)
     except RecordError as error:
         raise SetupError(f"{error}") from error
@@ -199,7 +199,7 @@ def video_id_of(text: str) -> str:
 def without_dashes(argv: Iterable[str]) -> list[str]:
     """The command line with YouTube ids that begin with a dash as URLs, so that they aren't taken for flags."""
     return [
-        f"https://youtu.be/{word}" if word.startswith("-") and metafile.YOUTUBE_ID.fullmatch(word) else word
+        f"https://youtu.be/{word}" if word.startswith("-") and metafile_line.YOUTUBE_ID.fullmatch(word) else word
         for word in argv
     ]
 

@@ -1,16 +1,12 @@
 """Metafiles: which videos, and which spans of them. Streams files of millions of lines.
 
-Taken: HD-VILA-100M lines (`{"video_id", "url", "clip": [{"clip_id", "span": [start, end]}]}`), the mined form
-(`{"clip_id": "<id>.<n>", "duration": [start, end]}`), each as JSON lines or as one JSON array, plain or gzipped; or a
-plain text file of YouTube ids or URLs, one a line. Spans are `HH:MM:SS.mmm` or seconds.
+Taken: HD-VILA-100M's metadata or the mined form, as JSON lines or as one JSON array, plain or gzipped; or a plain text
+file of YouTube ids or URLs, one a line (see `metafile_line.py`).
 """
 
 from __future__ import annotations
 
-import base64
 import codecs
-import hashlib
-import math
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,17 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-from trackverse import jsonl
+from trackverse import jsonl, metafile_line
 from trackverse.errors import RecordError, SetupError
 from trackverse.files import open_regular
-from trackverse.layout import MINED_DIR, check_name
-from trackverse.types import Clip, SourceVideo
-
-YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
-YOUTUBE_HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "youtu.be")
+from trackverse.layout import MINED_DIR
+from trackverse.types import SourceVideo
 
 CUT_SHORT = ("torn gzip", "gzip bomb", "line too long")  # reasons for which the rest of a file is not read
 MIN_STRETCH_BYTES = 1 << 20  # of a chunk; of less, all chunks may read all
@@ -184,39 +175,6 @@ def _joined(videos: Iterable[SourceVideo]) -> Iterator[SourceVideo]:
         yield first
 
 
-def parse_time(value: Any) -> float:
-    """Seconds of `HH:MM:SS.mmm`, `MM:SS` or a number. Raises ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{jsonl.shown(value)} is not a time")
-    if isinstance(value, str):
-        fields = value.split(":")
-        if len(fields) > 3 or not all(re.fullmatch(r"\d{1,9}(\.\d{1,9})?", field) for field in fields):
-            raise ValueError(f"{jsonl.shown(value)} is not HH:MM:SS.mmm")
-        seconds = sum(float(field) * 60.0**power for power, field in enumerate(reversed(fields)))
-    else:
-        seconds = float(value) if 0 <= value < 1e15 else math.inf
-    if not math.isfinite(seconds):
-        raise ValueError(f"{jsonl.shown(value)} is not a time")
-    return seconds
-
-
-def format_time(seconds: float) -> str:
-    """Seconds as HD-VILA writes them, `HH:MM:SS.mmm`."""
-    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}.{milliseconds % 1000:03}"
-
-
-def to_json(video: SourceVideo) -> dict[str, Any]:
-    """A video in HD-VILA's line shape."""
-    entry: dict[str, Any] = {"video_id": video.video_id, "url": video.url}
-    if video.clips is not None:
-        entry["clip"] = [
-            {"clip_id": clip.clip_id, "span": [format_time(clip.start_s), format_time(clip.end_s)]}
-            for clip in video.clips
-        ]
-    return entry
-
-
 def _what_makes(path: Path) -> str:
     """A hint for a part of the mined segments, which are the same for every vocabulary."""
     if path.parent.parent.name != MINED_DIR:
@@ -268,7 +226,7 @@ class _ArrayEntries(Iterator[Entry]):
 
     def __next__(self) -> Entry:
         number, entry = next(self._items)
-        video = _parse_entry(entry, f"{self._path}: item {number}")
+        video = metafile_line.parse_json(entry, f"{self._path}: item {number}")
         return video.video_id, lambda: video
 
 
@@ -276,62 +234,6 @@ def _entry(line: bytes, where: object) -> Entry:
     """The entry of a line. Raises RecordError at once if its id can't be told without parsing the rest."""
     line = line.removeprefix(codecs.BOM_UTF8).strip()
     if found := LEADING_ID.match(line):
-        return found[1].decode(), partial(_parse_line, line, where)
-    video = _parse_line(line, where)
+        return found[1].decode(), partial(metafile_line.parse, line, where)
+    video = metafile_line.parse(line, where)
     return video.video_id, lambda: video
-
-
-def _parse_line(line: bytes, where: object) -> SourceVideo:
-    """Each line by itself: a torn first line must not turn all others into something else."""
-    return _parse_entry(jsonl.parse(line, where), where) if line.startswith(b"{") else parse_text(line, where)
-
-
-def _parse_entry(entry: Any, where: object) -> SourceVideo:
-    try:
-        if "duration" in entry and "video_id" not in entry:
-            clip_id = jsonl.text(entry["clip_id"])
-            video_id = clip_id.removesuffix(".mp4").rpartition(".")[0]
-            return SourceVideo(check_name(video_id), None, (_clip(video_id, clip_id, entry["duration"]),))
-        video_id = check_name(jsonl.text(entry["video_id"]))
-        url = entry.get("url")
-        clips = entry.get("clip")
-        return SourceVideo(
-            video_id,
-            jsonl.text(url) if url is not None else youtube_url(video_id),
-            None if clips is None else tuple(_clip(video_id, jsonl.text(c["clip_id"]), c["span"]) for c in clips),
-        )
-    except RecordError as error:
-        raise RecordError(f"{where}: {error}", reason="bad line") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RecordError(f"{where}: not an HD-VILA line ({jsonl.misfit(error)})", reason="bad line") from error
-
-
-def _clip(video_id: str, clip_id: str, span: Any) -> Clip:
-    start_s, end_s = (parse_time(value) for value in span)
-    return Clip(video_id, check_name(clip_id if clip_id.endswith(".mp4") else f"{clip_id}.mp4"), start_s, end_s)
-
-
-def parse_text(line: bytes, where: object) -> SourceVideo:
-    """A line of a plain list: a YouTube id or an http(s) URL (a YouTube one, or any: then the id is made from it)."""
-    text = line.decode(errors="replace")
-    if YOUTUBE_ID.fullmatch(text):
-        return SourceVideo(text, youtube_url(text), None)
-    try:
-        url = urlsplit(text)
-    except ValueError:
-        url = urlsplit("")
-    if url.scheme not in ("http", "https") or not url.netloc:
-        raise RecordError(f"{where}: neither JSON, nor a YouTube id, nor an http(s) URL", reason="bad line")
-    if url.hostname in YOUTUBE_HOSTS:
-        video_id = parse_qs(url.query).get("v", [url.path.rpartition("/")[2]])[0]
-        if not YOUTUBE_ID.fullmatch(video_id):
-            raise RecordError(f"{where}: no video id in {text[:80]!r}", reason="bad line")
-        return SourceVideo(video_id, youtube_url(video_id), None)
-    # Other sites have no id in the line: 66 bits of the URL's hash keep two videos called `video.mp4` apart.
-    digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())[:11].decode()
-    return SourceVideo(digest, text, None)
-
-
-def youtube_url(video_id: str) -> str | None:
-    """The watch page of a YouTube id; None for ids of another shape."""
-    return f"https://www.youtube.com/watch?v={video_id}" if YOUTUBE_ID.fullmatch(video_id) else None

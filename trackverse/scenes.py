@@ -16,7 +16,7 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
-from trackverse import files, jsonl, metafile
+from trackverse import files, jsonl, metafile_line
 from trackverse.errors import RecordError
 from trackverse.layout import Layout, check_name, lock_path
 from trackverse.types import Clip, SourceVideo
@@ -310,7 +310,7 @@ def _mined_parts(layout: Layout, vocab: str, num_parts: int) -> Iterator[tuple[P
     kept_s = {cut.video_id: sum(clip.duration_s for clip in cut.kept) for cut in _all_cut(layout) if cut.kept}
     for part, video_ids in enumerate(balance(kept_s, num_parts)):
         cuts = (load(layout.scenes_path(video_id)) for video_id in sorted(video_ids))
-        lines = [jsonl.dump(metafile.to_json(SourceVideo(cut.video_id, cut.url, cut.kept))) for cut in cuts if cut]
+        lines = [jsonl.dump(metafile_line.to_json(SourceVideo(cut.video_id, cut.url, cut.kept))) for cut in cuts if cut]
         yield layout.mined_part_path(vocab, part), "".join(f"{line}\n" for line in lines).encode()
     log.info("%s: %s, %.2f h", vocab, counted(len(kept_s), "videos"), sum(kept_s.values()) / 3600)
 
