@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -579,7 +580,9 @@ def test_encoded_clip_shows_the_scene_and_hides_nothing(
 def test_other_codecs_are_read_and_copied(
     make: Callable[..., Path], tmp_path: Path, codec: str, suffix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    scheduling = os.sched_getscheduler(0)
     source = make(shelf.other_codec, codec, suffix)
+    assert os.sched_getscheduler(0) == scheduling, "the tests that come later run as those before"
     assert read(source)[0] == list(range(45))
     assert read(source, fps=10, start_s=0.3)[0] == list(range(9, 45, 3))
     caplog.set_level("INFO", logger="trackverse")
