@@ -17,12 +17,12 @@ With --slurm, each part given becomes one element of a job array.
 from __future__ import annotations
 
 import functools
-import logging
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
 
 from trackverse import cli, stage, tracking_flags
+from trackverse.errors import RecordError
 from trackverse.filters import FilterConfig
 from trackverse.flow import CameraPath
 from trackverse.layout import Layout, TracksLayout, failed_path, lock_path
@@ -31,8 +31,6 @@ from trackverse.tracking import track_clip
 from trackverse.types import Clip, SourceVideo
 from trackverse.video import probe
 from trackverse.worklist import Tally, Worklist
-
-log = logging.getLogger("trackverse.parse_tracks")
 
 
 def make_parser() -> cli.Parser:
@@ -79,13 +77,13 @@ def work(args: Namespace, rank: int) -> Tally:
 
 def listed_clips(videos: Iterator[SourceVideo], tally: Tally) -> Iterator[Clip]:
     """The clips of the videos; a video that lists none is counted, since the scenes are cut_videos.py's to find."""
+    without = stage.BadEntries(tally)
     for video in videos:
         if not video.clips:
-            log.warning(
-                "%s: the metafile lists no clips; run cut_videos.py and give its mined_segments", video.video_id
-            )
-            tally.failed["no clips listed"] += 1
+            fix = "the metafile lists no clips; run cut_videos.py and give its mined_segments"
+            without.add(RecordError(f"{video.video_id}: {fix}", reason="no clips listed"))
         yield from video.clips or ()
+    without.sum_up()
 
 
 if __name__ == "__main__":

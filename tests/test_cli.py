@@ -383,6 +383,24 @@ def test_a_stage_ends_with_its_summary_and_status(
     assert tally.summary("clips") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("level", "num_said", "sums"), [(logging.WARNING, 10, ["15 more entries like these"]), (logging.DEBUG, 25, [])]
+)
+def test_only_the_first_of_many_bad_lines_are_said_and_all_are_counted(
+    level: int, num_said: int, sums: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, tally = tmp_path / "ids.txt", Tally()
+    path.write_text("QMi8x8o55Ns\n" + "an id?\n" * 25)
+    args = cli.stage_parser("A stage.").parse_args([])
+    with caplog.at_level(level, "trackverse"):
+        assert [video.video_id for video in stage.videos(args, [path], 0, tally)] == ["QMi8x8o55Ns"]
+    assert tally.failed == {"bad line": 25}
+    assert [message.split(": ")[0] for message in caplog.messages[:num_said]] == [
+        f"{path}:{n}" for n in range(2, 2 + num_said)
+    ]
+    assert [message.split(";")[0] for message in caplog.messages[num_said:]] == sums
+
+
 # ---- progress
 
 COUNT_TO_FIVE = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -368,6 +369,47 @@ def test_a_time_written_is_the_time_read(milliseconds: int) -> None:
 def test_a_time_just_below_a_minute_is_not_written_as_60_seconds() -> None:
     assert metafile_line.format_time(59.9996) == "00:01:00.000"
     assert metafile_line.format_time(3599.9999) == "01:00:00.000"
+
+
+# ---- files that are something else
+
+NO_METAFILES = {
+    "a text": b"# A title\n\nA paragraph.\n",
+    "a text, gzipped": gzip.compress(b"# A title\nA paragraph.\n"),
+    "an object over many lines": json.dumps({"videos": ["a"]}, indent=1).encode(),
+    "an array of numbers": b"[1, 2, 3]",
+    "lines with an id, which is all there is of them": b'{"video_id": "QMi8x8o55Ns", \n{"video_id": "QMi8x8o55Nt", \n',
+}
+
+
+@pytest.mark.parametrize("num_chunks", [1, 3])
+@pytest.mark.parametrize("content", NO_METAFILES.values(), ids=NO_METAFILES)
+def test_a_file_without_a_good_entry_is_told_once_and_others_are_read(
+    tmp_path: Path, content: bytes, num_chunks: int
+) -> None:
+    path, good = tmp_path / "wrong", tmp_path / "good.txt"
+    path.write_bytes(content)
+    good.write_text("QMi8x8o55Ns\n")
+    errors: list[RecordError] = []
+    chunks = [
+        list(metafile.read_metafiles([path, good], errors.append, chunk_id=k, num_chunks=num_chunks))
+        for k in range(num_chunks)
+    ]
+    assert [video.video_id for video in chain.from_iterable(chunks)] == ["QMi8x8o55Ns"]
+    assert len(errors) == 1 and "\n" not in str(errors[0])
+    assert re.match(rf"{path}:( item )?1: .+; none of its \d entries can be used", str(errors[0]))
+
+
+def test_the_only_line_of_a_file_is_told_as_any_bad_line_is(tmp_path: Path) -> None:
+    path = tmp_path / "ids.txt"
+    path.write_text("QMi8x8o55N\n")
+    assert read(path) == ([], [f"{path}:1: neither JSON, nor a YouTube id, nor an http(s) URL"])
+
+
+def test_an_empty_file_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "part7.jsonl"
+    path.write_text("\n")
+    assert read(path) == ([], [])
 
 
 # ---- round trip, joining, chunks

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,8 +35,8 @@ Entry = tuple[str, Callable[[], SourceVideo]]  # the id, and what parses the res
 def read_metafile(path: Path, on_bad_line: OnBadLine) -> Iterator[SourceVideo]:
     """The videos of a metafile in file order; neighbouring lines of one video become one.
 
-    A line that can't be used is handed to `on_bad_line` (its text names file and line) and skipped. Raises SetupError
-    if the file can't be opened at all.
+    A line that can't be used is handed to `on_bad_line` (its text names file and line) and skipped; where none can, the
+    first stands for all. Raises SetupError if the file can't be opened at all.
     """
     return read_metafiles([path], on_bad_line)
 
@@ -57,7 +58,11 @@ def read_metafiles(
     In either case, a bad line is told by one chunk; that such a file can't be read to its end, by each that is to
     `tell_cut_short`.
     """
-    paths = list(paths)
+    faults = [(path, _fault_of_all(path)) for path in paths]
+    for _, fault in faults:
+        if fault and chunk_id == 0:
+            on_bad_line(fault)
+    paths = [path for path, fault in faults if not fault]
     if num_chunks > 1 and _are_large(paths, num_chunks * MIN_STRETCH_BYTES):
         stretches = (_stretch(path, on_bad_line, chunk_id, num_chunks) for path in paths)
         return islice(_joined(_parsed(chain.from_iterable(stretches), on_bad_line)), limit)
@@ -73,6 +78,27 @@ def read_metafiles(
     groups = (group for _, group in groupby(entries, key=lambda entry: entry[0]))
     chosen = chain.from_iterable(islice(groups, chunk_id, None, num_chunks))
     return islice(_joined(_parsed(chosen, on_bad_line)), limit)
+
+
+def _fault_of_all(path: Path) -> RecordError | None:
+    """What is wrong with the first entry of a metafile that has no good one; None if it has one, if one may lie behind
+    where it is cut short, and if it is empty. Reads as far as the first good entry.
+    """
+    reasons, first = Counter[str](), list[RecordError]()
+
+    def note(error: RecordError) -> None:
+        reasons[error.reason] += 1
+        if not first:
+            first.append(error.bare())
+
+    for _ in _parsed(_read_entries(path, note), note):
+        return None
+    if not first or any(reason in CUT_SHORT for reason in reasons):
+        return None
+    if reasons.total() == 1:
+        return first[0]
+    what = f"none of its {reasons.total()} entries can be used: is it a metafile?"
+    return RecordError(f"{first[0]}; {what}", reason=first[0].reason)
 
 
 def _are_large(paths: Sequence[Path], least_bytes: int) -> bool:

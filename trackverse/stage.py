@@ -21,6 +21,7 @@ from trackverse.worklist import Tally, load_failures
 package_log = logging.getLogger("trackverse")
 log = package_log.getChild("stage")
 Item = TypeVar("Item")
+MAX_SAID = 10  # bad entries of metafiles, a worker: many more are of the same kind
 
 
 class Work(Protocol):
@@ -169,13 +170,34 @@ def _of_worker(items: Iterable[Item], args: Namespace, rank: int) -> Iterator[It
     return islice(items, rank, None, args.num_workers)
 
 
+class BadEntries:
+    """Counts in a `tally` what is wrong with the entries of a worker's metafiles, and says it of the first few."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally, self._num = tally, 0
+
+    def add(self, error: RecordError) -> None:
+        """One of them, or one that stands for all of its file."""
+        self._tally.failed[error.reason] += 1
+        self._num += 1
+        log.log(logging.WARNING if self._num <= MAX_SAID else logging.DEBUG, "%s", error)
+
+    def sum_up(self) -> None:
+        """Say how many were only counted."""
+        if self._num > MAX_SAID and not log.isEnabledFor(logging.DEBUG):
+            log.warning("%d more entries like these; --verbose says which", self._num - MAX_SAID)
+
+
 def videos(args: Namespace, metafiles: Sequence[Path], rank: int, tally: Tally) -> Iterator[SourceVideo]:
     """This worker's videos of the metafiles: of this command's chunk, up to `--limit`. Bad lines are counted once."""
+    bad = BadEntries(tally)
+    yield from _videos(args, metafiles, rank, bad.add)
+    bad.sum_up()
 
-    def on_bad_line(error: RecordError) -> None:
-        tally.failed[error.reason] += 1
-        log.warning("%s", error)
 
+def _videos(
+    args: Namespace, metafiles: Sequence[Path], rank: int, on_bad_line: metafile.OnBadLine
+) -> Iterator[SourceVideo]:
     chunk_id, num_chunks = _chunk(args)
     if args.limit is None:  # each worker reads a chunk of the chunk
         chunk_id, num_chunks = chunk_id + rank * num_chunks, num_chunks * args.num_workers
