@@ -200,12 +200,37 @@ def test_detections_that_nobody_can_use_are_counted(tmp_path: Path, capsys: pyte
 
 
 def test_scores_below_the_least_one_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = crowd()
+    rows[::2, 6] = 0.05
+    rows[1::2, 6] = -1
+    write_sequence(tmp_path / "in" / "street", rows)
+    assert run(tmp_path) == 0
+    assert f"0 tracks, {len(rows)} detections of a score below 0.1" in capsys.readouterr().err
+
+
+def test_where_nobody_knows_a_score_all_detections_are_confident(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In MOTChallenge's text, -1 stands for a score that nobody knows."""
     rows = crowd()
     rows[:, 6] = -1
     write_sequence(tmp_path / "in" / "street", rows)
     assert run(tmp_path) == 0
-    assert f"0 tracks, {len(rows)} detections of a score below 0.1" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "det.txt: no detection has a score; all are taken for confident ones" in said
+    assert "3 tracks" in said
+
+
+def test_a_threshold_that_no_score_reaches_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = crowd()
+    rows[:, 6] = 0.55
+    write_sequence(tmp_path / "in" / "street", rows)
+    assert run(tmp_path) == 0
+    needed = "no track starts, as the highest score is 0.55 and 0.7 is needed; give a lower --track_thresh"
+    assert needed in capsys.readouterr().err
+    assert run(tmp_path, "--track_thresh", "0.4") == 0
+    said = capsys.readouterr().err
+    assert "3 tracks" in said and "is needed" not in said
 
 
 def test_scores_in_percent_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,7 @@ MAX_BLINK_S = 0.2
 # to six do equally well.
 MIN_LOST_FRAMES = 4
 MIN_SCORE = 0.1  # ByteTrack's: what is less sure than this is no detection at all
+UNKNOWN_SCORE = -1  # in MOTChallenge's text
 MAX_A_FRAME = 5000  # detections; more are another column taken for the frame's number, and take all memory in pairs
 
 
@@ -116,6 +117,10 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
         longest_s = max(config.max_lost_s, MIN_LOST_FRAMES / sequence.fps)
     config = replace(config, max_lost_s=longest_s)
     kept = _kept(rows, sequence.num_frames, args.conf, refused)
+    highest, least = np.nanmax(rows[kept, 6], initial=0.0), config.track_thresh + config.new_track_margin
+    if len(kept) and highest < least:
+        message = "%s: no track starts, as the highest score is %.3g and %g is needed; give a lower --track_thresh"
+        log.warning(message, sequence.folder, highest, least)
     first_of_frame = np.searchsorted(rows[kept, 0], np.arange(1, sequence.num_frames + 2))
     times_s = np.arange(sequence.num_frames) / sequence.fps
     with TemporaryFile() as class_scores:
@@ -185,6 +190,9 @@ def _read_detections(path: Path) -> Float64:
         raise SetupError(f"{path}: over {MAX_A_FRAME} detections in frame {frame:g}")
     if (frames == 0).any():
         log.warning("%s: has a frame 0; they are counted from 1, so that all may be one too low", path)
+    if len(rows) and (rows[:, 6] == UNKNOWN_SCORE).all():
+        log.warning("%s: no detection has a score; all are taken for confident ones", path)
+        rows[:, 6] = 1
     if (rows[:, 6] > 1).any():
         log.warning("%s: scores of up to %g, and thresholds are for scores from 0 to 1", path, np.nanmax(rows[:, 6]))
     return rows
