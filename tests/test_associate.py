@@ -176,6 +176,21 @@ def test_looks_of_zeros_are_unknown_looks(tmp_path: Path, flags: tuple[str, ...]
     assert (found[:, 6] > 0).sum() == len(rows)
 
 
+def test_sequences_without_appearances_are_said_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, looks = swapped()
+    for name in ("one", "other", "third"):
+        folder = write_sequence(tmp_path / "in" / name, rows)
+    np.save(folder / "e.npy", looks)
+    assert run(tmp_path, "--embeddings", "e.npy") == 0
+    said = capsys.readouterr().err
+    assert "--embeddings e.npy: 2 of 3 sequences have no such file" in said
+    assert [f"{name}/e.npy: not there; associating by boxes alone" in said for name in ("one", "other", "third")] == [
+        True,
+        True,
+        False,
+    ]
+
+
 def test_which_of_several_matrices_is_taken_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows, looks = swapped()
     folder = write_sequence(tmp_path / "in" / "street", rows)
@@ -498,6 +513,10 @@ MISTAKES = {
     "too few numbers": (lambda folder: (folder / "det.txt").write_text("\n1,2,3"), "det.txt, line 2: 3 numbers"),
     "all in one frame": (as_text(lambda text: text + "7,-1,1,1,9,9,0.9\n" * 5001), "over 5000 detections in frame 7"),
     "not text": (lambda folder: (folder / "det.txt").write_bytes(b"\xff\xfe\x00"), "det.txt: can't read it"),
+    "no embeddings anywhere": (
+        lambda folder: (folder / "e.npy").unlink(),
+        "--embeddings e.npy: no sequence has such a file",
+    ),
     "too few embeddings": (lambda folder: np.save(folder / "e.npy", np.ones((3, 2))), "a row a line is wanted"),
     "no embeddings in it": (lambda folder: (folder / "e.npy").write_bytes(b"x"), "e.npy: no matrix of numbers"),
     "text for embeddings": (lambda folder: (folder / "e.npy").write_text("1 2\n"), "e.npy: no matrix of numbers"),
@@ -521,8 +540,11 @@ MISTAKES = {
 
 @pytest.mark.parametrize("spoil, message", MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_are_one_line_and_status_2(tmp_path: Path, spoil, message: str, capsys) -> None:
-    spoil(write_sequence(tmp_path / "in" / "street", crowd()))
+    folder = write_sequence(tmp_path / "in" / "street", crowd())
+    np.save(folder / "e.npy", np.ones((296, 2)))
+    spoil(folder)
     assert run(tmp_path, "--embeddings", "e.npy") == 2
+    assert not list(tmp_path.glob("out/*"))
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert "unsafe" not in line  # numpy's advice

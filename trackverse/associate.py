@@ -92,7 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: Namespace) -> int:
     """All sequences, one after the other. Raises SetupError at the first whose files are not as they must be."""
-    for sequence in mot.sequences(args.detections, "det"):
+    sequences = mot.sequences(args.detections, "det")
+    if args.embeddings:
+        _check_embeddings([sequence.folder for sequence in sequences], args.embeddings.partition(":")[0])
+    for sequence in sequences:
         path = args.output_dir / f"{sequence.name}.txt"
         if path in (mot.text_path(sequence.folder, name) for name in ("det", "gt")):
             raise SetupError(f"{path}: is no result, and would be replaced by one; give another --output_dir")
@@ -196,6 +199,15 @@ def _read_detections(path: Path) -> Float64:
     if (rows[:, 6] > 1).any():
         log.warning("%s: scores of up to %g, and thresholds are for scores from 0 to 1", path, np.nanmax(rows[:, 6]))
     return rows
+
+
+def _check_embeddings(folders: Sequence[Path], filename: str) -> None:
+    """Count the sequences that have no file of that name. Raises SetupError if none has: it may be misspelt."""
+    num_without = sum(not (folder / filename).is_file() for folder in folders)
+    if num_without == len(folders):
+        raise SetupError(f"--embeddings {filename}: no sequence has such a file ({folders[0] / filename})")
+    if num_without:
+        log.warning("--embeddings %s: %d of %d sequences have no such file", filename, num_without, len(folders))
 
 
 def read_embeddings(folder: Path, name: str | None, num_rows: int) -> Float32:
