@@ -144,6 +144,15 @@ def test_near_pairs_of_groups_are_those_of_each_group(a: np.ndarray, b: np.ndarr
     assert (gaps < 2).all() or np.abs([a[i], b[j]]).max() > boxes.PIXEL_LIMIT
 
 
+def test_the_widest_box_reaches_into_no_other_group() -> None:
+    limit = float(boxes.PIXEL_LIMIT)
+    leftmost, rightmost, widest = [-limit, 0.0, 1.0, 1.0], [limit, 0.0, limit + 1, 1.0], [-limit, 0.0, limit, 1.0]
+    i, j = boxes.near_pairs_of_groups(
+        np.array([leftmost]), np.array([1]), np.array([rightmost, widest]), np.array([0, 1]), 2
+    )
+    assert (i.tolist(), j.tolist()) == ([0], [1])
+
+
 def test_boxes_are_cut_to_the_frame() -> None:
     xyxy = np.array([[-5.0, -5.0, 700.0, 400.0], [10.0, 20.0, 30.0, 40.0], [650.0, 10.0, 700.0, 20.0]])
     expected = [[0, 0, 640, 360], [10, 20, 30, 40], [640, 10, 640, 20]]

@@ -22,12 +22,12 @@ ROWS = (
     ("files", "letters", "video_name", "pairs"),
     (
         "boxes", "vectors", "layout", "jsonl", "refusals", "public_web", "charts", "onnx_model", "prefetch", "fetch",
-        "workers", "ticks", "spread", "slow_bodies",
+        "workers", "ticks", "spread", "slow_bodies", "motion",
     ),
     ("slow_camera", "metafile_line"),
     (
         "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",
-        "records", "appearance", "flat_drawing", "plate_search", "shots", "slurm_queue", "looks", "motion", "smoothing",
+        "records", "appearance", "flat_drawing", "plate_search", "shots", "slurm_queue", "looks", "smoothing",
         "members", "sway", "taking_out", "html_page",
     ),
     ("live", "camera_shift", "strays"),

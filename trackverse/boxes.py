@@ -9,13 +9,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from trackverse.pairs import end_to_end
+from trackverse.pairs import PIXEL_LIMIT, end_to_end, in_reach
 from trackverse.types import Int64
 
-# All pairs of many boxes are compared three times as fast in whole pixels of 16 bits. What lies beyond the limit is as
-# near as that, which errs on the safe side.
-MANY_PAIRS, PIXEL_LIMIT = 1000, 32000
-APART_PX = 4 * PIXEL_LIMIT  # from one group of boxes to the next
+MANY_PAIRS = 1000  # are compared three times as fast in whole pixels of 16 bits
 NOTHING = np.array(0, np.float32)  # numpy takes longer to make an array of a number than to compute with it
 STANDING_STILL = np.eye(2, 3)  # a picture's motion (see `moved`) that is none
 
@@ -81,13 +78,9 @@ def near_pairs_of_groups(a: Boxes, group_a: Int64, b: Boxes, group_b: Int64, num
     if num_groups == 1:
         return near_pairs(a, b)
     one, other = _limited(a.T), _limited(b.T)
-    # The groups lie side by side, too far from each other for a box to reach into the next.
-    shift, other_left = APART_PX * group_a, other[0] + APART_PX * group_b
-    by_left = other_left.argsort()
-    other, other_left = other.take(by_left, axis=1), other_left.take(by_left)
-    widest = (other[2] - other[0]).max(initial=0)
-    first = other_left.searchsorted(one[0] + shift - widest)
-    i, place = end_to_end(other_left.searchsorted(one[2] + shift, side="right") - first)
+    by_left, first, end = in_reach(one[0], one[2], group_a, other[0], other[2], group_b)
+    other = other.take(by_left, axis=1)
+    i, place = end_to_end(end - first)
     j = first.take(i) + place
     is_near = one[0].take(i) <= other[2].take(j)
     is_near &= one[1].take(i) <= other[3].take(j)

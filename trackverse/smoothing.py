@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from trackverse.motion import MEDIAN_ERROR
 from trackverse.pairs import end_to_end
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 
@@ -19,7 +20,7 @@ WIDTHS_S = SMOOTHING_S * 2 ** np.arange(0, 4, 0.5)
 PATIENCE, LONE_PATIENCE = 2, 4  # widths that are tried after the best one of all coordinates, and of one of them
 REACH = 3.0  # standard deviations, beyond which the weight is less than 1.2 % of the middle's
 # An error this many times the usual one is no jitter (half of the object is hidden, say), and counts no more than that.
-MAX_ERROR = 3 / 0.6745  # medians of a normal distribution's absolute values: three standard deviations
+MAX_ERROR = 3 / MEDIAN_ERROR  # medians: three standard deviations
 BLOCK_FRAMES = 64  # at least, and as many as are in reach: many together are few steps, more are many products
 MAX_TRIED = 5_000  # boxes that tell a clip's jitter: in crowds of 50, to widths whose error is within 2 % of the least
 

@@ -63,10 +63,11 @@ class Sway:
     @staticmethod
     def of(tracks: Sequence[Track], frame_times_s: Float64) -> Sway:
         """From tracks whose boxes are all detected, in the frames of a clip at `frame_times_s` (F,)."""
-        num_frames = len(frame_times_s)
-        quick = Sway._quick(_longest(tracks, MAX_OBJECTS * num_frames), frame_times_s)
-        steady = quick.taken_off(_longest(tracks, MAX_SLOW_OBJECTS * num_frames))
-        speed, middle = slow_camera.speeds(steady, frame_times_s)
+        longest = sorted(tracks, key=len, reverse=True)
+        a_frame = np.cumsum([len(track) for track in longest]) / len(frame_times_s)  # boxes of the longest, together
+        num, num_slow = np.searchsorted(a_frame, (MAX_OBJECTS, MAX_SLOW_OBJECTS)) + 1
+        quick = Sway._quick(longest[:num], frame_times_s)
+        speed, middle = slow_camera.speeds(quick.taken_off(longest[:num_slow]), frame_times_s)
         path = np.cumsum(speed * np.diff(frame_times_s, prepend=frame_times_s[:1]), axis=1)
         path = np.concatenate([path, 0 * path[:1]])
         return quick._over(_motion(_sway(frame_times_s, path, FOUND_SLOW_S), middle))
@@ -211,13 +212,6 @@ def _excess(ways: Float64, height: Float64) -> Float64:
     longest = MAX_ERROR * float(np.median(length)) if len(length) else 0.0
     excess: Float64 = np.maximum(1, length / max(longest, LEAST))
     return excess
-
-
-def _longest(tracks: Sequence[Track], num_boxes: int) -> list[Track]:
-    """The longest tracks, of so many boxes together, or all."""
-    longest = sorted(tracks, key=len, reverse=True)
-    last = np.searchsorted(np.cumsum([len(track) for track in longest]), num_boxes)
-    return longest[: int(last) + 1]
 
 
 def _means(values: Float64, frame: Int64, weight: Float64, num_frames: int) -> tuple[Float64, Float64]:
