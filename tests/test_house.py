@@ -19,7 +19,7 @@ PACKAGE_DIR = REPO_DIR / "trackverse"
 # fmt: off
 ROWS = (
     ("errors", "types", "slurm_job", "wording", "known_weights"),
-    ("files", "letters", "video_name", "pairs"),
+    ("files", "letters", "video_name", "pairs", "rows"),
     (
         "boxes", "vectors", "layout", "jsonl", "refusals", "public_web", "charts", "onnx_model", "prefetch", "fetch",
         "workers", "ticks", "spread", "slow_bodies", "motion",

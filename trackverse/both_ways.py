@@ -21,6 +21,7 @@ import numpy as np
 from trackverse import boxes
 from trackverse.association import LOST_MARGIN, MAX_OVERLAP_COST, assign
 from trackverse.live import LiveTracks
+from trackverse.rows import Rows
 from trackverse.ticks import usual_step_s
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 
@@ -42,12 +43,13 @@ def backward(tracks: Sequence[Track], sure_score: float) -> Int64:
     """
     if not tracks:
         return np.zeros(0, np.int64)
-    seen_s = -np.concatenate([track.times_s for track in tracks])
+    rows = Rows.of(tracks)
+    seen_s = -rows.times_s
     times_s = np.unique(seen_s)
     frame_of = np.searchsorted(times_s, seen_s)  # which `unique` takes twice as long to tell
-    columns = boxes.measured(np.concatenate([track.xyxy for track in tracks]).T)
+    columns = boxes.measured(rows.xyxy.T)
     is_sure = np.concatenate([track.scores for track in tracks]) >= sure_score
-    plan = _plan(times_s, frame_of, np.repeat(np.arange(len(tracks)), [len(track) for track in tracks]))
+    plan = _plan(times_s, frame_of, rows.owner)
     columns, is_sure = columns.take(plan.row, axis=1), is_sure.take(plan.row)
     direction, numbers = _Backward(plan), []
     for step, (start, stop) in enumerate(pairwise(plan.first.tolist())):

@@ -31,6 +31,7 @@ import numpy as np
 from trackverse import boxes, cutting, joining, looks, pairs, smoothing
 from trackverse.joining import JoinConfig, Pieces
 from trackverse.looks import LookModel, Scatter
+from trackverse.rows import Rows
 from trackverse.strays import Strays
 from trackverse.sway import Sway
 from trackverse.ticks import usual_step_s
@@ -178,20 +179,19 @@ def _is_duplicate(tracks: Sequence[Track], seen_s: Float64, config: RefineConfig
     """(N,): tracks that lie on a longer one. Three frames of each are looked at, then all of the few in question. Any
     is seen at `seen_s` (F,).
     """
-    xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
-    lengths = np.array([len(track) for track in tracks])
-    track_of = np.repeat(np.arange(len(tracks)), lengths)
+    rows = Rows.of(tracks)
+    xyxy, lengths, track_of = rows.xyxy.astype(np.float64), rows.lengths, rows.owner
     # By length and score: of two that are the same, the later one in this order stays.
     score = np.bincount(track_of, np.concatenate([track.scores for track in tracks])) / lengths
     rank = np.lexsort((score, lengths)).argsort()
-    frame_of = np.searchsorted(seen_s, np.concatenate([track.times_s for track in tracks]))
-    samples = np.unique((np.cumsum(lengths) - lengths)[:, None] + lengths[:, None] * np.array([1, 2, 3]) // 4)
+    frame_of = np.searchsorted(seen_s, rows.times_s)
+    samples = np.unique(rows.first[:, None] + lengths[:, None] * np.array([1, 2, 3]) // 4)
     found = []
-    for rows, beside in pairs.beside(frame_of, xyxy[:, 0], xyxy[:, 2], samples):
-        longer = rank[track_of[beside]] > rank[track_of[rows]]
-        rows, beside = rows[longer], beside[longer]
-        on = boxes.iou_of_pairs(xyxy[rows], xyxy[beside]) >= config.min_duplicate_iou
-        found.append(np.stack([track_of[rows[on]], track_of[beside[on]]], axis=-1))
+    for row, beside in pairs.beside(frame_of, xyxy[:, 0], xyxy[:, 2], samples):
+        longer = rank[track_of[beside]] > rank[track_of[row]]
+        row, beside = row[longer], beside[longer]
+        on = boxes.iou_of_pairs(xyxy[row], xyxy[beside]) >= config.min_duplicate_iou
+        found.append(np.stack([track_of[row[on]], track_of[beside[on]]], axis=-1))
     on_longer = np.unique(np.concatenate(found), axis=0)
 
     dropped = np.zeros(len(tracks), bool)
@@ -213,12 +213,10 @@ def _boxes(
     """Times, boxes and marks of interpolation of every chain of tracks, filled and smoothed."""
     if not chains:
         return
-    tracks, frame_times_s = [track for chain in chains for track in chain], sway.times_s
-    frame_of = np.searchsorted(frame_times_s, np.concatenate([track.times_s for track in tracks]))
-    chain_of = np.repeat(np.arange(len(chains)), [sum(map(len, chain)) for chain in chains])
+    rows, frame_times_s = Rows.of_chains(chains), sway.times_s
+    frame_of, chain_of = np.searchsorted(frame_times_s, rows.times_s), rows.owner
     order = np.argsort(chain_of * len(frame_times_s) + frame_of, kind="stable")
-    xyxy = np.concatenate([track.xyxy for track in tracks]).take(order, axis=0).astype(np.float64)
-    seen = (frame_of[order], xyxy, chain_of)
+    seen = (frame_of[order], rows.xyxy.take(order, axis=0).astype(np.float64), chain_of)
     frame_of, xyxy, chain_of, new = smoothing.fill(frame_times_s, *seen, config.max_fill_gap_s + ROUNDING_S)
     times_s = frame_times_s[frame_of]
     may = _may_be_filled(times_s, frame_of, xyxy, new, max_blink_s, config.min_hidden_share)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import cho_solve_banded, cholesky_banded
 
+from trackverse.rows import Rows
 from trackverse.ticks import usual_step_s
 from trackverse.types import ROUNDING_S, Float64, Int64, Track
 
@@ -83,13 +84,12 @@ def speeds(tracks: Sequence[Track], frame_times_s: Float64) -> tuple[Float64, Fl
 
 
 def _steps(tracks: Sequence[Track], start_s: float, step_s: float) -> _Steps:
-    times_s = np.concatenate([track.times_s for track in tracks])
-    edges = np.concatenate([track.xyxy for track in tracks]).T.astype(np.float64)
-    track_of = np.repeat(np.arange(len(tracks)), [len(track) for track in tracks])
-    step = ((times_s - start_s + ROUNDING_S) / step_s).astype(np.int64)
+    rows = Rows.of(tracks)
+    track_of, edges = rows.owner, rows.xyxy.T.astype(np.float64)
+    step = ((rows.times_s - start_s + ROUNDING_S) / step_s).astype(np.int64)
     begin = np.flatnonzero((np.diff(track_of, prepend=-1) != 0) | (np.diff(step, prepend=-1) != 0))
     height = np.maximum(edges[3] - edges[1], MIN_HEIGHT_PX)
-    columns = np.stack([times_s, *(edges[:2] + edges[2:]) / 2, np.log(height)])
+    columns = np.stack([rows.times_s, *(edges[:2] + edges[2:]) / 2, np.log(height)])
     means = np.add.reduceat(columns, begin, axis=1) / np.diff(np.append(begin, len(step)))
     track_of, step = track_of[begin], step[begin]
     goes_on = (np.diff(track_of) == 0) & (np.diff(step) == 1) & (np.abs(np.diff(means[3])) < MAX_GROWTH)

@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from trackverse.motion import MEDIAN_ERROR
 from trackverse.pairs import end_to_end
+from trackverse.rows import Rows
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
 
 # Standard deviation of the Gaussian that weighs a box's neighbours in time: a detector's jitter changes from frame to
@@ -58,12 +59,10 @@ def smooth_tracks(tracks: Sequence[Track]) -> list[Track]:
     """The tracks of a clip with smoothed boxes."""
     if not tracks:
         return []
-    lengths = [len(track) for track in tracks]
-    frame_times_s, frame_of = np.unique(np.concatenate([track.times_s for track in tracks]), return_inverse=True)
-    xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
-    new = np.concatenate([track.interpolated for track in tracks])
-    smooth = smoothed_boxes(frame_times_s, frame_of, xyxy, np.repeat(np.arange(len(tracks)), lengths), new)
-    parts = np.split(smooth, np.cumsum(lengths)[:-1])
+    rows, new = Rows.of(tracks), np.concatenate([track.interpolated for track in tracks])
+    frame_times_s, frame_of = np.unique(rows.times_s, return_inverse=True)
+    smooth = smoothed_boxes(frame_times_s, frame_of, rows.xyxy.astype(np.float64), rows.owner, new)
+    parts = np.split(smooth, rows.first[1:])
     return [replace(track, xyxy=part) for track, part in zip(tracks, parts, strict=True)]
 
 

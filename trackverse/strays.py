@@ -16,6 +16,7 @@ import numpy as np
 
 from trackverse import boxes, motion, pairs
 from trackverse.association import assign
+from trackverse.rows import Rows
 from trackverse.sway import Sway
 from trackverse.types import Detections, Float32, Float64, Int64, Track
 from trackverse.vectors import RowFile
@@ -92,11 +93,8 @@ class _Ways:
     @staticmethod
     def back(chains: Sequence[Sequence[Track]], frame_times_s: Float64) -> _Ways:
         """From where the chains begin, and where gaps of theirs end."""
-        tracks = [track for chain in chains for track in chain]
-        times_s = np.concatenate([track.times_s for track in tracks])
-        xyxy = np.concatenate([track.xyxy for track in tracks]).astype(np.float64)
-        lengths = np.array([sum(map(len, chain)) for chain in chains])
-        chain, first = np.repeat(np.arange(len(chains)), lengths), np.cumsum(lengths) - lengths
+        rows = Rows.of_chains(chains)
+        times_s, xyxy, first, chain = rows.times_s, rows.xyxy.astype(np.float64), rows.first, rows.owner
         after = np.searchsorted(frame_times_s, times_s)
         before = np.append(-1, after[:-1])
         before[first] = -1

@@ -15,6 +15,7 @@ import numpy as np
 
 from trackverse import slow_camera
 from trackverse.boxes import STANDING_STILL, Boxes, moved
+from trackverse.rows import Rows
 from trackverse.ticks import usual_step_s
 from trackverse.types import ROUNDING_S, Bool, Float64, Int64, Track
 
@@ -75,11 +76,9 @@ class Sway:
     @staticmethod
     def _quick(tracks: Sequence[Track], frame_times_s: Float64) -> Sway:
         """As `of`, only what comes and goes within `SLOW_S`."""
-        lengths = [len(track) for track in tracks]
-        track_of = np.repeat(np.arange(len(tracks)), lengths)
-        frame_of = np.searchsorted(frame_times_s, np.concatenate([track.times_s for track in tracks]))
-        edges = np.concatenate([track.xyxy for track in tracks]).T.astype(np.float64)
-        places = _Places(track_of, frame_of, (edges[:2] + edges[2:]) / 2, edges[3] - edges[1])
+        rows = Rows.of(tracks)
+        edges, frame_of = rows.xyxy.T.astype(np.float64), np.searchsorted(frame_times_s, rows.times_s)
+        places = _Places(rows.owner, frame_of, (edges[:2] + edges[2:]) / 2, edges[3] - edges[1])
         camera, own = places.bends(max(1, round(BEND_S / usual_step_s(frame_times_s))))
         if not camera:
             return Sway(frame_times_s, np.tile(STANDING_STILL, (len(frame_times_s), 1, 1)))
