@@ -5,7 +5,7 @@
 
 Reads   <sequence>/det.txt (or det/det.txt, as MOTChallenge has it) and <sequence>/seqinfo.ini; with --embeddings also
         that file of every sequence's folder: a matrix of an appearance a line of det.txt, zeros where none is known,
-        .npy, or .npz (its first matrix, or the one named in FILE:NAME).
+        .npy, or .npz (its first matrix, or the one named in FILE:NAME). Scores from 0 to 1; -1 in all lines: unknown.
 Writes  <output_dir>/<sequence>.txt. A sequence is taken to be one shot.
 """
 
