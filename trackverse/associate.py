@@ -114,11 +114,7 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
     """
     rows = _read_detections(mot.text_path(sequence.folder, "det"))
     embeddings = read_embeddings(sequence.folder, args.embeddings, len(rows))
-    config = replace(WITH_APPEARANCE if embeddings.shape[1] else BOXES_ALONE, track_thresh=args.track_thresh)
-    longest_s = args.max_lost_s
-    if longest_s is None:
-        longest_s = max(config.max_lost_s, MIN_LOST_FRAMES / sequence.fps)
-    config = replace(config, max_lost_s=longest_s)
+    config = _config(args, WITH_APPEARANCE if embeddings.shape[1] else BOXES_ALONE, sequence.fps)
     kept = _kept(rows, sequence.num_frames, args.conf, refused)
     highest, least = np.nanmax(rows[kept, 6], initial=0.0), config.track_thresh + config.new_track_margin
     if len(kept) and highest < least:
@@ -152,6 +148,12 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
         return tracks
     max_blink_s = max(MAX_BLINK_S, 2 / sequence.fps) + ROUNDING_S
     return smoothing.smooth_tracks([_without_blinks(track, times_s, max_blink_s) for track in tracks])
+
+
+def _config(args: Namespace, usual: ByteTrackConfig, fps: float) -> ByteTrackConfig:
+    """The `usual` thresholds with those of the command line in their place."""
+    longest_s = max(usual.max_lost_s, MIN_LOST_FRAMES / fps) if args.max_lost_s is None else args.max_lost_s
+    return replace(usual, track_thresh=args.track_thresh, max_lost_s=longest_s)
 
 
 def _kept(rows: Float64, num_frames: int, min_score: float, refused: Counter[str]) -> Int64:
