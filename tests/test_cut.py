@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -657,16 +655,27 @@ def test_commands_side_by_side_end_with_complete_parts(workdir: Path, tmp_path: 
     assert {video.video_id for part in (0, 1) for video in mined(workdir, part)} == set(names)
 
 
+KILLED_AT_A_CLIP = """
+import os, runpy, signal, sys
+from trackverse.video import clips
+
+def write_half_and_die(video, window, temporary, *, audio):
+    temporary.write_bytes(b"half a clip")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+clips._write_encoded = write_half_and_die
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def test_a_killed_run_leaves_nothing_that_counts(workdir: Path, tmp_path: Path) -> None:
     """The kill comes when the first clip is being written, before the scenes file."""
     layout, ids = Layout(workdir), write_metafile(tmp_path / "ids.jsonl", "-shots_vid0")
-    process = subprocess.Popen(command(workdir, ids, "--mode", "encode"), cwd=REPO_DIR, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not list(layout.clips_dir.glob("*/*/*")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    python, *script_and_flags = command(workdir, ids, "--mode", "encode")
+    killed = subprocess.run([python, "-c", KILLED_AT_A_CLIP, *script_and_flags], cwd=REPO_DIR)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(layout.clips_dir.glob("*/*/.*"))) == 1
     assert not layout.scenes_paths() and not layout.mined_part_path("coco", 0).exists()
     assert "1 video done" in cut(workdir, ids, "--mode", "encode")
     clip_names = sorted(path.name for path in layout.clips_video_dir("-shots_vid0").iterdir())
