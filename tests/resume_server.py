@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ class Served:
     `statuses`: these errors are answered first, one a request. `cut_after`: each answer ends after that many bytes,
     `cut_times` times. `stall_after`: that many bytes, then silence. `ranges`: whether Range is obeyed; `if_range`:
     whether If-Range is. `claimed_size`: Content-Length, where it is a lie; -1 for none. `chunked`: no length, but an
-    end that is marked. `pause_s`: rest after each 64 kB.
+    end that is marked. `go_on`: awaited after each 64 kB.
     """
 
     body: bytes
@@ -33,7 +32,7 @@ class Served:
     validators: bool = True
     claimed_size: int | None = None
     chunked: bool = False
-    pause_s: float = 0
+    go_on: threading.Event | None = None
 
     @property
     def etag(self) -> str:
@@ -127,7 +126,8 @@ def _handler_for(server: ResumeServer) -> type[BaseHTTPRequestHandler]:
                 for first in range(start, end, 1 << 16):
                     block = served.body[first : min(end, first + (1 << 16))]
                     self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block) if served.chunked else block)
-                    time.sleep(served.pause_s)
+                    if served.go_on is not None:
+                        served.go_on.wait()
                 if served.chunked and end == len(served.body):
                     self.wfile.write(b"0\r\n\r\n")
                 self.wfile.flush()

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -192,13 +193,16 @@ def test_killed_midway_the_same_command_goes_on(server: ResumeServer, folder: Pa
 
 
 def test_two_at_once_download_it_once(server: ResumeServer, folder: Path) -> None:
-    server.files[R18] = Served(BODY, pause_s=0.05)
+    go_on = threading.Event()
+    server.files[R18] = Served(BODY, go_on=go_on)
     first = start("get", "detic-r18", "--mirror", server.url)
     wait_for_bytes(folder / f".{R18}.part", 1)
     second = start("get", "detic-r18", "--mirror", server.url)
+    assert second.stderr is not None
+    assert any("another process is downloading it, waiting" in line for line in second.stderr)
+    go_on.set()
     outcomes = [process.communicate(timeout=300)[1] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)
-    assert "another process is downloading it, waiting" in outcomes[1]
     assert "already there" in outcomes[1]
     assert server.requests[R18] == 1
     assert (folder / R18).read_bytes() == BODY

@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -336,16 +337,26 @@ def test_workers_counts_add_up() -> None:
 # ---- several processes
 
 WORKER = """
-import os, sys, time
+import contextlib, os, sys
 from collections import Counter
 from pathlib import Path
 from trackverse import files, layout
 from trackverse.errors import ItemError
 from trackverse.worklist import Tally, Worklist
 
-output_dir, seconds = Path(sys.argv[1]), float(sys.argv[2])
+claim = files.claim
+
+@contextlib.contextmanager
+def tell_if_busy(path, **options):
+    with claim(path, **options) as is_mine:
+        if not is_mine:
+            print("busy", file=sys.stderr, flush=True)
+        yield is_mine
+
+files.claim = tell_if_busy
+output_dir = Path(sys.argv[1])
 todo = Worklist(
-    sys.argv[3:],
+    sys.argv[2:],
     key=str,
     is_done=lambda item: (output_dir / item).exists(),
     claim_path=lambda item: layout.lock_path(output_dir / item),
@@ -358,7 +369,7 @@ for item in todo:
     with todo.attempt(item):
         with open(output_dir / "log", "ab", buffering=0) as log:  # one write: the workers share it, without a claim
             log.write(f"{item} {os.getpid()}\\n".encode())
-        time.sleep(seconds)
+        sys.stdin.readline()
         if item.startswith("bad"):
             raise ItemError(f"{item}: never", reason="bad")
         with files.atomic_write(output_dir / item) as file:
@@ -367,11 +378,11 @@ print(todo.tally.done, todo.tally.elsewhere, todo.tally.failed.total())
 """
 
 
-def start_workers(output_dir: Path, seconds: float, *lists: list[str]) -> list[subprocess.Popen[str]]:
-    """One process for each list, all set to go."""
+def start_workers(output_dir: Path, *lists: list[str]) -> list[subprocess.Popen[str]]:
+    """One process for each list, all set to go. In the middle of each item they wait to be let go on."""
     output_dir.mkdir()
-    argv = [sys.executable, "-c", WORKER, str(output_dir), str(seconds)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    argv = [sys.executable, "-c", WORKER, str(output_dir)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     workers = [subprocess.Popen([*argv, *items], cwd=REPO_DIR, text=True, **pipes) for items in lists]
     for worker in workers:
         assert worker.stdout is not None
@@ -385,8 +396,22 @@ def go(worker: subprocess.Popen[str]) -> None:
     worker.stdin.flush()
 
 
+def wait_until_busy(worker: subprocess.Popen[str]) -> None:
+    """Until it has found an item taken."""
+    assert worker.stderr is not None
+    assert worker.stderr.readline() == "busy\n"
+
+
+def wait_for_items(output_dir: Path, num_begun: int, *workers: subprocess.Popen[str]) -> None:
+    """Until so many items are begun."""
+    log = output_dir / "log"
+    while not log.exists() or len(log.read_text().splitlines()) < num_begun:
+        assert [worker.poll() for worker in workers] == [None] * len(workers)
+        time.sleep(0.01)
+
+
 def counts(worker: subprocess.Popen[str]) -> tuple[int, int, int]:
-    """(done, elsewhere, failed) of a worker, once it is through."""
+    """(done, elsewhere, failed) of a worker that is let go on to its end."""
     out, _ = worker.communicate(timeout=300)
     done, elsewhere, failed = map(int, out.split())
     return done, elsewhere, failed
@@ -394,9 +419,14 @@ def counts(worker: subprocess.Popen[str]) -> tuple[int, int, int]:
 
 def test_two_processes_share_a_list_and_both_see_all_of_it_done(tmp_path: Path) -> None:
     items = [f"item{n}" for n in range(40)]
-    workers = start_workers(tmp_path / "out", 0.01, items, items)
+    workers = start_workers(tmp_path / "out", items, items)
     for worker in workers:
         go(worker)
+    wait_for_items(tmp_path / "out", 2, *workers)  # one of each, as it needs to be let go on for the next
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n" * len(items))
+        worker.stdin.flush()
     tallies = [counts(worker) for worker in workers]
     logged = [line.split()[0] for line in (tmp_path / "out" / "log").read_text().splitlines()]
     assert sorted(logged) == sorted(items)  # each once
@@ -412,23 +442,22 @@ def test_an_item_that_another_one_holds_is_waited_for_at_the_end(
     tmp_path: Path, item: str, result: tuple[int, int, int]
 ) -> None:
     """The second process finds the item taken: it must neither do it again nor end before it knows how it went."""
-    first, second = start_workers(tmp_path / "out", 0.4, [item], [item])
+    first, second = start_workers(tmp_path / "out", [item], [item])
     go(first)
-    lock_path = layout.lock_path(tmp_path / "out" / item)
-    while not lock_path.is_symlink():
-        assert first.poll() is None
+    wait_for_items(tmp_path / "out", 1, first)
     go(second)
-    assert counts(second) == result
+    wait_until_busy(second)
     assert counts(first) == (1 - result[2], 0, result[2])
+    assert counts(second) == result
     assert len((tmp_path / "out" / "log").read_text().splitlines()) == 1
 
 
 def test_an_item_whose_worker_is_killed_is_done_by_the_one_that_waits(tmp_path: Path) -> None:
-    first, second = start_workers(tmp_path / "out", 0.5, ["a"], ["a"])
+    first, second = start_workers(tmp_path / "out", ["a"], ["a"])
     go(first)
-    while not (tmp_path / "out" / "log").exists():
-        assert first.poll() is None
+    wait_for_items(tmp_path / "out", 1, first)
     go(second)
+    wait_until_busy(second)
     first.kill()
     first.communicate()
     assert counts(second) == (1, 0, 0)
