@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,9 +42,8 @@ class Behaviour:
 
 
 class LocalServer:
-    """Serves `folder`. `requests` counts what was asked, by path; `ranges` holds the Range headers in their order;
-    `first_asked` says when each path was asked for first, query and all, on the monotonic clock. `fault_of`, where set,
-    is asked for the behaviour of each request by its path and query, and may answer None."""
+    """Serves `folder`. `requests` counts what was asked, by path; `ranges` holds the Range headers in their order.
+    `fault_of`, where set, is asked for the behaviour of each request by its path and query, and may answer None."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -53,7 +51,6 @@ class LocalServer:
         self.requests: Counter[str] = Counter()
         self.ranges: list[str] = []
         self.fault_of: Callable[[str], Behaviour | None] = lambda path_and_query: None
-        self.first_asked: dict[str, float] = {}
         self.ended = threading.Event()
         self.lock = threading.Lock()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
@@ -85,7 +82,6 @@ def _handler_for(server: LocalServer) -> type[BaseHTTPRequestHandler]:
             with server.lock:
                 server.requests[name] += 1
                 times = server.requests[name]
-                server.first_asked.setdefault(self.path.lstrip("/"), time.monotonic())
                 fault = server.fault_of(self.path.lstrip("/"))
                 if wanted := self.headers.get("Range"):
                     server.ranges.append(wanted)

@@ -242,14 +242,14 @@ def test_two_copies_at_once_fetch_each_video_once(layout: Layout, server: LocalS
 
 def test_copies_and_workers_keep_to_one_pace(layout: Layout, server: LocalServer) -> None:
     """Three workers in two copies, a second between any two videos: six take 5 s from the first start to the last, but
-    1 s if each worker kept to a pace of its own. (How long it takes from a start to its request, the load decides.)"""
+    1 s if each worker kept to a pace of its own. No load can make the last start, as it is noted, come too early."""
     metafile = write_metafile(layout, {f"video{n}": server.url(f"whole.mp4?{n}") for n in range(6)})
     pace = ("--max_per_hour", "3600")
+    before_s = time.time()
     copies = [start_copy(layout, metafile, *pace), start_copy(layout, metafile, *pace, "--num_workers", "2")]
     said = [copy.communicate(timeout=300)[1] for copy in copies]
     assert [copy.returncode for copy in copies] == [0, 0], said
-    asked = sorted(server.first_asked.values())
-    assert len(asked) == 6 and asked[-1] - asked[0] > 2.5
+    assert float((layout.videos_dir / "last_start.txt").read_text()) - before_s > 5 - 0.01
     assert [name for name in left_in(layout) if not name.startswith("video")] == ["last_start.txt"]
 
 
@@ -392,11 +392,12 @@ def test_a_body_that_hardly_comes_is_a_failure_that_may_pass(
     layout: Layout, server: LocalServer, run: Run, monkeypatch: pytest.MonkeyPatch, behaviour: Behaviour
 ) -> None:
     """10 bytes every twentieth of a second are 4 minutes for the file: no single wait is long, but all of them are."""
-    monkeypatch.setattr(download, "SILENCE_S", 2.0)  # what a busy machine may well be silent for is less
-    monkeypatch.setattr(slow_bodies, "PATIENCE_S", 2.0)
     server.behaviours["whole.mp4"] = behaviour
     metafile = write_metafile(layout, {"video": server.url("whole.mp4"), "other": server.url("sound.mp4")})
-    status, said = run(metafile)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(download, "SILENCE_S", 4.0)  # what a busy machine may well be silent for is less
+        impatient.setattr(slow_bodies, "PATIENCE_S", 4.0)
+        status, said = run(metafile)
     assert status == 1 and "1 video done" in said
     assert failures(layout) == {"video": ("broken connection", True)}
     server.behaviours.clear()
@@ -407,12 +408,12 @@ def test_a_body_that_hardly_comes_is_a_failure_that_may_pass(
 def test_a_body_that_comes_slowly_but_steadily_is_waited_for(
     layout: Layout, server: LocalServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes twice as long as nothing may come."""
-    monkeypatch.setattr(download, "SILENCE_S", 2.0)
-    monkeypatch.setattr(slow_bodies, "PATIENCE_S", 1.0)  # for less, a busy machine may stand still
-    monkeypatch.setattr(slow_bodies, "MIN_BYTES", 100)
+    """It takes 5 s, longer than nothing may come."""
+    monkeypatch.setattr(download, "SILENCE_S", 4.0)  # for less, a busy machine may stand still
+    monkeypatch.setattr(slow_bodies, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(slow_bodies, "MIN_BYTES", 1)  # of each second, and of however much longer one piece takes
     size = (server.folder / "whole.mp4").stat().st_size
-    server.behaviours["whole.mp4"] = Behaviour(trickle=size // 80)
+    server.behaviours["whole.mp4"] = Behaviour(trickle=size // 100)
     assert run(write_metafile(layout, {"video": server.url("whole.mp4")}))[0] == 0
     assert layout.video_path("video").read_bytes() == (server.folder / "whole.mp4").read_bytes()
 
