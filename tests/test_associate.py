@@ -446,7 +446,7 @@ def test_of_two_at_once_each_writes_whole_results(tmp_path: Path) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(2)
         assert not (tmp_path / "street.txt").exists()
-    assert process.wait(60) == 0
+    assert process.wait(300) == 0
     assert len(mot.read_boxes(tmp_path / "street.txt")) == len(crowd())
 
 

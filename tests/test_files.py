@@ -33,7 +33,7 @@ class Child:
 
     def kill(self) -> None:
         self.process.kill()
-        assert self.process.wait(10) == -signal.SIGKILL
+        assert self.process.wait(300) == -signal.SIGKILL
 
     def answer(self) -> str:
         """What it prints until it ends by itself."""
@@ -67,7 +67,7 @@ with files.atomic_write(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -124,7 +124,7 @@ def test_with_a_claim_a_second_writer_waits_for_the_first(tmp_path: Path) -> Non
     writer_is_in, seen = threading.Event(), []
 
     def second() -> None:
-        writer_is_in.wait(10)
+        writer_is_in.wait(300)
         with files.claim(lock_path, wait=True), files.atomic_write(path) as file:
             seen.append(path.read_bytes())
             file.write(b"second")
@@ -136,7 +136,7 @@ def test_with_a_claim_a_second_writer_waits_for_the_first(tmp_path: Path) -> Non
         time.sleep(0.1)
         file.write(b"first")
         assert not seen
-    thread.join(10)
+    thread.join(300)
     assert seen == [b"first"]
     assert path.read_bytes() == b"second"
 
@@ -161,7 +161,7 @@ from trackverse import files
 with files.claim(Path(sys.argv[1])) as claimed:
     assert claimed
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 ASK_FOR_A_CLAIM = """
 import sys
