@@ -114,7 +114,7 @@ class Bench:
         started = threading.Event()
 
         def decide_once_known(call: syscalls.Call, number: int) -> None:
-            started.wait(10)
+            started.wait()
             decide(call, number)
 
         run = self.start(workdir, decide_once_known)

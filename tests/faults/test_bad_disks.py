@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,17 +172,18 @@ def test_a_signal_ends_in_order(benches: dict[str, Bench], name: str, number: in
     """In the middle of its work, at a write: what was begun is undone, and no claim or temporary file stays."""
     bench = benches[name]
     workdir = bench.fresh()
-    half = threading.Event()
+    half, is_sent = threading.Event(), threading.Event()
 
     def decide(call: syscalls.Call, at: int) -> None:
         if at == len(bench.kinds) // 2:
             half.set()
-            time.sleep(0.2)  # so that the signal comes here
+            is_sent.wait()
 
     run = bench.start(workdir, decide)
     with killed_at_the_end(run):
-        assert half.wait(30)
+        assert half.wait(300)
         run.signal(number)
+        is_sent.set()
         assert run.wait() == status, run.said
     lines = run.said.strip().splitlines()
     assert "the same command goes on from here" in lines[-1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,9 +17,10 @@ from pathlib import Path
 
 import material
 import pytest
+import syscalls
 from campaign import Bench, site
 from material import STAGES
-from warm import Warm, killed_at_the_end, wait_until
+from warm import Warm, killed_at_the_end
 
 NO_FLOCK = "import fcntl\nfcntl.flock = lambda file, flags: None\n"
 SHORT = "from trackverse import files\nfiles.BEAT_S, files.LEASE_S, files.MAX_LOOK_S = 0.1, {lease_s}, 0.05\n"
@@ -66,6 +68,20 @@ def test_copies_that_cut_write_the_same_parts(benches: dict[str, Bench]) -> None
     assert material.differences(material.contents(workdir), bench.undisturbed) == []
 
 
+class HeldAtItsClaim:
+    """Holds a run that has claimed a video, at the next call that changes a file, until it is let go on."""
+
+    def __init__(self) -> None:
+        self.is_there, self.go_on = threading.Event(), threading.Event()
+        self._has_claimed = False
+
+    def __call__(self, call: syscalls.Call, number: int) -> None:
+        if self._has_claimed:
+            self.is_there.set()
+            self.go_on.wait()
+        self._has_claimed |= call.kind == "symlink" and call.path.name.endswith("-meta.jsonl.gzip.lock")
+
+
 def claim_in(workdir: Path) -> Path | None:
     return next((path for path in workdir.rglob("*-meta.jsonl.gzip.lock") if path.is_symlink()), None)
 
@@ -74,9 +90,11 @@ def test_a_dead_workers_claim_is_taken_over_from_another_host_within_the_stated_
     """Two minutes; here, a second."""
     bench = benches["parse"]
     workdir = bench.fresh()
-    first = bench.start(workdir, prelude=on_host("host a"))
+    held = HeldAtItsClaim()
+    first = bench.start(workdir, held, prelude=on_host("host a"))
     with killed_at_the_end(first):
-        wait_until(lambda: claim_in(workdir) is not None)
+        assert held.is_there.wait(300)
+    held.go_on.set()
     assert first.wait() == -signal.SIGKILL
     assert claim_in(workdir) is not None
     begin = time.monotonic()
@@ -91,10 +109,12 @@ def test_who_stood_still_too_long_finds_its_claim_taken_and_writes_nothing(bench
     """A suspended process wakes up while another host does, or has done, its segments."""
     bench = benches["parse"]
     workdir = bench.fresh()
-    first = bench.start(workdir, prelude=on_host("host a"))
+    held = HeldAtItsClaim()
+    first = bench.start(workdir, held, prelude=on_host("host a"))
     with killed_at_the_end(first):
-        wait_until(lambda: claim_in(workdir) is not None)
+        assert held.is_there.wait(300)
         first.signal(signal.SIGSTOP)
+        held.go_on.set()
         second = bench.start(workdir, prelude=on_host("host b", lease_s=1.0))
         assert second.wait() == 0, second.said
         first.signal(signal.SIGCONT)
