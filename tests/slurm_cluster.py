@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +21,7 @@ import pytest
 SCRIPTS_DIR = Path(__file__).parent / "slurm"
 PACKAGES = "slurmctld slurmd slurm-client munge"
 GPUS, MAX_ARRAY_SIZE = 8, 8
+FIRST_PORT = 20_000  # below those from 32768 that the kernel gives to whoever asks for any: nobody comes in between
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,14 @@ class Cluster:
         tasks = [row for row in rows if row[2].isdigit()]  # not those of the batch script, which waits for srun
         return [int(row[0]) for row in sorted(tasks, key=lambda row: row[3] == "-")]
 
-    def wait_until_empty(self, timeout_s: float = 600) -> None:
+    def submitted(self, done: subprocess.CompletedProcess[str]) -> str:
+        """The number of the job, the first one, that a stage says it has submitted."""
+        assert done.returncode == 0, done.stderr
+        found = re.search(r"^submitted \d+ of \d+ elements? as job (\d+)", done.stdout, re.MULTILINE)
+        assert found, done.stdout
+        return found[1]
+
+    def wait_until_empty(self, timeout_s: float = 1800) -> None:
         wait_for(lambda: not self.jobs(), lambda: f"jobs end, but: {self.jobs()}", timeout_s)
 
     def cancel_all(self) -> None:
@@ -116,13 +124,13 @@ def wait_for(condition: Callable[[], object], what: Callable[[], str], timeout_s
 
 @contextlib.contextmanager
 def running_cluster(proctrack: str = "auto") -> Iterator[Cluster]:
-    """Slurm's daemons as on a real cluster, but on one node, on free loopback ports and as root. Without an accounting
-    database, and with files of no content as GPUs. `proctrack`: how Slurm knows the processes of a job."""
+    """Slurm's daemons as on a real cluster, but on one node, on loopback ports of their own and as root. Without an
+    accounting database, and with files of no content as GPUs. `proctrack`: how Slurm knows the processes of a job."""
     if os.getuid() != 0 or shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         pytest.skip(f"a real Slurm needs root and the Debian packages {PACKAGES}")
     if proctrack == "cgroup" and not os.access("/sys/fs/cgroup/freezer", os.W_OK):
         pytest.skip("proctrack/cgroup needs a freezer of cgroups v1 that can be written to, or systemd")
-    state_dir = Path(tempfile.mkdtemp(prefix="slurm-"))  # not in pytest's tmp_path: names of sockets must be short
+    state_dir, port = _place()
     settings = {
         "SLURM_CI_DIR": state_dir,
         "SLURM_CI_PROCTRACK": proctrack,
@@ -130,8 +138,8 @@ def running_cluster(proctrack: str = "auto") -> Iterator[Cluster]:
         "SLURM_CI_GPUS": GPUS,
         "SLURM_CI_MAX_ARRAY": MAX_ARRAY_SIZE,
         "SLURM_CI_FIRST_JOB": random.randrange(1, 60_000_000),
-        "SLURM_CI_CTLD_PORT": _free_port(),
-        "SLURM_CI_D_PORT": _free_port(),
+        "SLURM_CI_CTLD_PORT": port,
+        "SLURM_CI_D_PORT": port + 1,
     }
     cluster = Cluster(state_dir, {key: str(value) for key, value in settings.items()})
     try:
@@ -139,7 +147,7 @@ def running_cluster(proctrack: str = "auto") -> Iterator[Cluster]:
         yield cluster
     finally:
         stop = [SCRIPTS_DIR / "stop-slurm", "--purge"]
-        subprocess.run(stop, env=cluster.env, capture_output=True, timeout=300, check=True)
+        subprocess.run(stop, env=cluster.env, capture_output=True, timeout=600, check=True)
 
 
 @pytest.fixture(scope="session")
@@ -150,7 +158,14 @@ def slurm_cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def _place() -> tuple[Path, int]:
+    """A folder for one cluster alone, and the first of its two ports, which goes with the folder's number.
+
+    Not in pytest's tmp_path, as names of sockets must be short.
+    """
+    for number in itertools.count():
+        folder = Path(tempfile.gettempdir(), f"slurm-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder, FIRST_PORT + 2 * number
+    raise AssertionError("not reached")

@@ -162,15 +162,17 @@ def test_what_is_queued_is_not_submitted_again(folder: Path, cluster: Cluster) -
 
 
 def test_more_elements_than_an_array_may_have_become_two_arrays(folder: Path, cluster: Cluster) -> None:
-    """Of the six videos in nine chunks, the second array has none: it waits for the first, and has nothing to do."""
+    """Of the six videos in nine chunks, the second array has none: it waits for the first, and has nothing to do. Both
+    are held until all has been asked."""
     command = ["--metafile", "a.jsonl", "b.jsonl", "c.jsonl", "--num_chunks", "3", "--max_parallel", "8"]
-    done = submit_stage(folder, *command)
+    done = submit_stage(folder, *command, "--slurm_extra", "hold=")
     assert done.returncode == 0, done.stderr
     first, second = sorted({int(job.partition("_")[0]) for job in cluster.jobs()})
     assert f"submitted 9 of 9 elements as job {first}, {second}, one after another" in done.stdout
     assert MAX_ARRAY_SIZE == 8 and str(second) in cluster.jobs(), "the ninth is alone, so no array"
     again = submit_stage(folder, *command)
     assert again.returncode == 2 and f"already queued as job {first}, {second} (" in again.stderr
+    cluster.ask("scontrol", "release", f"{first},{second}")
     cluster.wait_until_empty()
     assert set(written(folder)) == {"a1", "a2", "b1", "b2", "c1", "c2"}, logs(folder)
     ends = [cluster.time_of("EndTime", f"{first}_{n}") for n in range(8)]
@@ -184,9 +186,7 @@ def test_statuses_and_forks(folder: Path, cluster: Cluster) -> None:
     """Part `bad` has a line that is none (status 1), part `none` is not there (status 2). All fork in the job, where
     submitit's signal handlers, were they kept, would let the child sleep on."""
     (folder / "bad.jsonl").write_text("{\n")
-    done = submit_stage(folder, "--metafile", "bad.jsonl", "none.jsonl", "a.jsonl", "--fork")
-    assert done.returncode == 0, done.stderr
-    job_id = min(cluster.jobs()).partition("_")[0]
+    job_id = cluster.submitted(submit_stage(folder, "--metafile", "bad.jsonl", "none.jsonl", "a.jsonl", "--fork"))
     cluster.wait_until_empty()
     states = {key: state for key, state in cluster.jobs(over=True).items() if key.startswith(f"{job_id}_")}
     assert states == {f"{job_id}_0": "COMPLETED", f"{job_id}_1": "FAILED", f"{job_id}_2": "COMPLETED"}, logs(folder)
@@ -412,7 +412,7 @@ if __name__ == "__main__":
     ffmpeg.kill()
     for worker in workers:
         worker.terminate()
-        worker.join(10)
+        worker.join(300)
     print("alive", *alive, "ended by", *(worker.exitcode for worker in workers), flush=True)
 """
 PARENT = """

@@ -100,7 +100,7 @@ def test_every_stage_runs_as_a_job_with_the_settings_of_the_site(
         assert "--qos=normal" in (Path(found[2]) / found[1] / f"{found[1]}_submission.sh").read_text()
         logs_of[script] = Path(found[2]) / found[1] / f"{found[1]}_0_log.err"
         before = after[script]
-    slurm_cluster.wait_until_empty(300)
+    slurm_cluster.wait_until_empty()
     for script in STAGES:
         assert contents(tmp_path / script) == contents(after[script]), logs_of[script].read_text()
         status = run(script, tmp_path / script, "--status")
