@@ -7,6 +7,7 @@ from __future__ import annotations
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,10 @@ def one_frame(time_s: float, x: float) -> Track:
     return Track(np.array([time_s]), found_there.xyxy, found_there.scores, found_there.logits, np.zeros(0, np.float32))
 
 
+def joined(strays: Strays, chains: Sequence[Sequence[Track]], sway: Sway) -> Sequence[Sequence[Track]]:
+    return strays.joined_to(chains, sway, max_unseen_s=0.3, min_class_cosine=0.5)
+
+
 BOTH = {
     "two as near in time": ((2, 101.0), (2, 104.0), [2, 1]),
     "the other one is nearer": ((2, 104.0), (2, 101.0), [1, 2]),
@@ -134,7 +139,7 @@ def test_a_stray_is_the_nearer_object_s_and_no_other_s(
     with tempfile.TemporaryFile() as file:
         strays = Strays(file)
         strays.put(1 / FPS, found(1, [lambda k: (100, 0.3)]))
-        assert [len(chain) for chain in strays.joined_to(chains, still, max_unseen_s=0.3)] == lengths
+        assert [len(chain) for chain in joined(strays, chains, still)] == lengths
 
 
 def test_strays_lie_where_the_camera_that_sways_does_not_take_them() -> None:
@@ -144,18 +149,37 @@ def test_strays_lie_where_the_camera_that_sways_does_not_take_them() -> None:
     with tempfile.TemporaryFile() as file:
         strays = Strays(file)
         strays.put(1 / FPS, found(1, [lambda k: (160, 0.3)]))
-        ((_, stray),) = strays.joined_to([[one_frame(2 / FPS, 100)]], Sway(np.arange(3) / FPS, motion), 0.3)
+        ((_, stray),) = joined(strays, [[one_frame(2 / FPS, 100)]], Sway(np.arange(3) / FPS, motion))
     np.testing.assert_allclose(stray.xyxy, [[80, 260, 120, 340]], atol=1e-3)
+
+
+CLASSES = {
+    "the same": ([0.0, 0.9, 0.1], [0.1, 0.3, 0.0], 2),
+    "as much one as the other": ([0.0, 0.9, 0.1], [0.3, 0.3, 0.0], 2),
+    "another": ([0.0, 0.9, 0.1], [0.3, 0.1, 0.0], 1),
+    "none known": ([0.0, 0.9, 0.1], [0.0, 0.0, 0.0], 2),
+}
+
+
+@pytest.mark.parametrize("of_track, of_stray, length", CLASSES.values(), ids=CLASSES)
+def test_a_stray_is_of_the_class_of_its_track(of_track: list[float], of_stray: list[float], length: int) -> None:
+    track = replace(one_frame(2 / FPS, 100), logits=np.array([of_track], np.float32))
+    still = Sway(np.arange(4) / FPS, np.tile(np.eye(2, 3), (4, 1, 1)))
+    with tempfile.TemporaryFile() as file:
+        strays = Strays(file)
+        strays.put(1 / FPS, replace(found(1, [lambda k: (100, 0.3)]), logits=np.array([of_stray], np.float32)))
+        (chain,) = joined(strays, [[track]], still)
+    assert len(chain) == length
 
 
 def test_without_tracks_or_without_strays_nothing_is_given() -> None:
     still = Sway(np.zeros(1), np.eye(2, 3)[None])
     with tempfile.TemporaryFile() as file:
         strays = Strays(file)
-        assert strays.joined_to([], still, 0.3) == []
+        assert joined(strays, [], still) == []
         strays.put(0.0, Detections.empty(3, 0))
         chains = [[one_frame(0.0, 100)]]
-        assert strays.joined_to(chains, still, 0.3) == chains
+        assert joined(strays, chains, still) == chains
 
 
 def test_the_class_scores_of_strays_take_no_memory() -> None:

@@ -15,14 +15,13 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-from trackverse import looks, motion, pairs
+from trackverse import class_scores, looks, motion, pairs
 from trackverse.cutting import Links
 from trackverse.looks import LookModel
 from trackverse.motion import Ends, Scene
 from trackverse.rows import Rows
 from trackverse.sway import Sway
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
-from trackverse.vectors import let_go
 
 BLOCK_ROWS, BLOCK_COLUMNS = 64, 1024  # so many chains at a time are compared with so many: what stays in the cache
 BLOCK_CHAINS = 1 << 8  # so many pairs of chains at a time have their class scores compared
@@ -257,20 +256,10 @@ def _agree(
         part = slice(start, start + BLOCK_CHAINS)
         numbers, place = np.unique(np.stack([i[part], j[part]]), return_inverse=True)
         # Summed up anew for the few that it matters for: those of all tracks take more memory than their looks.
-        sums = [np.sum([_class_sum(tracks[n]) for n in chains[number]], axis=0) for number in numbers.tolist()]
-        classes = np.stack(sums)
-        classes /= np.maximum(np.sqrt(np.einsum("nc,nc->n", classes, classes)), 1e-12)[:, None]
-        has_class = classes.sum(axis=1) > 0
+        sums = np.stack([class_scores.summed_up(tracks[n] for n in chains[number]) for number in numbers.tolist()])
         a, b = place.reshape(2, -1)
-        agree[part] = np.einsum("pc,pc->p", classes[a], classes[b]) >= min_class_cosine
-        agree[part] |= ~(has_class[a] & has_class[b])
+        agree[part] = class_scores.agree(sums[a], sums[b], min_class_cosine)
     return agree
-
-
-def _class_sum(track: Track) -> Float64:
-    total: Float64 = track.logits.sum(axis=0, dtype=np.float64)
-    let_go(track.logits)
-    return total
 
 
 def _best(i: Int64, j: Int64, gain: Float64) -> Int64:

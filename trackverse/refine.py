@@ -122,7 +122,7 @@ def refine(
     whole: Sequence[Sequence[Track]] = [[parts[n] for n in chain] for chain in chains]
     max_blink_s = max(config.max_blink_s, (MAX_BLINK + 1) * usual_step_s(sway.times_s)) + ROUNDING_S
     if strays is not None:
-        whole = strays.joined_to(whole, sway, max_blink_s)
+        whole = strays.joined_to(whole, sway, max_unseen_s=max_blink_s, min_class_cosine=config.min_class_cosine)
     whole = sorted(whole, key=lambda chain: min(float(part.times_s[0]) for part in chain))
     for chain, columns in zip(whole, _boxes(whole, sway, max_blink_s, config), strict=True):
         yield _whole(chain, *columns)

@@ -3,7 +3,7 @@
 Online, only a sure detection starts a track, and doubtful ones go on with one that is there already. So who comes from
 afar, or out from behind somebody else, is doubted for a while before the track begins, and where a track was lost and
 joined again, doubtful detections lie in between. When the tracks of a shot are known, these go on with them backward in
-time: from where a track begins, and from where a gap of it ends.
+time: from where a track begins, and from where a gap of it ends. What is of another class than its track is left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from trackverse import boxes, motion, pairs
+from trackverse import boxes, class_scores, motion, pairs
 from trackverse.association import assign
 from trackverse.rows import Rows
 from trackverse.sway import Sway
@@ -52,27 +52,28 @@ class Strays:
         return np.array(self._times_s)
 
     def joined_to(
-        self, chains: Sequence[Sequence[Track]], sway: Sway, max_unseen_s: float
+        self, chains: Sequence[Sequence[Track]], sway: Sway, *, max_unseen_s: float, min_class_cosine: float
     ) -> Sequence[Sequence[Track]]:
         """Chains of tracks, each one object's, with the strays that are the object's behind them, as tracks of one
         frame without looks. No stray is in two chains.
 
         The `sway`, known in all frames of the shot, is taken off the tracks. `max_unseen_s`: for how long an object is
-        looked for when neither a track nor a stray has it.
+        looked for when neither a track nor a stray has it. `min_class_cosine`: see `JoinConfig`.
         """
         if not chains or not self._times_s:
             return chains
         times_s = np.repeat(self.times_s, [len(scores) for scores in self._scores])
-        scores, class_scores = np.concatenate(self._scores), self._class_scores.together()
+        scores, logits = np.concatenate(self._scores), self._class_scores.together()
         xyxy = sway.take_off(np.concatenate(self._xyxy), times_s)
         ways = _Ways.back(chains, sway.times_s)
         chain_of = _chains_of(ways, times_s, xyxy.astype(np.float64), sway.times_s, max_unseen_s)
+        chain_of = _without_other_classes(chain_of, chains, logits, min_class_cosine)
         joined = [list(chain) for chain in chains]
         no_look = np.zeros_like(chains[0][0].embedding)
         no_looks = no_look[None][:0]
         for n in np.flatnonzero(chain_of >= 0).tolist():
             own = slice(n, n + 1)
-            stray = Track(times_s[own], xyxy[own], scores[own], class_scores[own], no_look, no_looks)
+            stray = Track(times_s[own], xyxy[own], scores[own], logits[own], no_look, no_looks)
             joined[chain_of[n]].append(stray)
         return joined
 
@@ -126,6 +127,20 @@ def _chains_of(ways: _Ways, times_s: Float64, xyxy: Float64, frame_times_s: Floa
         unseen_s = last_s[going] - frame_times_s[frame[going]]
         going = going[(frame[going] > ways.before[going]) & (unseen_s <= max_unseen_s)]
     return chain_of
+
+
+def _without_other_classes(
+    chain_of: Int64, chains: Sequence[Sequence[Track]], logits: Float32, min_class_cosine: float
+) -> Int64:
+    """`chain_of` (S,), with -1 for strays whose `logits` (S, C) contradict the class scores of their chain."""
+    if logits.shape[1] < 2:
+        return chain_of
+    agreed = chain_of.copy()
+    for n in np.unique(chain_of[chain_of >= 0]).tolist():
+        own = np.flatnonzero(chain_of == n)
+        alike = class_scores.agree(logits[own], class_scores.summed_up(chains[n])[None], min_class_cosine)
+        agreed[own[~alike]] = -1
+    return agreed
 
 
 def _near(sought: Float64, strays: Float64, first: Int64, stop: Int64) -> tuple[Int64, Int64, Float64]:

@@ -1,0 +1,30 @@
+"""Do the class scores of two objects contradict each other?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from trackverse.types import Bool, Float64, Track
+from trackverse.vectors import TINY, let_go
+
+
+def summed_up(tracks: Iterable[Track]) -> Float64:
+    """(C,): the class scores of tracks, summed over time; they are in memory one track at a time."""
+    sums = []
+    for track in tracks:
+        sums.append(track.logits.sum(axis=0, dtype=np.float64))
+        let_go(track.logits)
+    total: Float64 = np.sum(sums, axis=0)
+    return total
+
+
+def agree(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating], min_cosine: float) -> Bool:
+    """(P,): whether class scores in the same rows of (P, C) and (P, C), or (1, C), are distributed alike, as far as
+    both have any.
+    """
+    cosine = np.vecdot(one, other) / np.maximum(np.sqrt(np.vecdot(one, one) * np.vecdot(other, other)), TINY)
+    alike: Bool = (cosine >= min_cosine) | ~((one > 0).any(axis=1) & (other > 0).any(axis=1))
+    return alike
