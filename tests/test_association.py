@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trackverse import association
 from trackverse.association import assign, assign_lazily
 
 # Eighths, so that sums are exact, ties are many, and costs are often exactly at the limit.
@@ -58,9 +60,10 @@ def best_by_trying_all(cost: np.ndarray, max_cost: float) -> tuple[float, int]:
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(cost_matrices(), EIGHTHS)
-def test_no_other_choice_of_pairs_is_better(cost: np.ndarray, max_cost: float) -> None:
-    rows, columns = assigned(cost, max_cost)
+@given(cost_matrices(), EIGHTHS, st.sampled_from([0, association.MAX_CELLS]))
+def test_no_other_choice_of_pairs_is_better(cost: np.ndarray, max_cost: float, max_cells: int) -> None:
+    with mock.patch.object(association, "MAX_CELLS", max_cells):
+        rows, columns = assigned(cost, max_cost)
     assert len(rows) == len(columns) == len(set(rows)) == len(set(columns))
     chosen = cost[rows, columns]
     assert (chosen <= max_cost).all()

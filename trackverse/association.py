@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from trackverse.types import Float64, Int64
 
@@ -26,6 +28,7 @@ MAX_OVERLAP_COST = 0.9
 # with 0.15, crowds gain a little less.
 LOST_MARGIN = 0.1
 FEW = 64  # numbers: so many are looked at faster in Python
+MAX_CELLS = 1 << 18  # 2 MB; of the many tracks of a shot, larger matrices are solved faster pair by pair
 # A pair without gain is still better than none. Arrays, as numpy takes longer to make one of a number than to add it.
 NO_GAIN, LEAST_GAIN = np.array(0.0, np.float32), np.array(1e-6)
 # How gains of four turns compare: the least one outweighs all of a row in the next turn, below 1000 together.
@@ -123,12 +126,26 @@ def _solve(rows: Int64, columns: Int64, gain: Gain) -> Int64:
     if _differ(rows) and _differ(columns):
         return np.arange(len(rows))
     i, j = _renumber(rows), _renumber(columns)
-    matrix = np.zeros((int(i.max()) + 1, int(j.max()) + 1))
-    matrix[i, j] = gain
-    column_of = np.full(len(matrix), -1)
-    chosen_rows, chosen_columns = linear_sum_assignment(matrix, maximize=True)
+    num_rows, num_columns = int(i.max()) + 1, int(j.max()) + 1
+    if num_rows * num_columns <= MAX_CELLS:
+        matrix = np.zeros((num_rows, num_columns))
+        matrix[i, j] = gain
+        chosen_rows, chosen_columns = linear_sum_assignment(matrix, maximize=True)
+    else:
+        chosen_rows, chosen_columns = _solve_sparse(i, j, gain, num_rows, num_columns)
+    column_of = np.full(num_rows, -1)
     column_of[chosen_rows] = chosen_columns
     chosen: Int64 = (column_of.take(i) == j).nonzero()[0]
+    return chosen
+
+
+def _solve_sparse(i: Int64, j: Int64, gain: Gain, num_rows: int, num_columns: int) -> tuple[Int64, Int64]:
+    """As `linear_sum_assignment`, of a matrix in which there is nothing but the pairs."""
+    alone = np.arange(num_rows)  # a column beyond the others for each row that is in no pair
+    at = np.concatenate([i, alone]), np.concatenate([j, num_columns + alone])
+    cost = gain.max() + 1 - np.concatenate([gain, np.zeros(num_rows)])  # above 0, as 0 would be no pair
+    graph = coo_array((cost, at), shape=(num_rows, num_columns + num_rows)).tocsr()
+    chosen: tuple[Int64, Int64] = min_weight_full_bipartite_matching(graph)
     return chosen
 
 

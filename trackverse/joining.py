@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from trackverse import class_scores, looks, motion, pairs
+from trackverse.association import assign
 from trackverse.cutting import Links
 from trackverse.looks import LookModel
 from trackverse.motion import Ends, Scene
@@ -172,7 +171,7 @@ def find_chains(pieces: Pieces, model: LookModel | None, config: JoinConfig) -> 
             return list(chains.values())
         order = np.lexsort((j, i))
         i, j, evidence = i[order], j[order], evidence[order]
-        chosen = _best(i, j, evidence - limit)
+        chosen = assign(i, j, evidence - limit, turns=np.zeros_like(i))
         successor = dict(zip(i[chosen].tolist(), j[chosen].tolist(), strict=True))
         grown = np.array(sorted(successor.keys() - successor.values()))
         for n in grown.tolist():
@@ -260,20 +259,3 @@ def _agree(
         a, b = place.reshape(2, -1)
         agree[part] = class_scores.agree(sums[a], sums[b], min_class_cosine)
     return agree
-
-
-def _best(i: Int64, j: Int64, gain: Float64) -> Int64:
-    """Of pairs with a gain >= 0, those with the largest sum that use no `i` and no `j` twice."""
-    rows, i = np.unique(i, return_inverse=True)
-    columns, j = np.unique(j, return_inverse=True)
-    # A column of its own for every row stands for no partner. Just below 0, so that a pair exactly at the limit counts.
-    alone = np.arange(len(rows))
-    top = float(gain.max()) + 1
-    cost = np.concatenate([top - gain, np.full(len(rows), top + 1e-9)])
-    at = (np.concatenate([i, alone]), np.concatenate([j, len(columns) + alone]))
-    graph = coo_array((cost, at), shape=(len(rows), len(columns) + len(rows))).tocsr()
-    row, column = min_weight_full_bipartite_matching(graph)
-    pair_of = coo_array((np.arange(1, len(i) + 1), (i, j)), shape=(len(rows), len(columns))).tocsr()
-    taken = column < len(columns)
-    chosen: Int64 = np.asarray(pair_of[row[taken], column[taken]]).ravel() - 1
-    return chosen
