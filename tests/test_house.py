@@ -19,7 +19,7 @@ PACKAGE_DIR = REPO_DIR / "trackverse"
 # fmt: off
 ROWS = (
     ("errors", "types", "slurm_job", "wording", "known_weights"),
-    ("files", "letters", "video_name", "pairs", "rows"),
+    ("files", "letters", "video_name", "pairs", "rows", "in_common"),
     (
         "boxes", "vectors", "layout", "jsonl", "refusals", "public_web", "charts", "onnx_model", "prefetch", "fetch",
         "workers", "ticks", "spread", "slow_bodies", "motion",
@@ -28,9 +28,9 @@ ROWS = (
     (
         "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",
         "records", "appearance", "flat_drawing", "plate_search", "shots", "slurm_queue", "looks", "smoothing",
-        "members", "sway", "taking_out", "html_page",
+        "members", "sway", "camera_shift", "taking_out", "html_page",
     ),
-    ("live", "camera_shift", "strays"),
+    ("live", "strays"),
     ("columns", "flow", "both_ways", "downloaded"),
     ("index_entries", "index_rows", "member_heads", "cutting"),
     ("joining",),

@@ -10,9 +10,10 @@ import pytest
 
 from trackverse.boxes import STANDING_STILL, moved
 from trackverse.cutting import Links
+from trackverse.in_common import MAX_OBJECTS
 from trackverse.joining import Pieces
 from trackverse.refine import RefineConfig, refine
-from trackverse.sway import MAX_OBJECTS, Sway
+from trackverse.sway import Sway
 from trackverse.types import Track
 
 FPS = 16.0

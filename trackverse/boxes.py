@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from trackverse.pairs import PIXEL_LIMIT, end_to_end, in_reach
-from trackverse.types import Int64
+from trackverse.types import Float32, Float64, Int64
 
 MANY_PAIRS = 1000  # are compared three times as fast in whole pixels of 16 bits
 NOTHING = np.array(0, np.float32)  # numpy takes longer to make an array of a number than to compute with it
 STANDING_STILL = np.eye(2, 3)  # a picture's motion (see `moved`) that is none
 
-Boxes = TypeVar("Boxes", npt.NDArray[np.float32], npt.NDArray[np.float64])
+Boxes = TypeVar("Boxes", Float32, Float64)
 
 
 def xyxy_to_tlwh(xyxy: Boxes) -> Boxes:
@@ -58,7 +58,7 @@ def iou(a: Boxes, b: Boxes) -> Boxes:
     return overlap
 
 
-def near_pairs(a: Boxes, b: Boxes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def near_pairs(a: Boxes, b: Boxes) -> tuple[Int64, Int64]:
     """The pairs of (N, 4) and (M, 4) xyxy boxes that overlap, and a few that miss each other by a pixel or two: row
     numbers (P,) of `a`, rising, and (P,) of `b`.
     """
@@ -126,16 +126,16 @@ def upright_iou(one: Boxes, other: Boxes) -> tuple[Boxes, Boxes]:
     """
     common = np.minimum(one[2:4], other[2:4])
     common -= np.maximum(one[:2], other[:2])
-    area, height = one[4:] + other[4:]  # of both together, less what they have in common
+    union, height = one[4:] + other[4:]  # of both together, less what they have in common
     height -= common[1]  # and the gap between them
     np.maximum(common, NOTHING, out=common)
-    common_area: Boxes = common[0] * common[1]
-    area -= common_area
+    overlap: Boxes = common[0] * common[1]
+    union -= overlap
     score: Boxes = np.divide(common[1], height, out=height)
     np.sqrt(score, out=score)
-    score *= common_area
-    score /= area
-    return score, common_area
+    score *= overlap
+    score /= union
+    return score, overlap
 
 
 def common_area(a: Boxes, b: Boxes) -> Boxes:
@@ -146,12 +146,12 @@ def common_area(a: Boxes, b: Boxes) -> Boxes:
     return product
 
 
-def hidden_share(columns: Boxes, i: npt.NDArray[np.int64], common_area: Boxes) -> Boxes:
+def hidden_share(columns: Boxes, i: Int64, overlap: Boxes) -> Boxes:
     """How much (N,) of each of N `measured` boxes (6, N) lies behind another one: the largest share that one covers.
-    `i` (P,) are the boxes that lie behind one, `common_area` (P,) what they have in common with it.
+    `i` (P,) are the boxes that lie behind one, `overlap` (P,) the px² that they have in common with it.
     """
     share: Boxes = np.zeros(columns.shape[1], columns.dtype)
-    np.maximum.at(share, i, common_area)
+    np.maximum.at(share, i, overlap)
     share /= columns[4]
     return share
 
@@ -163,7 +163,7 @@ def clip_to_frame(xyxy: Boxes, frame_hw: tuple[int, int]) -> Boxes:
     return np.clip(xyxy, 0, limit)
 
 
-def moved(xyxy: Boxes, motion: npt.NDArray[np.float64]) -> Boxes:
+def moved(xyxy: Boxes, motion: Float64) -> Boxes:
     """(N, 4) xyxy boxes, moved as a picture that turns, scales and shifts, x' = A x + b in px: `motion` (2, 3), or for
     each its own (N, 2, 3). Centres go along, and sizes by the scale: upright boxes stay upright when the picture turns.
     """
@@ -174,7 +174,7 @@ def moved(xyxy: Boxes, motion: npt.NDArray[np.float64]) -> Boxes:
     return np.concatenate([centre - half, centre + half], axis=1, dtype=xyxy.dtype, casting="same_kind")
 
 
-def nms(xyxy: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], max_iou: float) -> npt.NDArray[np.int64]:
+def nms(xyxy: Float32, scores: Float32, max_iou: float) -> Int64:
     """Row numbers that greedy non-maximum suppression keeps, best score first (ties: lower row first).
 
     `xyxy` (N, 4), `scores` (N,). A box goes when its IoU with a better kept one is above `max_iou`.

@@ -8,14 +8,14 @@ import math
 
 import numpy as np
 
-from trackverse.sway import CAUTION, MAX_OBJECTS, InCommon
+from trackverse.in_common import CAUTION, MAX_OBJECTS, InCommon
 from trackverse.types import ROUNDING_S, Float32, Float64
 
 # Whether the camera moves is decided after so long, from frames that are so far apart, and then again and again. Every
 # 0.4 s from the start finds a little more, and takes more time than there is where a camera stands still.
 FIRST_BATCH_S, FIRST_STEP_S = 2.0, 0.1
 BATCH_S, STEP_S = 4.0, 0.4  # every 0.1 and 0.2 s does as well, and takes more time
-BLOCK_S = 0.4  # frames nearer each other say the same, as in `sway.py`; 0.2 do as well
+BLOCK_S = 0.4  # frames nearer each other say the same, as in `in_common.py`; 0.2 do as well
 # An object is one as high as this many times the expected height, or the other way round. With 1.6, in a street filmed
 # from afar, others are taken for it.
 MAX_HEIGHT_RATIO = math.log(1.3)

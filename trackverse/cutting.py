@@ -80,11 +80,6 @@ def _end_labels(labels: Int64, starts: Int64, ends: Int64) -> tuple[Int64, Int64
     return np.where(first <= last, labels[first], -1), np.where(first <= last, labels[last], -1)
 
 
-def seen(track: Track) -> Track:
-    """The track without interpolated frames."""
-    return part(track, np.flatnonzero(~track.interpolated), slice(None)) if track.interpolated.any() else track
-
-
 def part(track: Track, rows: Int64 | slice, look_rows: slice) -> Track:
     """Some frames of a track, with some of its looks, and still with the embedding of the whole."""
     kept = (track.times_s[rows], track.xyxy[rows], track.scores[rows], track.logits[rows])

@@ -83,7 +83,7 @@ class Histories:
     def __init__(self, file: IO[bytes] | None = None, look_frames: int = LOOK_FRAMES) -> None:
         self._spool = _Spool(file)
         self._look_frames = look_frames
-        self._slots: _Slots | None = None  # from the first detection on, when the widths of the rows are known
+        self._made: _Slots | None = None  # from the first detection on, when the widths of the rows are known
         # Of every slot's track, what is no longer in the slot: its numbers in the spool.
         self._pasts: list[list[int]] = []
         self._free: list[int] = []
@@ -92,11 +92,10 @@ class Histories:
         """Slots (num,) for new tracks that begin with some of the `detections`; nothing is written into them yet."""
         if len(self._free) < num:
             num_slots = max(MIN_SLOTS, 2 * (len(self._pasts) + num))
-            held, frames = self._slots, self._look_frames
-            self._slots = held.more(num_slots, detections) if held else _Slots(num_slots, detections, frames)
+            held, frames = self._made, self._look_frames
+            self._made = held.more(num_slots, detections) if held else _Slots(num_slots, detections, frames)
             self._free += range(num_slots - 1, len(self._pasts) - 1, -1)
             self._pasts += [[] for _ in range(num_slots - len(self._pasts))]
-        assert self._slots is not None
         slots = np.array([self._free.pop() for _ in range(num)], np.int64)
         self._slots.class_sums[slots] = 0
         self._slots.appearance[slots] = 0
@@ -108,7 +107,7 @@ class Histories:
         """One more frame for the tracks of `slots` (K,): those detections of `rows` (K,), whose looks count `weights`
         (K,) in the end, and of which `shares` (K,), if in plain view, go into what the track looks like now.
         """
-        if self._slots is None or not len(slots):
+        if not len(slots):
             return
         held = self._slots
         place = held.ends.take(slots)
@@ -133,7 +132,6 @@ class Histories:
         """The looks of the detections of `rows` (K,) in the slots' looks of numbers `look` (K,), and in what the tracks
         look like.
         """
-        assert self._slots is not None
         held = self._slots
         ratios = shares / (WHOLE - weights * shares)  # of new, weighted looks to one part of the old appearance
         for part in blocks(len(slots), embeddings.shape[1]):
@@ -146,20 +144,22 @@ class Histories:
             held.appearance[slots[part]] = seen
 
     @property
+    def _slots(self) -> _Slots:
+        assert self._made is not None, "no slot was opened yet"
+        return self._made
+
+    @property
     def appearance(self) -> Float32:
         """(S, D) at unit length: what the track of every slot looks like now."""
-        assert self._slots is not None
         return self._slots.appearance
 
     @property
     def class_sums(self) -> Float32:
         """(S, C): class scores of the track of every slot, summed over time."""
-        assert self._slots is not None
         return self._slots.class_sums
 
     def take(self, slot: int) -> Track:
         """The whole track of a slot, which is free from now on."""
-        assert self._slots is not None
         past = []
         if self._pasts[slot]:
             full = self._slots.piece(slot, self._slots.num_frames)
@@ -170,20 +170,11 @@ class Histories:
         self._slots.empty(slot)
         embedding = unit(looks.sum(axis=0, keepdims=True))[0]
         look_weights = np.add.reduceat(weights, np.arange(0, len(weights), self._look_frames))
-        return Track(
-            times_s,
-            xyxy,
-            scores,
-            logits,
-            embedding,
-            looks,
-            look_weights=look_weights,
-            look_frames=self._look_frames,
-        )
+        seen = (times_s, xyxy, scores, logits, embedding, looks)
+        return Track(*seen, look_weights=look_weights, look_frames=self._look_frames)
 
     def _put_away(self, slot: int) -> None:
         """Make room in a full slot."""
-        assert self._slots is not None
         self._pasts[slot].append(self._spool.put(self._slots.piece(slot)))
         self._slots.empty(slot)
 

@@ -88,12 +88,7 @@ def refine(
     `strays`: the detections that no track took. `dropped` counts, by reason, the tracks that go.
     """
     dropped = Counter() if dropped is None else dropped
-    nums_new = [np.count_nonzero(track.interpolated) for track in tracks]  # `any` and `all` take eight times as long
-    tracks = [
-        cutting.seen(track) if num_new else track
-        for track, num_new in zip(tracks, nums_new, strict=True)
-        if num_new < len(track)
-    ]
+    tracks = _seen(tracks)
     if not tracks:
         return
     stray_s = [] if strays is None else [strays.times_s]
@@ -126,6 +121,17 @@ def refine(
     whole = sorted(whole, key=lambda chain: min(float(part.times_s[0]) for part in chain))
     for chain, columns in zip(whole, _boxes(whole, sway, max_blink_s, config), strict=True):
         yield _whole(chain, *columns)
+
+
+def _seen(tracks: Sequence[Track]) -> list[Track]:
+    """The tracks without interpolated frames, as far as there are others."""
+    seen = []
+    for track in tracks:
+        num_new = np.count_nonzero(track.interpolated)  # `any` and `all` take eight times as long
+        if num_new < len(track):
+            rows = np.flatnonzero(~track.interpolated)
+            seen.append(cutting.part(track, rows, slice(None)) if num_new else track)
+    return seen
 
 
 def _purer(

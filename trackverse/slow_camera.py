@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import cho_solve_banded, cholesky_banded
 
+from trackverse.in_common import LEAST
 from trackverse.rows import Rows
 from trackverse.ticks import usual_step_s
 from trackverse.types import ROUNDING_S, Float64, Int64, Track
@@ -35,7 +36,6 @@ MAX_GROWTH = math.log(2)  # of a height, in a step: more, and it is another obje
 MIN_TOGETHER = 3  # objects that tell of a step: two may turn together
 MIN_EVIDENCE = 6.0  # nats, that it moves; 1 does as well
 MAX_ASIDE = 1e3  # heights from the middle of all places: beyond, numbers are too large to compute with
-LEAST = 1e-12  # of what is divided by
 
 
 class _Steps(NamedTuple):

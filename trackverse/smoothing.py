@@ -66,9 +66,7 @@ def smooth_tracks(tracks: Sequence[Track]) -> list[Track]:
     return [replace(track, xyxy=part) for track, part in zip(tracks, parts, strict=True)]
 
 
-def smoothed_boxes(
-    frame_times_s: Float64, frame_of: Int64, xyxy: Float64, track_of: Int64, new: Bool | None = None
-) -> Float32:
+def smoothed_boxes(frame_times_s: Float64, frame_of: Int64, xyxy: Float64, track_of: Int64, new: Bool) -> Float32:
     """Boxes (T, 4) of the tracks of a clip, one after the other (`track_of` (T,) rising), each smoothed over time.
     They lie in the frames `frame_of` (T,) of those at `frame_times_s` (F,).
 
@@ -88,7 +86,7 @@ def smoothed_boxes(
         values = np.concatenate([(edges[:2] + edges[2:]) / 2, edges[2:] - edges[:2]])
         if widths_s is None:
             lines = _Lines(frame_times_s, frame_of[part], values, track_of[part], WIDTHS_S[-1])
-            widths_s = _best_widths(lines, values, np.arange(stop) if new is None else np.flatnonzero(~new[part]))
+            widths_s = _best_widths(lines, values, np.flatnonzero(~new[part]))
         else:
             lines = _Lines(frame_times_s, frame_of[part], values, track_of[part], widths_s.max())
         for width_s in np.unique(widths_s[widths_s > 0]):
@@ -186,10 +184,16 @@ class _Lines:
         before = frame_times_s[0] - step_s * np.arange(margin, 0, -1)
         after = frame_times_s[-1] + step_s * np.arange(1, width)
         times_s = sliding_window_view(np.concatenate([before, frame_times_s, after]), width)[::num_frames]
+        self._sort_by_kind(times_s, block_of[first])
+
+    def _sort_by_kind(self, times_s: Float64, block_of: Int64) -> None:
+        """Finds the stretches whose frames lie alike: each of the block `block_of` (N,), in whose frames with those
+        around it it is `times_s` (B, W).
+        """
         times_s = np.round((times_s - times_s[:, :1]) / ROUNDING_S) * ROUNDING_S
         kinds: dict[bytes, int] = {}
         kind_of_block = np.array([kinds.setdefault(block.tobytes(), len(kinds)) for block in times_s])
-        kind_of = kind_of_block[block_of[first]]
+        kind_of = kind_of_block[block_of]
         ends = np.cumsum(np.bincount(kind_of, minlength=len(kinds)))
         self._kinds = [np.frombuffer(block) for block in kinds]  # times of their frames
         self._of_kind = np.split(kind_of.argsort(kind="stable"), ends[:-1])  # their stretches
