@@ -46,7 +46,7 @@ def parse_tracks(workdir: Path, *flags: str | Path) -> subprocess.CompletedProce
     command = [sys.executable, REPO_DIR / "parse_tracks.py", "--workdir", workdir, "--output_dir", workdir / "tracks"]
     command += ["--clips_metafile", workdir / "part0.jsonl", "--frame_rate", "2", "--min_track_area", "0"]
     environment = os.environ | {"TRACKVERSE_WEIGHTS": str(workdir / "weights")}
-    return subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, timeout=900)
 
 
 def test_records_say_what_detic_saw(workdir: Path, weights: Path) -> None:

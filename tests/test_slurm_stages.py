@@ -31,8 +31,8 @@ STAGES = {
     "curate_db": ["--output_file", "s/5.jsonl.gzip", "--tracks_dir", "tracks", "--criterion", "random", *FIVE],
 }
 SITE = ["--partition", "high", "--account", "vision", "--qos", "normal", "--gpus", "1", "--cpus", "2", "--mem", "700M"]
-SITE += ["--time", "7", "--slurm_extra", "comment=of mine", "--slurm_extra", "nice=3"]
-SHOWN = "Partition=high,Account=vision,TresPerNode=gres:gpu:1,CPUs/Task=2,mem=700M,TimeLimit=00:07:00,Comment=of mine"
+SITE += ["--time", "70", "--slurm_extra", "comment=of mine", "--slurm_extra", "nice=3"]
+SHOWN = "Partition=high,Account=vision,TresPerNode=gres:gpu:1,CPUs/Task=2,mem=700M,TimeLimit=01:10:00,Comment=of mine"
 
 
 def command(script: str) -> list[str]:
@@ -44,7 +44,7 @@ def command(script: str) -> list[str]:
 def run(script: str, workdir: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"TRACKVERSE_DB": str(workdir), "no_proxy": "*"}
     words = [*command(script), *STAGES[script], *flags]
-    return subprocess.run(words, cwd=workdir, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(words, cwd=workdir, env=env, capture_output=True, text=True, timeout=900)
 
 
 def contents(workdir: Path) -> dict[str, bytes | dict[str, object]]:
