@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trackverse import boxes
+from trackverse import boxes, pairs
 
 WHOLE_BOXES = hnp.arrays(
     np.float64, st.tuples(st.integers(0, 7), st.just(4)), elements=st.integers(-10, 30).map(float)
@@ -128,7 +128,7 @@ def test_near_pairs_are_all_that_overlap_and_none_far_apart(a: np.ndarray, b: np
     assert {tuple(pair) for pair in np.argwhere(boxes.iou(a, b) > 0).tolist()} <= near
     assert (np.diff(i) >= 0).all() and len(near) == len(i)
     gaps = np.maximum(a[i, :2] - b[j, 2:], b[j, :2] - a[i, 2:])
-    assert (gaps < 2).all() or np.abs([a[i], b[j]]).max() > boxes.PIXEL_LIMIT
+    assert (gaps < 2).all() or np.abs([a[i], b[j]]).max() > pairs.PIXEL_LIMIT
 
 
 @given(GOOD_BOXES, GOOD_BOXES, st.integers(1, 5), st.randoms(use_true_random=False))
@@ -141,11 +141,11 @@ def test_near_pairs_of_groups_are_those_of_each_group(a: np.ndarray, b: np.ndarr
     assert {tuple(pair) for pair in np.argwhere((boxes.iou(a, b) > 0) & same_group).tolist()} <= near
     assert same_group[i, j].all() and len(near) == len(i)
     gaps = np.maximum(a[i, :2] - b[j, 2:], b[j, :2] - a[i, 2:])
-    assert (gaps < 2).all() or np.abs([a[i], b[j]]).max() > boxes.PIXEL_LIMIT
+    assert (gaps < 2).all() or np.abs([a[i], b[j]]).max() > pairs.PIXEL_LIMIT
 
 
 def test_the_widest_box_reaches_into_no_other_group() -> None:
-    limit = float(boxes.PIXEL_LIMIT)
+    limit = float(pairs.PIXEL_LIMIT)
     leftmost, rightmost, widest = [-limit, 0.0, 1.0, 1.0], [limit, 0.0, limit + 1, 1.0], [-limit, 0.0, limit, 1.0]
     i, j = boxes.near_pairs_of_groups(
         np.array([leftmost]), np.array([1]), np.array([rightmost, widest]), np.array([0, 1]), 2

@@ -7,12 +7,11 @@ from __future__ import annotations
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from trackverse.pairs import PIXEL_LIMIT, end_to_end, in_reach
+from trackverse.pairs import end_to_end, in_reach, whole_pixels
 from trackverse.types import Float32, Float64, Int64
 
-MANY_PAIRS = 1000  # are compared three times as fast in whole pixels of 16 bits
+MANY_PAIRS = 1000  # are compared faster in whole pixels
 NOTHING = np.array(0, np.float32)  # numpy takes longer to make an array of a number than to compute with it
 STANDING_STILL = np.eye(2, 3)  # a picture's motion (see `moved`) that is none
 
@@ -63,7 +62,7 @@ def near_pairs(a: Boxes, b: Boxes) -> tuple[Int64, Int64]:
     numbers (P,) of `a`, rising, and (P,) of `b`.
     """
     is_many = len(a) * len(b) > MANY_PAIRS
-    one, other = (_whole(a.T), _whole(b.T)) if is_many else (a.T, b.T)
+    one, other = (whole_pixels(a.T), whole_pixels(b.T)) if is_many else (a.T, b.T)
     is_near = one[:2, :, None] <= other[2:, None]  # sideways, and upwards
     is_near &= other[:2, None] <= one[2:, :, None]
     # `nonzero` of a matrix takes twenty times as long, and `divmod` ten times.
@@ -77,7 +76,7 @@ def near_pairs_of_groups(a: Boxes, group_a: Int64, b: Boxes, group_b: Int64, num
     """As `near_pairs`, of boxes in the same group: `group_a` (N,), `group_b` (M,)."""
     if num_groups == 1:
         return near_pairs(a, b)
-    one, other = _limited(a.T), _limited(b.T)
+    one, other = whole_pixels(a.T), whole_pixels(b.T)
     by_left, first, end = in_reach(one[0], one[2], group_a, other[0], other[2], group_b)
     other = other.take(by_left, axis=1)
     i, place = end_to_end(end - first)
@@ -87,15 +86,6 @@ def near_pairs_of_groups(a: Boxes, group_a: Int64, b: Boxes, group_b: Int64, num
     is_near &= other[1].take(j) <= one[3].take(i)
     near = is_near.nonzero()[0]
     return i.take(near), by_left.take(j.take(near))
-
-
-def _whole(edges: Boxes) -> npt.NDArray[np.int16]:
-    return _limited(edges).astype(np.int16)
-
-
-def _limited(edges: Boxes) -> Boxes:
-    limited: Boxes = np.minimum(np.maximum(edges, -PIXEL_LIMIT), PIXEL_LIMIT)
-    return limited
 
 
 def iou_of_pairs(a: Boxes, b: Boxes) -> Boxes:

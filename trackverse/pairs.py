@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from trackverse.types import Float32, Float64, Int64
 
 BLOCK_PAIRS = 1 << 13  # what is made of them stays in the cache
-# What lies beyond is as near as that, which errs on the safe side. So that whole pixels have 16 bits: see `boxes.py`.
-PIXEL_LIMIT = 32_000
+PIXEL_LIMIT = 32_000  # what lies beyond is as near as that, which errs on the safe side
 APART_PX = 4 * PIXEL_LIMIT + 1  # from one group of boxes to the next: too far for a box to reach into it
 
-Edges = TypeVar("Edges", Float32, Float64, Int64)
+Int16 = npt.NDArray[np.int16]
 
 
 def end_to_end(counts: Int64) -> tuple[Int64, Int64]:
@@ -25,17 +24,21 @@ def end_to_end(counts: Int64) -> tuple[Int64, Int64]:
     return stretch, np.arange(len(stretch)) - (np.cumsum(counts) - counts)[stretch]
 
 
+def whole_pixels(edges: Float32 | Float64) -> Int16:
+    """Edges of many boxes, px: three times as fast to compare in 16 bits, and six times as fast to sort."""
+    return np.minimum(np.maximum(edges, -PIXEL_LIMIT), PIXEL_LIMIT).astype(np.int16)
+
+
 def in_reach(
-    left: Edges, right: Edges, group: Int64, other_left: Edges, other_right: Edges, other_group: Int64
+    left: Int16, right: Int16, group: Int64, other_left: Int16, other_right: Int16, other_group: Int64
 ) -> tuple[Int64, Int64, Int64]:
     """The numbers (M,) of M other boxes in an order in which, for each of N boxes, those of its group that aren't
     wholly to the left or to the right of it lie from `first` (N,) to before `end` (N,). Some more lie there: of those
-    that miss it by less than the widest of them. Edges in px, within `PIXEL_LIMIT`. Returns order, first and end.
+    that miss it by less than the widest of them. Edges in whole px. Returns order, first and end.
     """
-    shift, start = APART_PX * group, other_left + APART_PX * other_group  # the groups lie side by side
-    by_left = start.argsort()
-    start = start.take(by_left)
-    widest = (other_right - other_left).max(initial=0)
+    by_left = np.lexsort((other_left, other_group.astype(np.min_scalar_type(other_group.max(initial=0)))))
+    shift, start = APART_PX * group, (other_left + APART_PX * other_group).take(by_left)  # the groups lie side by side
+    widest = np.subtract(other_right, other_left, dtype=np.int64).max(initial=0)
     return by_left, start.searchsorted(left + shift - widest), start.searchsorted(right + shift, side="right")
 
 
@@ -44,8 +47,7 @@ def beside(frame_of: Int64, left: Float64, right: Float64, rows: Int64) -> Itera
     right of its own, itself too, as (P,), (P,), in portions; and some more, see `in_reach`. `frame_of`, `left` and
     `right` (T,).
     """
-    # In whole pixels, which are sorted faster.
-    low, high = (np.clip(edge, -PIXEL_LIMIT, PIXEL_LIMIT).astype(np.int64) for edge in (left, right))
+    low, high = whole_pixels(left), whole_pixels(right)
     by_left, first, end = in_reach(low[rows], high[rows], frame_of[rows], low, high, frame_of)
     for k, place in ranges(first, end):
         yield rows[k], by_left[place]
