@@ -651,7 +651,7 @@ def test_a_chain_is_as_one_track_of_all_its_boxes_and_looks() -> None:
         return joining.Pieces.of(tracks, 1280, Sway.of(tracks, frames_s), links)
 
     chain, whole = pieces(first, second), pieces(followed(first, second))
-    chain.join(0, 1)
+    chain.join([0], [1])
     chain.fit_ends([[0, 1]])
     assert chain.goes_out[0] and not chain.comes_in[0]
     for name in ("start_s", "end_s", "comes_in", "goes_out", "look_sums", "look_nums"):

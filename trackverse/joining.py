@@ -111,12 +111,14 @@ class Pieces:
             np.arange(len(tracks)),
         )
 
-    def join(self, first: int, other: int) -> None:
-        """The chain that begins with track `other` is part of the one that begins with `first` from now on."""
+    def join(self, first: Sequence[int], others: Sequence[int]) -> None:
+        """The chains that begin with tracks `others` (K,), in turn, are part of those that begin with the tracks
+        `first` (K,) from now on.
+        """
         for column in (self.end_s, self.goes_out, self.last):
-            column[first] = column[other]
-        self.look_sums[first] += self.look_sums[other]
-        self.look_nums[first] += self.look_nums[other]
+            column[first] = column[others]  # that of the last one stays
+        np.add.at(self.look_sums, first, self.look_sums[others])
+        np.add.at(self.look_nums, first, self.look_nums[others])
 
     def rows(self, chains: Sequence[Sequence[int]]) -> tuple[Int64, Int64]:
         """Of chains of tracks: the rows (T,) of their boxes, one chain after the other, and how many each has (N,)."""
@@ -161,10 +163,10 @@ def find_chains(pieces: Pieces, model: LookModel | None, config: JoinConfig) -> 
     duration_s = pieces.end_s.max() - pieces.start_s.min()
     num_begun = (pieces.stop - pieces.first >= MIN_OBJECT_FRAMES).sum()
     limit = config.min_join_evidence + np.log1p(num_begun / max(duration_s, 1.0))
-    every = grown = np.arange(len(chains))
+    every, is_new = np.arange(len(chains)), np.ones(len(chains), bool)
     i, j, evidence = every[:0], every[:0], np.zeros(0)
     while True:
-        rest = np.setdiff1d(every, grown)  # among these, nothing has changed
+        grown, rest = every[is_new[every]], every[~is_new[every]]  # among the rest, nothing has changed
         new = (_candidates(pieces, chains, *two, model, config, limit) for two in ((grown, every), (rest, grown)))
         i, j, evidence = (np.concatenate(columns) for columns in zip((i, j, evidence), *new, strict=True))
         if not len(i):
@@ -172,19 +174,29 @@ def find_chains(pieces: Pieces, model: LookModel | None, config: JoinConfig) -> 
         order = np.lexsort((j, i))
         i, j, evidence = i[order], j[order], evidence[order]
         chosen = assign(i, j, evidence - limit, turns=np.zeros_like(i))
-        successor = dict(zip(i[chosen].tolist(), j[chosen].tolist(), strict=True))
-        grown = np.array(sorted(successor.keys() - successor.values()))
-        for n in grown.tolist():
-            last = n
-            while last in successor:
-                last = successor[last]
-                pieces.join(n, last)
-                chains[n] += chains.pop(last)
-        pieces.fit_ends([chains[n] for n in grown.tolist()])
+        firsts, others = _join(chains, dict(zip(i[chosen].tolist(), j[chosen].tolist(), strict=True)))
+        pieces.join(firsts, others)
+        pieces.fit_ends([chains[n] for n in dict.fromkeys(firsts)])
         every = np.array(list(chains))
-        changed = np.concatenate([i[chosen], j[chosen]])
-        kept = np.isin(i, changed, invert=True) & np.isin(j, changed, invert=True)
+        is_new[:] = False
+        is_new[firsts + others] = True
+        kept = ~(is_new[i] | is_new[j])
         i, j, evidence = i[kept], j[kept], evidence[kept]
+
+
+def _join(chains: dict[int, list[int]], successor: Mapping[int, int]) -> tuple[list[int], list[int]]:
+    """Appends to the chains those that follow them. The numbers (K,) of the chains that go on and, in turn, of those
+    (K,) that they go on with.
+    """
+    firsts, others = [], []
+    for n in sorted(successor.keys() - successor.values()):
+        last = n
+        while last in successor:
+            last = successor[last]
+            chains[n] += chains.pop(last)
+            firsts.append(n)
+            others.append(last)
+    return firsts, others
 
 
 def _candidates(

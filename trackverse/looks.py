@@ -74,16 +74,19 @@ class Looks:
     @staticmethod
     def of(sums: Sequence[Float32], weights: Sequence[Float32], frames: int) -> Looks:
         """From those of each track, (S, D) and (S,); of one track at least."""
-        gap, no_weight = np.zeros((CHANGE_WINDOW, sums[0].shape[1]), np.float32), np.zeros(CHANGE_WINDOW, np.float32)
-        all_sums = np.concatenate([gap, *(rows for own in sums for rows in (own, gap))])
-        all_weights = np.concatenate([no_weight, *(rows for own in weights for rows in (own, no_weight))])
+        counts = np.array([len(own) for own in sums])
+        first = np.cumsum(counts + CHANGE_WINDOW) - counts
+        num_rows = first[-1] + counts[-1] + CHANGE_WINDOW
+        all_sums, all_weights = np.zeros((num_rows, sums[0].shape[1]), np.float32), np.zeros(num_rows, np.float32)
+        track, place = pairs.end_to_end(counts)
+        row = first[track] + place
+        all_sums[row], all_weights[row] = np.concatenate(sums), np.concatenate(weights)
         length2 = np.vecdot(all_sums, all_sums)
         is_finite = np.isfinite(length2)
         if not is_finite.all():
             all_sums[~is_finite] = 0
         all_weights[~is_finite | (length2 == 0)] = 0
-        counts = np.array([len(own) for own in sums])
-        return Looks(all_sums, all_weights, np.cumsum(counts + CHANGE_WINDOW) - counts, counts, frames)
+        return Looks(all_sums, all_weights, first, counts, frames)
 
     def across(self, before: Int64, after: Int64, model: LookModel) -> Float64:
         """Evidence (K,) that a track is one object from its looks up to the row `before` (K,) to those from the row
@@ -167,8 +170,7 @@ def laid_out(tracks: Sequence[Track]) -> Iterator[tuple[int, Looks]]:
     for start, stop in pairwise([0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(tracks)]):
         own = tracks[start:stop]
         looks = Looks.of([track.looks for track in own], [track.look_weights for track in own], own[0].look_frames)
-        for track in own:
-            let_go(track.looks)
+        let_go(own[0].looks)  # all are of one file
         yield start, looks
 
 
@@ -180,7 +182,7 @@ def totals(tracks: Sequence[Track]) -> tuple[Float32, Float64]:
     for start, looks in laid_out(tracks):
         own, stop = slice(start, start + len(looks.counts)), looks.first + looks.counts
         sums[own] = _sums(looks.sums, looks.first, stop)
-        nums[own] = _sums(looks.weights, looks.first, stop)
+        nums[own] = np.add.reduceat(looks.weights, looks.first)
     frames = tracks[0].look_frames
     sums /= frames
     return sums, nums / frames

@@ -86,25 +86,26 @@ class Scene:
     @staticmethod
     def of(times_s: Float64, xyxy: Float64, first: Int64) -> Scene:
         """From the tracks of a clip, as `fit_ends` takes them; outliers don't count."""
-        height = xyxy[:, 3] - xyxy[:, 1]
-        low, high = np.percentile((xyxy[:, :2] + xyxy[:, 2:]) / 2, (2, 98), axis=0)
+        edges = np.ascontiguousarray(xyxy.T)  # coordinates first, as numpy is slow at rows of four
+        centre, height = (edges[:2] + edges[2:]) / 2, edges[3] - edges[1]
+        low, high = np.percentile(centre, (2, 98), axis=1)
         sides = np.maximum(high - low, MIN_SPREAD * np.median(height))
         size_std = max(float(np.log(height).std()), MIN_SIZE_STD)
-        return Scene(float(sides[0] * sides[1]), size_std, max(_jitter(times_s, xyxy, first), MIN_BOX_STD))
+        return Scene(float(sides[0] * sides[1]), size_std, max(_jitter(times_s, centre, height, first), MIN_BOX_STD))
 
 
-def _jitter(times_s: Float64, xyxy: Float64, first: Int64) -> float:
-    """How far boxes are off, in heights, where they jitter more: sideways or upwards. Three boxes of an object in turn
-    lie on a straight line but for that, each of them with its own error, the middle one's twice.
+def _jitter(times_s: Float64, centre: Float64, height: Float64, first: Int64) -> float:
+    """How far boxes at `centre` (2, T), of this `height` (T,), are off, in heights, where they jitter more: sideways or
+    upwards. Three boxes of an object in turn lie on a straight line but for that, each of them with its own error, the
+    middle one's twice.
     """
     step_s = np.diff(times_s)
     step_s[first[1:] - 1] = np.nan  # into the next track
-    middle = (np.abs(step_s[1:] - step_s[:-1]) < ROUNDING_S).nonzero()[0] + 1
-    if not len(middle):
+    in_turn = (np.abs(step_s[1:] - step_s[:-1]) < ROUNDING_S).nonzero()[0]
+    if not len(in_turn):
         return 0.0
-    edges = xyxy.T
-    centre, height = (edges[:2] + edges[2:]) / 2, (edges[3] - edges[1]).take(middle)
-    bend = np.abs(centre[:, middle + 1] - 2 * centre[:, middle] + centre[:, middle - 1]) / height
+    bend = np.abs(centre[:, 2:] - 2 * centre[:, 1:-1] + centre[:, :-2]) / height[1:-1]
+    bend = bend.take(in_turn, axis=1)
     return float(np.median(bend, axis=1).max() / MEDIAN_ERROR / np.sqrt(6))
 
 

@@ -144,7 +144,8 @@ def _together(runs: Sequence[_Runs], num_steps: int) -> tuple[Float64, Float64]:
     for each in runs:
         row, column = np.tril_indices(each.right.shape[1])
         at = 3 * each.first[:, None] + np.arange(each.right.shape[1])
-        np.add.at(band, (row - column, at[:, column]), each.normal[:, row, column])
+        place = (row - column) * band.shape[1] + at[:, column]
+        band += np.bincount(place.ravel(), each.normal[:, row, column].ravel(), band.size).reshape(band.shape)
         np.add.at(right, at, each.right)
     return band, right
 

@@ -86,32 +86,35 @@ def smoothed_boxes(frame_times_s: Float64, frame_of: Int64, xyxy: Float64, track
         values = np.concatenate([(edges[:2] + edges[2:]) / 2, edges[2:] - edges[:2]])
         if widths_s is None:
             lines = _Lines(frame_times_s, frame_of[part], values, track_of[part], WIDTHS_S[-1])
-            widths_s = _best_widths(lines, values, np.flatnonzero(~new[part]))
+            widths_s, values = _best_widths(lines, values, np.flatnonzero(~new[part]))
         else:
             lines = _Lines(frame_times_s, frame_of[part], values, track_of[part], widths_s.max())
-        for width_s in np.unique(widths_s[widths_s > 0]):
-            own = np.flatnonzero(widths_s == width_s)
-            values[own], _ = lines.through(own, width_s)
+            for width_s in np.unique(widths_s[widths_s > 0]):
+                own = np.flatnonzero(widths_s == width_s)
+                values[own], _ = lines.through(own, width_s)
         middle, half = values[:2], values[2:] / 2
         smooth[part] = np.where((half > 0).all(axis=0), np.concatenate([middle - half, middle + half]), edges).T
     return smooth
 
 
-def _best_widths(lines: _Lines, values: Float64, seen_rows: Int64) -> Float64:
-    """(4,): the width for each coordinate that foretells the `values` (4, T) in the `seen_rows` best; 0 for none."""
-    errors = _Errors(values.take(seen_rows, axis=1))
+def _best_widths(lines: _Lines, values: Float64, seen_rows: Int64) -> tuple[Float64, Float64]:
+    """(4,): the width for each coordinate that foretells the `values` (4, T) in the `seen_rows` best, 0 for none; and
+    the values, smoothed by them.
+    """
+    errors, smooth = _Errors(values.take(seen_rows, axis=1)), values.copy()
     best_s, num_worse = np.zeros(4), np.zeros(4, np.int64)  # of each coordinate, and how many were tried since
     for width_s in WIDTHS_S:
         open_ = np.flatnonzero(num_worse < LONE_PATIENCE)
         line, self_weight = lines.through(open_, width_s)
-        better = open_[errors.fall(open_, line.take(seen_rows, axis=1), self_weight[seen_rows])]
-        best_s[better] = width_s
+        fell = errors.fall(open_, line.take(seen_rows, axis=1), self_weight[seen_rows])
+        better = open_[fell]
+        best_s[better], smooth[better] = width_s, line[fell]
         num_worse += 1
         num_worse[better] = 0
         # A Gaussian narrower than a frame averages nothing, so that the error may rise before it falls.
         if num_worse.min() == PATIENCE:
             break
-    return best_s
+    return best_s, smooth
 
 
 class _Errors:
