@@ -33,7 +33,7 @@ ROWS = (
     ("live", "strays"),
     ("columns", "flow", "both_ways", "downloaded"),
     ("index_entries", "index_rows", "member_heads", "cutting"),
-    ("joining",),
+    ("joining", "whole"),
     (
         "download", "scenes", "quality", "transcode", "bytetrack", "store", "filters", "drawing", "export",
         "weights", "slurm", "slurm_status", "refine",

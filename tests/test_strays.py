@@ -14,6 +14,7 @@ import pytest
 
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.refine import RefineConfig, refine
+from trackverse.strays import Seen as Detected
 from trackverse.strays import Strays
 from trackverse.sway import Sway
 from trackverse.types import Detections, Track
@@ -119,8 +120,8 @@ def one_frame(time_s: float, x: float) -> Track:
     return Track(np.array([time_s]), found_there.xyxy, found_there.scores, found_there.logits, np.zeros(0, np.float32))
 
 
-def joined(strays: Strays, chains: Sequence[Sequence[Track]], sway: Sway) -> Sequence[Sequence[Track]]:
-    return strays.joined_to(chains, sway, max_unseen_s=0.3, min_class_cosine=0.5)
+def joined(strays: Strays, chains: Sequence[Sequence[Track]], sway: Sway) -> Detected:
+    return strays.joined_to(Detected.of(chains, sway.times_s), chains, sway, max_unseen_s=0.3, min_class_cosine=0.5)
 
 
 BOTH = {
@@ -139,7 +140,7 @@ def test_a_stray_is_the_nearer_object_s_and_no_other_s(
     with tempfile.TemporaryFile() as file:
         strays = Strays(file)
         strays.put(1 / FPS, found(1, [lambda k: (100, 0.3)]))
-        assert [len(chain) for chain in joined(strays, chains, still)] == lengths
+        assert np.bincount(joined(strays, chains, still).chain).tolist() == lengths
 
 
 def test_strays_lie_where_the_camera_that_sways_does_not_take_them() -> None:
@@ -149,8 +150,9 @@ def test_strays_lie_where_the_camera_that_sways_does_not_take_them() -> None:
     with tempfile.TemporaryFile() as file:
         strays = Strays(file)
         strays.put(1 / FPS, found(1, [lambda k: (160, 0.3)]))
-        ((_, stray),) = joined(strays, [[one_frame(2 / FPS, 100)]], Sway(np.arange(3) / FPS, motion))
-    np.testing.assert_allclose(stray.xyxy, [[80, 260, 120, 340]], atol=1e-3)
+        seen = joined(strays, [[one_frame(2 / FPS, 100)]], Sway(np.arange(3) / FPS, motion))
+    assert seen.frame.tolist() == [2, 1]
+    np.testing.assert_allclose(seen.xyxy[1], [80, 260, 120, 340], atol=1e-3)
 
 
 CLASSES = {
@@ -168,18 +170,16 @@ def test_a_stray_is_of_the_class_of_its_track(of_track: list[float], of_stray: l
     with tempfile.TemporaryFile() as file:
         strays = Strays(file)
         strays.put(1 / FPS, replace(found(1, [lambda k: (100, 0.3)]), logits=np.array([of_stray], np.float32)))
-        (chain,) = joined(strays, [[track]], still)
-    assert len(chain) == length
+        assert len(joined(strays, [[track]], still).chain) == length
 
 
-def test_without_tracks_or_without_strays_nothing_is_given() -> None:
+def test_without_strays_nothing_is_given() -> None:
     still = Sway(np.zeros(1), np.eye(2, 3)[None])
     with tempfile.TemporaryFile() as file:
         strays = Strays(file)
-        assert joined(strays, [], still) == []
         strays.put(0.0, Detections.empty(3, 0))
-        chains = [[one_frame(0.0, 100)]]
-        assert joined(strays, chains, still) == chains
+        assert joined(strays, [[one_frame(0.0, 100)]], still).stray.tolist() == [-1]
+        assert strays.class_scores is None
 
 
 def test_the_class_scores_of_strays_take_no_memory() -> None:

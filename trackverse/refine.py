@@ -11,7 +11,7 @@
    of time made of them (see `joining.py`).
 4. What was seen for a few frames only, or doubted nearly all the time, goes.
 5. Detections that no track took, before a track begins and in its gaps, are given to it (see `strays.py`).
-6. Short gaps are filled, and boxes smoothed, as much as the clip's boxes jitter.
+6. Short gaps are filled, and boxes smoothed, as much as the clip's boxes jitter (see `whole.py`).
 
 What the sway of a camera adds to all boxes is taken off before 2 and put back at the end (see `sway.py`).
 
@@ -24,19 +24,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress, pairwise
+from itertools import compress
 
 import numpy as np
 
-from trackverse import boxes, cutting, joining, looks, pairs, smoothing
+from trackverse import boxes, cutting, joining, looks, pairs
 from trackverse.joining import JoinConfig, Pieces
 from trackverse.looks import LookModel, Scatter
 from trackverse.rows import Rows
-from trackverse.strays import Strays
+from trackverse.strays import Seen, Strays
 from trackverse.sway import Sway
 from trackverse.ticks import usual_step_s
 from trackverse.types import ROUNDING_S, Bool, Float32, Float64, Int64, Track
-from trackverse.vectors import let_go, unit
+from trackverse.vectors import unit
+from trackverse.whole import whole_tracks
 
 # What was seen for less than this is a slip of the detector: five frames at most, and two where frames come rarely, as
 # for ByteTrack, which confirms in a second one.
@@ -82,10 +83,10 @@ def refine(
     """The tracks of a shot after a second look, by the time they start; one at a time, so that the class scores of only
     one need be in memory.
 
-    `frame_times_s`: of all frames that were looked at; without, those in which anything was seen. `sure_score`: from
-    this score on, a detection is confident. `frame_width`: px; who leaves at its sides and comes back after more than
-    `max_blind_gap_s` is a new track. `sway`: the camera's in these frames; without, what the tracks tell of it.
-    `strays`: the detections that no track took. `dropped` counts, by reason, the tracks that go.
+    `frame_times_s` (F,): of all frames that were looked at; without, of those in which anything was seen.
+    `sure_score`: from this score on, a detection is confident. `frame_width`: px; who leaves at its sides and comes
+    back after more than `max_blind_gap_s` is a new track. `sway`: the camera's in these frames; without, what the
+    tracks tell of it. `strays`: the detections that no track took. `dropped` counts, by reason, the tracks that go.
     """
     dropped = Counter() if dropped is None else dropped
     tracks = _seen(tracks)
@@ -93,10 +94,10 @@ def refine(
         return
     stray_s = [] if strays is None else [strays.times_s]
     seen_s = np.unique(np.concatenate([track.times_s for track in tracks] + stray_s))
-    is_duplicate = _is_duplicate(tracks, seen_s, config)
+    frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
+    is_duplicate = _is_duplicate(tracks, frame_times_s, config)
     dropped["tracks on top of another one"] += int(is_duplicate.sum())
     tracks = [tracks[n] for n in np.flatnonzero(~is_duplicate)]
-    frame_times_s = seen_s if frame_times_s is None else np.union1d(frame_times_s, seen_s)
     sway = Sway.of(tracks, frame_times_s) if sway is None else sway
     tracks = sway.taken_off(tracks)
     scatter = Scatter.of(tracks)
@@ -114,13 +115,23 @@ def refine(
     scores = np.concatenate([part.scores for part in parts])
     chains = joining.find_chains(pieces, model, config)
     chains = _trusted(chains, pieces, scores >= sure_score, fewest_seen(frame_times_s), config.min_sure_share, dropped)
-    whole: Sequence[Sequence[Track]] = [[parts[n] for n in chain] for chain in chains]
+    if not chains:
+        return
     max_blink_s = max(config.max_blink_s, (MAX_BLINK + 1) * usual_step_s(sway.times_s)) + ROUNDING_S
+    whole = [[parts[n] for n in chain] for chain in chains]
+    seen = Seen.of(whole, sway.times_s)
     if strays is not None:
-        whole = strays.joined_to(whole, sway, max_unseen_s=max_blink_s, min_class_cosine=config.min_class_cosine)
-    whole = sorted(whole, key=lambda chain: min(float(part.times_s[0]) for part in chain))
-    for chain, columns in zip(whole, _boxes(whole, sway, max_blink_s, config), strict=True):
-        yield _whole(chain, *columns)
+        seen = strays.joined_to(seen, whole, sway, max_unseen_s=max_blink_s, min_class_cosine=config.min_class_cosine)
+    yield from whole_tracks(
+        whole,
+        _embeddings(pieces, chains),
+        seen,
+        None if strays is None else strays.class_scores,
+        sway,
+        max_blink_s=max_blink_s,
+        max_fill_gap_s=config.max_fill_gap_s + ROUNDING_S,
+        min_hidden_share=config.min_hidden_share,
+    )
 
 
 def _seen(tracks: Sequence[Track]) -> list[Track]:
@@ -178,25 +189,38 @@ def fewest_seen(frame_times_s: Float64) -> int:
     return int(np.clip((MIN_SEEN_S + ROUNDING_S) / usual_step_s(frame_times_s), MIN_SEEN, ENOUGH_SEEN))
 
 
+def _embeddings(pieces: Pieces, chains: Sequence[Sequence[int]]) -> Float32:
+    """(N, D) of the chains of pieces. Only now, when it is known what belongs together: pieces have that of the track
+    which they were cut out of. It is all there is of one so short that no look is wholly its own.
+    """
+    heads = [chain[0] for chain in chains]
+    sums = pieces.look_sums[heads]
+    if sums.shape[1]:
+        for n in np.flatnonzero(pieces.look_nums[heads] == 0).tolist():
+            sums[n] = np.sum([pieces.tracks[m].embedding for m in chains[n]], axis=0)
+    return unit(sums)
+
+
 # ---- duplicates
 
 
-def _is_duplicate(tracks: Sequence[Track], seen_s: Float64, config: RefineConfig) -> Bool:
-    """(N,): tracks that lie on a longer one. Three frames of each are looked at, then all of the few in question. Any
-    is seen at `seen_s` (F,).
+def _is_duplicate(tracks: Sequence[Track], frame_times_s: Float64, config: RefineConfig) -> Bool:
+    """(N,): tracks that lie on a longer one. Three frames of each are looked at, then all of the few in question. The
+    clip's frames are at `frame_times_s` (F,).
     """
     rows = Rows.of(tracks)
-    xyxy, lengths, track_of = rows.xyxy.astype(np.float64), rows.lengths, rows.owner
+    edges, lengths, track_of = rows.xyxy.T.astype(np.float64), rows.lengths, rows.owner
     # By length and score: of two that are the same, the later one in this order stays.
     score = np.bincount(track_of, np.concatenate([track.scores for track in tracks])) / lengths
     rank = np.lexsort((score, lengths)).argsort()
-    frame_of = np.searchsorted(seen_s, rows.times_s)
+    frame_of = np.searchsorted(frame_times_s, rows.times_s)
     samples = np.unique(rows.first[:, None] + lengths[:, None] * np.array([1, 2, 3]) // 4)
     found = []
-    for row, beside in pairs.beside(frame_of, xyxy[:, 0], xyxy[:, 2], samples):
+    for row, beside in pairs.beside(frame_of, edges[0], edges[2], samples):
         longer = rank[track_of[beside]] > rank[track_of[row]]
         row, beside = row[longer], beside[longer]
-        on = boxes.iou_of_pairs(xyxy[row], xyxy[beside]) >= config.min_duplicate_iou
+        overlap = boxes.iou_of_pairs(edges.take(row, axis=1).T, edges.take(beside, axis=1).T)
+        on = overlap >= config.min_duplicate_iou
         found.append(np.stack([track_of[row[on]], track_of[beside[on]]], axis=-1))
     on_longer = np.unique(np.concatenate(found), axis=0)
 
@@ -208,76 +232,3 @@ def _is_duplicate(tracks: Sequence[Track], seen_s: Float64, config: RefineConfig
         num_on = int((boxes.iou_of_pairs(a.xyxy[i], b.xyxy[j]) >= config.min_duplicate_iou).sum())
         dropped[shorter] |= not dropped[other] and num_on >= config.min_duplicate_share * len(a)
     return dropped
-
-
-# ---- what comes out
-
-
-def _boxes(
-    chains: Sequence[Sequence[Track]], sway: Sway, max_blink_s: float, config: RefineConfig
-) -> Iterator[tuple[Float64, Float32, Bool]]:
-    """Times, boxes and marks of interpolation of every chain of tracks, filled and smoothed."""
-    if not chains:
-        return
-    rows, frame_times_s = Rows.of_chains(chains), sway.times_s
-    frame_of, chain_of = np.searchsorted(frame_times_s, rows.times_s), rows.owner
-    order = np.argsort(chain_of * len(frame_times_s) + frame_of, kind="stable")
-    seen = (frame_of[order], rows.xyxy.take(order, axis=0).astype(np.float64), chain_of)
-    frame_of, xyxy, chain_of, new = smoothing.fill(frame_times_s, *seen, config.max_fill_gap_s + ROUNDING_S)
-    times_s = frame_times_s[frame_of]
-    may = _may_be_filled(times_s, frame_of, xyxy, new, max_blink_s, config.min_hidden_share)
-    kept = np.flatnonzero(~new | may)
-    frame_of, chain_of, new, times_s = frame_of[kept], chain_of[kept], new[kept], times_s[kept]
-    smooth = smoothing.smoothed_boxes(frame_times_s, frame_of, xyxy.take(kept, axis=0), chain_of, new)
-    for start, stop in pairwise(np.searchsorted(chain_of, np.arange(len(chains) + 1)).tolist()):
-        own = slice(start, stop)
-        yield times_s[own], sway.put_on(smooth[own], times_s[own]), new[own]
-
-
-def _may_be_filled(
-    times_s: Float64, frame_of: Int64, xyxy: Float64, new: Bool, max_blink_s: float, min_hidden_share: float
-) -> Bool:
-    """(T,): interpolated boxes of a gap that is short, or in which the object is hidden."""
-    # gap n lies between the n-th detection and the one before
-    seen, gap_of = np.flatnonzero(~new), np.cumsum(~new, dtype=np.int64)
-    gap_s = times_s[seen[np.minimum(gap_of, len(seen) - 1)]] - times_s[seen[gap_of - 1]]
-    long = np.flatnonzero(new & (gap_s > max_blink_s))
-    edges, hidden = np.ascontiguousarray(xyxy.T), np.zeros(len(new))
-    for rows, beside in pairs.beside(frame_of, edges[0], edges[2], long):
-        known = np.flatnonzero(~new.take(beside))
-        rows, beside = rows.take(known), beside.take(known)
-        np.maximum.at(hidden, rows, boxes.common_area(edges.take(rows, axis=1), edges.take(beside, axis=1)))
-    hidden = hidden[long] / boxes.area(xyxy[long])
-    num_hidden, num = (np.bincount(gap_of[long], weights, len(seen) + 1) for weights in (hidden, None))
-    shares = num_hidden / np.maximum(num, 1)
-    may: Bool = new & (gap_s <= max_blink_s)
-    may[long] = shares[gap_of[long]] >= min_hidden_share
-    return may
-
-
-def _whole(parts: Sequence[Track], times_s: Float64, xyxy: Float32, new: Bool) -> Track:
-    """The track of all parts; scores are 0 in the frames that are new."""
-    sums = np.concatenate([part.looks for part in parts])
-    weights = np.concatenate([part.look_weights for part in parts])
-    let_go(parts[0].looks)
-    scores, logits = parts[0].scores, parts[0].logits
-    if len(parts) > 1 or new.any():
-        seen = np.searchsorted(times_s, np.concatenate([part.times_s for part in parts]))
-        scores, logits = (np.zeros((len(times_s), *all_.shape[1:]), np.float32) for all_ in (scores, logits))
-        scores[seen] = np.concatenate([part.scores for part in parts])
-        logits[seen] = np.concatenate([part.logits for part in parts])
-        for part in (parts[0], parts[-1]):  # strays, which come last, lie in a file of their own
-            let_go(part.logits)
-    return Track(times_s, xyxy, scores, logits, _embedding(parts, sums), sums, new, weights, parts[0].look_frames)
-
-
-def _embedding(parts: Sequence[Track], sums: Float32) -> Float32:
-    """(D,): of the track of all parts, whose looks are `sums` (S, D)."""
-    if not sums.shape[1]:
-        return parts[0].embedding
-    known = sums[np.isfinite(sums).all(axis=1)]
-    # Only now, when it is known what belongs together: parts have that of the track which they were cut out of. It is
-    # all there is of one so short that no look is wholly its own.
-    known = known if len(known) else np.stack([part.embedding for part in parts])
-    embedding: Float32 = unit(known.sum(axis=0, keepdims=True))[0]
-    return embedding

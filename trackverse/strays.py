@@ -26,6 +26,28 @@ from trackverse.vectors import RowFile
 MIN_OVERLAP = 0.7
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Where objects are seen: the `chain` (T,) of tracks, each one object's, that T detections belong to, the number of
+    their `frame` (T,), their boxes `xyxy` (T, 4) and `scores` (T,), and which of the strays they are, `stray` (T,), -1
+    for those of tracks.
+    """
+
+    chain: Int64
+    frame: Int64
+    xyxy: Float64
+    scores: Float32
+    stray: Int64
+
+    @staticmethod
+    def of(chains: Sequence[Sequence[Track]], frame_times_s: Float64) -> Seen:
+        """Where N chains are seen, without strays, in the frames at `frame_times_s` (F,). Of one chain at least."""
+        rows = Rows.of_chains(chains)
+        scores = np.concatenate([track.scores for chain in chains for track in chain])
+        frame, xyxy = np.searchsorted(frame_times_s, rows.times_s), rows.xyxy.astype(np.float64)
+        return Seen(rows.owner, frame, xyxy, scores, np.full(len(scores), -1))
+
+
 class Strays:
     """The detections of a shot that no track took, a frame at a time. Their class scores lie in a `file`: there may be
     thousands of detections, with 1203 scores each. Their looks are not kept: who is doubted is mostly hidden, and looks
@@ -51,31 +73,40 @@ class Strays:
         """(F,) of the frames that have any."""
         return np.array(self._times_s)
 
-    def joined_to(
-        self, chains: Sequence[Sequence[Track]], sway: Sway, *, max_unseen_s: float, min_class_cosine: float
-    ) -> Sequence[Sequence[Track]]:
-        """Chains of tracks, each one object's, with the strays that are the object's behind them, as tracks of one
-        frame without looks. No stray is in two chains.
+    @property
+    def class_scores(self) -> Float32 | None:
+        """(S, C) of all of them, in the file; None if there are none."""
+        return self._class_scores.together() if self._times_s else None
 
-        The `sway`, known in all frames of the shot, is taken off the tracks. `max_unseen_s`: for how long an object is
+    def joined_to(
+        self,
+        seen: Seen,
+        chains: Sequence[Sequence[Track]],
+        sway: Sway,
+        *,
+        max_unseen_s: float,
+        min_class_cosine: float,
+    ) -> Seen:
+        """Where N chains of tracks, each one object's, are `seen`, and behind it the strays that are these objects'. No
+        stray is two objects'.
+
+        The `sway`, known in all frames of the shot, is taken off the boxes. `max_unseen_s`: for how long an object is
         looked for when neither a track nor a stray has it. `min_class_cosine`: see `JoinConfig`.
         """
-        if not chains or not self._times_s:
-            return chains
-        times_s = np.repeat(self.times_s, [len(scores) for scores in self._scores])
-        scores, logits = np.concatenate(self._scores), self._class_scores.together()
-        xyxy = sway.take_off(np.concatenate(self._xyxy), times_s)
-        ways = _Ways.back(chains, sway.times_s)
-        chain_of = _chains_of(ways, times_s, xyxy.astype(np.float64), sway.times_s, max_unseen_s)
-        chain_of = _without_other_classes(chain_of, chains, logits, min_class_cosine)
-        joined = [list(chain) for chain in chains]
-        no_look = np.zeros_like(chains[0][0].embedding)
-        no_looks = no_look[None][:0]
-        for n in np.flatnonzero(chain_of >= 0).tolist():
-            own = slice(n, n + 1)
-            stray = Track(times_s[own], xyxy[own], scores[own], logits[own], no_look, no_looks)
-            joined[chain_of[n]].append(stray)
-        return joined
+        if not self._times_s:
+            return seen
+        frame = np.searchsorted(sway.times_s, self._times_s).repeat([len(scores) for scores in self._scores])
+        xyxy = sway.take_off(np.concatenate(self._xyxy), sway.times_s[frame]).astype(np.float64)
+        chain = _chains_of(_Ways.back(seen, sway.times_s), frame, xyxy, sway.times_s, max_unseen_s)
+        chain = _without_other_classes(chain, chains, self._class_scores.together(), min_class_cosine)
+        own = np.flatnonzero(chain >= 0)
+        return Seen(
+            np.append(seen.chain, chain[own]),
+            np.append(seen.frame, frame[own]),
+            np.concatenate([seen.xyxy, xyxy[own]]),
+            np.append(seen.scores, np.concatenate(self._scores)[own]),
+            np.append(seen.stray, own),
+        )
 
 
 @dataclass(frozen=True)
@@ -92,11 +123,10 @@ class _Ways:
     speed: Float64
 
     @staticmethod
-    def back(chains: Sequence[Sequence[Track]], frame_times_s: Float64) -> _Ways:
+    def back(seen: Seen, frame_times_s: Float64) -> _Ways:
         """From where the chains begin, and where gaps of theirs end."""
-        rows = Rows.of_chains(chains)
-        times_s, xyxy, first, chain = rows.times_s, rows.xyxy.astype(np.float64), rows.first, rows.owner
-        after = np.searchsorted(frame_times_s, times_s)
+        chain, after, xyxy, times_s = seen.chain, seen.frame, seen.xyxy, frame_times_s[seen.frame]
+        first = np.flatnonzero(np.diff(chain, prepend=-1))
         before = np.append(-1, after[:-1])
         before[first] = -1
         row = np.flatnonzero(after - before > 1)
@@ -108,12 +138,13 @@ class _Ways:
         return _Ways(chain[row], after[row], before[row], xyxy[row], speed)
 
 
-def _chains_of(ways: _Ways, times_s: Float64, xyxy: Float64, frame_times_s: Float64, max_unseen_s: float) -> Int64:
-    """(S,): the chains that strays belong to, -1 for none. The strays lie at `times_s` (S,), rising, and `xyxy` (S, 4).
-    All ways are gone side by side, a frame at a time; each from the last stray that was found on it.
+def _chains_of(ways: _Ways, frame_of: Int64, xyxy: Float64, frame_times_s: Float64, max_unseen_s: float) -> Int64:
+    """(S,): the chains that strays belong to, -1 for none. The strays lie in the frames `frame_of` (S,), rising, at
+    `xyxy` (S, 4). All ways are gone side by side, a frame at a time; each from the last stray that was found on it.
     """
-    chain_of, strays = np.full(len(times_s), -1), boxes.measured(xyxy.T)
-    first, stop = (np.searchsorted(times_s, frame_times_s, side) for side in ("left", "right"))
+    chain_of, strays = np.full(len(frame_of), -1), boxes.measured(xyxy.T)
+    stop = np.cumsum(np.bincount(frame_of, minlength=len(frame_times_s)))
+    first = np.append(0, stop[:-1])
     last, last_s, frame = ways.xyxy.copy(), frame_times_s[ways.after], ways.after - 1
     going = np.flatnonzero(last_s - frame_times_s[frame] <= max_unseen_s)
     while len(going):
@@ -122,7 +153,7 @@ def _chains_of(ways: _Ways, times_s: Float64, xyxy: Float64, frame_times_s: Floa
         free = np.flatnonzero(chain_of[stray] < 0)
         chosen = free[assign(way[free], stray[free], overlap[free], np.zeros(len(free), np.int64))]
         way, stray = going[way[chosen]], stray[chosen]
-        chain_of[stray], last[way], last_s[way] = ways.chain[way], xyxy[stray], times_s[stray]
+        chain_of[stray], last[way], last_s[way] = ways.chain[way], xyxy[stray], frame_times_s[frame_of[stray]]
         frame[going] -= 1
         unseen_s = last_s[going] - frame_times_s[frame[going]]
         going = going[(frame[going] > ways.before[going]) & (unseen_s <= max_unseen_s)]
