@@ -24,7 +24,7 @@ ROWS = (
         "boxes", "vectors", "layout", "jsonl", "refusals", "public_web", "charts", "onnx_model", "prefetch", "fetch",
         "workers", "ticks", "spread", "slow_bodies", "motion",
     ),
-    ("slow_camera", "metafile_line", "class_scores"),
+    ("slow_camera", "metafile_line", "class_scores", "common_look"),
     (
         "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",
         "records", "appearance", "flat_drawing", "plate_search", "shots", "slurm_queue", "looks", "smoothing",

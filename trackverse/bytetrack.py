@@ -21,21 +21,21 @@ import numpy as np
 
 from trackverse import boxes
 from trackverse.association import LOST_MARGIN, MAX_OVERLAP_COST, assign, assign_lazily
+from trackverse.boxes import NOTHING
 from trackverse.camera_shift import CameraShift
+from trackverse.common_look import CommonLook
 from trackverse.history import Histories
 from trackverse.kalman import Innovations
 from trackverse.live import LiveTracks
 from trackverse.strays import Strays
 from trackverse.types import LOOK_FRAMES, ROUNDING_S, Bool, Detections, Float32, Float64, Int64, Track
-from trackverse.vectors import cosines, unit
+from trackverse.vectors import cosines
 
 # 99 % of a two-dimensional normal distribution's squared Mahalanobis distances: beyond it is a jump, not a motion.
 MAX_GATE = 9.21
 # Cost of a class distribution at a right angle to the track's: it decides between boxes that overlap nearly equally and
 # never against a clear overlap.
 CLASS_WEIGHT = 0.05
-# With how many other objects in view half of the mean embedding is taken off: see `_centred`.
-CENTRE_PRIOR = 4
 # A box of which this share lies behind another one still shows its own object; one with `CLEAR_MARGIN` more shows the
 # other one. In between its looks count in part, and always `MIN_VIEW`, so that what is hidden all its life has some.
 CLEAR_SHARE, CLEAR_MARGIN, MIN_VIEW, FULL_VIEW = (np.array(share, np.float32) for share in (0.4, 0.5, 0.05, 1.0))
@@ -46,9 +46,9 @@ LEAST_SHARE = 1e-6  # of the old appearance, and of the new one
 # Pairs with so many numbers of looks and class scores to compare take longer than finding out which ones decide.
 MANY_FLOATS = 150_000
 # The turns in which pairs are matched: confident detections with tracks (0), and with those that were seen only once
-# (1); doubtful ones with tracks that were there a frame ago (2), and with others (3). Arrays, as numpy takes longer to
-# make one of a number than to compute with it.
-DOUBTFUL_AND_LOST, NOTHING = np.array(3), np.array(0, np.float32)
+# (1); doubtful ones with tracks that were there a frame ago (2), and with others (3). An array, as numpy takes longer
+# to make one of a number than to compute with it.
+DOUBTFUL_AND_LOST = np.array(3)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class ByteTracker:
         strays: Strays | None = None,
     ) -> None:
         self._config = config
-        self._centre_embeddings = centre_embeddings
+        self._common_look = CommonLook() if centre_embeddings else None
         self._new_share = np.array(min(max(1 - config.embedding_momentum, LEAST_SHARE), 1 - LEAST_SHARE), np.float32)
         self._motion_weight = np.array(config.motion_weight, np.float32)
         self._looks_weight = np.array(1 - self._motion_weight)
@@ -103,9 +103,6 @@ class ByteTracker:
         self._live = LiveTracks()  # their numbers are slots of the histories
         self._histories = Histories(spool_file, look_frames)
         self._strays = strays
-        self._embedding_sum: Float32 | float = 0.0  # of all detections so far, for `_centred`
-        self._num_embeddings = 0
-        self._num_frames_with_objects = 0
 
     def update(self, time_s: float, detections: Detections, camera: Float64 | None = None) -> list[Track]:
         """Take in the detections of a frame; returns the tracks that ended, each once.
@@ -130,10 +127,8 @@ class ByteTracker:
         ended = self._end(live.last_seen_s < time_s - patience_s - ROUNDING_S)
         was_seen = live.last_seen_s == self._time_s
         self._time_s = time_s
-        if self._centre_embeddings:
-            self._embedding_sum = self._embedding_sum + detections.embeddings.sum(axis=0)
-            self._num_embeddings += len(detections)
-            self._num_frames_with_objects += bool(len(detections))
+        if self._common_look is not None:
+            self._common_look.learn(detections.embeddings)
         innovations = self._associate(detections, was_seen)
         if not is_known and innovations is not None:
             self._camera_shift.learn(time_s, innovations.off, innovations.height2)
@@ -259,7 +254,7 @@ class ByteTracker:
     def _cosines(self, pairs: _Pairs, embeddings: Float32) -> Float32:
         """(P,): how alike tracks and detections look; where one has no look, how much they overlap."""
         tracks, slots = self._histories.appearance, self._live.numbers
-        if not self._centre_embeddings:
+        if self._common_look is None:
             slots = slots.take(pairs.rows)
             cosine = cosines(tracks, slots, embeddings, pairs.columns, is_unit=True)
             unknown = (cosine == NOTHING).nonzero()[0]  # or at a right angle, for once exactly
@@ -268,8 +263,8 @@ class ByteTracker:
                 unknown = unknown[~is_known]
                 cosine[unknown] = pairs.overlap[unknown]
             return cosine
-        centred = self._centred(tracks.take(slots, axis=0))
-        return cosines(centred, pairs.rows, self._centred(embeddings), pairs.columns, is_unit=True)
+        tracks = self._common_look.taken_off(tracks.take(slots, axis=0))
+        return cosines(tracks, pairs.rows, self._common_look.taken_off(embeddings), pairs.columns, is_unit=True)
 
     def _favour_class(self, gain: Float32, pairs: _Pairs, logits: Float32) -> None:
         """Add to the `gain` (P,) of pairs that may be: nothing where the class scores `logits` (M, C) of the detection
@@ -279,17 +274,6 @@ class ByteTracker:
         slots = self._live.numbers.take(pairs.rows.take(may))
         likeness = cosines(self._histories.class_sums, slots, logits, pairs.columns.take(may))
         gain[may] += np.float32(CLASS_WEIGHT) * likeness
-
-    def _centred(self, embeddings: Float32) -> Float32:
-        """(N, D) at unit length, less a share of what all detections of the clip so far have in common.
-
-        Of n objects in view, each is 1/n of that itself, and an object alone is all of it: the share grows with the
-        mean number of other objects.
-        """
-        num_others = self._num_embeddings / max(self._num_frames_with_objects, 1) - 1
-        share = max(num_others, 0.0) / (max(num_others, 0.0) + CENTRE_PRIOR)
-        mean = self._embedding_sum / np.float32(max(self._num_embeddings, 1))
-        return unit(embeddings - np.float32(share) * mean)
 
     def _end(self, ended: Bool) -> list[Track]:
         """Take tracks out of the live ones and return them."""
