@@ -141,13 +141,10 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
                 dropped=refused,
             )
             return list(refined)
-    min_seen, num_tracks = fewest_seen(times_s), len(tracks)
-    tracks = [track for track in tracks if len(track) >= min_seen]
-    refused[SEEN_TOO_LITTLE.format(min_seen)] += num_tracks - len(tracks)
-    if args.raw_boxes:
-        return tracks
-    max_blink_s = max(MAX_BLINK_S, 2 / sequence.fps) + ROUNDING_S
-    return smoothing.smooth_tracks([_without_blinks(track, times_s, max_blink_s) for track in tracks])
+    min_seen = fewest_seen(times_s)
+    long = [track for track in tracks if len(track) >= min_seen]
+    refused[SEEN_TOO_LITTLE.format(min_seen)] += len(tracks) - len(long)
+    return long if args.raw_boxes else _smooth(long, times_s, sequence.fps)
 
 
 def _config(args: Namespace, usual: ByteTrackConfig, fps: float) -> ByteTrackConfig:
@@ -169,6 +166,12 @@ def _kept(rows: Float64, num_frames: int, min_score: float, refused: Counter[str
     refused["detections listed twice"] += int((is_good & ~is_first).sum())
     kept = np.flatnonzero(is_good & is_first)
     return kept[np.argsort(frame[kept], kind="stable")]
+
+
+def _smooth(tracks: Sequence[Track], frame_times_s: Float64, fps: float) -> list[Track]:
+    """The tracks with smoothed boxes, and with boxes in gaps that a detector leaves now and then."""
+    max_blink_s = max(MAX_BLINK_S, 2 / fps) + ROUNDING_S
+    return smoothing.smooth_tracks([_without_blinks(track, frame_times_s, max_blink_s) for track in tracks])
 
 
 def _without_blinks(track: Track, frame_times_s: Float64, max_blink_s: float) -> Track:
