@@ -139,9 +139,10 @@ def _seen(tracks: Sequence[Track]) -> list[Track]:
     seen = []
     for track in tracks:
         num_new = np.count_nonzero(track.interpolated)  # `any` and `all` take eight times as long
+        if 0 < num_new < len(track):
+            track = cutting.part(track, np.flatnonzero(~track.interpolated), slice(None))
         if num_new < len(track):
-            rows = np.flatnonzero(~track.interpolated)
-            seen.append(cutting.part(track, rows, slice(None)) if num_new else track)
+            seen.append(track)
     return seen
 
 
