@@ -30,7 +30,7 @@ ROWS = (
         "records", "appearance", "flat_drawing", "plate_search", "shots", "slurm_queue", "looks", "smoothing",
         "members", "sway", "camera_shift", "taking_out", "html_page",
     ),
-    ("live", "strays"),
+    ("live", "views", "strays"),
     ("columns", "flow", "both_ways", "downloaded"),
     ("index_entries", "index_rows", "member_heads", "cutting"),
     ("joining", "whole"),

@@ -19,7 +19,6 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from trackverse import boxes
 from trackverse.association import LOST_MARGIN, MAX_OVERLAP_COST, assign, assign_lazily
 from trackverse.boxes import NOTHING
 from trackverse.camera_shift import CameraShift
@@ -30,16 +29,13 @@ from trackverse.live import LiveTracks
 from trackverse.strays import Strays
 from trackverse.types import LOOK_FRAMES, ROUNDING_S, Bool, Detections, Float32, Float64, Int64, Track
 from trackverse.vectors import cosines
+from trackverse.views import Near, near_and_views, overlapping
 
 # 99 % of a two-dimensional normal distribution's squared Mahalanobis distances: beyond it is a jump, not a motion.
 MAX_GATE = 9.21
 # Cost of a class distribution at a right angle to the track's: it decides between boxes that overlap nearly equally and
 # never against a clear overlap.
 CLASS_WEIGHT = 0.05
-# A box of which this share lies behind another one still shows its own object; one with `CLEAR_MARGIN` more shows the
-# other one. In between its looks count in part, and always `MIN_VIEW`, so that what is hidden all its life has some.
-CLEAR_SHARE, CLEAR_MARGIN, MIN_VIEW, FULL_VIEW = (np.array(share, np.float32) for share in (0.4, 0.5, 0.05, 1.0))
-CLEAR_VIEW = np.asarray((CLEAR_SHARE + CLEAR_MARGIN) / CLEAR_MARGIN)
 # However rarely frames come, the next one is in time: only a step this many times as long as the shortest is a hole.
 MIN_HOLE_STEPS = 1.5
 LEAST_SHARE = 1e-6  # of the old appearance, and of the new one
@@ -171,37 +167,18 @@ class ByteTracker:
         self._histories.add(slots, self._time_s, detections, taken, views.take(taken), shares)
         return innovations
 
-    def _near(self, detections: Detections) -> tuple[_Near, Float32]:
+    def _near(self, detections: Detections) -> tuple[Near, Float32]:
         """The pairs of tracks and detections that may be one object, and how much (M,) the looks of all detections say
-        about themselves: 1 in plain view, next to nothing where another object stands before them, whose looks they
-        have.
+        about themselves.
         """
-        kalman, seen = self._live.kalman, detections.xyxy.T
-        num = len(self._live)
-        everything = np.concatenate([kalman.xyxy.T, seen], axis=1, dtype=np.float32)  # tracks, then detections
-        columns = boxes.measured(everything)
+        kalman, config = self._live.kalman, self._config
         if not detections.embeddings.shape[1]:
-            i, j = boxes.near_pairs(everything[:, :num].T, everything[:, num:].T)
-            overlap, _ = boxes.upright_iou(columns.take(i, axis=1), columns.take(j + num, axis=1))
-            return _Near(i, j, overlap), np.ones(len(detections), np.float32)
+            return overlapping(kalman.xyxy, detections.xyxy), np.ones(len(detections), np.float32)
         # Where looks may outvote motion, boxes that don't overlap can be one object, if it is a motion and no jump.
-        if self._config.motion_weight <= self._config.match_thresh:
-            everything[:, :num] = kalman.reach(MAX_GATE).T
-        # What hides what is looked for in one go with that: many small steps are what takes the time. A box that hides
-        # another one stands lower in the picture, so that it covers some of its lower edge.
-        everything[1, num:] = everything[3, num:]
-        i, j = boxes.near_pairs(everything.T, columns[:4, num:].T)
-        one, other = columns.take(i, axis=1), columns.take(j + num, axis=1)
-        overlap, common_area = boxes.upright_iou(one, other)
-        split = int(i.searchsorted(num))
-        near = _Near(i[:split], j[:split], overlap[:split])
-        if len(i) - split == len(detections):  # of detections, each is near itself alone
-            return near, np.ones(len(detections), np.float32)
-        hiding = common_area[split:] * (one[3, split:] < other[3, split:])
-        views = CLEAR_VIEW - boxes.hidden_share(columns[:, num:], i[split:] - num, hiding) / CLEAR_MARGIN
-        return near, np.maximum(np.minimum(views, FULL_VIEW, out=views), MIN_VIEW, out=views)
+        reached = kalman.reach(MAX_GATE) if config.motion_weight <= config.match_thresh else kalman.xyxy
+        return near_and_views(kalman.xyxy, reached, detections.xyxy)
 
-    def _matched(self, near: _Near, detections: Detections, is_sure: Bool, was_seen: Bool) -> tuple[Int64, Int64]:
+    def _matched(self, near: Near, detections: Detections, is_sure: Bool, was_seen: Bool) -> tuple[Int64, Int64]:
         """Rows (K,) of tracks and (K,) of detections that go together best, turn by turn."""
         rows, columns = near.rows, near.columns
         if not len(rows):
@@ -291,18 +268,8 @@ def _least(max_cost: float, max_doubtful_cost: float) -> Float32:
     return np.array([1 - max_cost, 1 - max_cost, least_doubtful, least_doubtful + LOST_MARGIN], np.float32)
 
 
-class _Near(NamedTuple):
-    """Pairs of a track and a detection: `rows` (P,) of the live tracks, `columns` (P,) of the detections, and how much
-    the boxes `overlap` (P,).
-    """
-
-    rows: Int64
-    columns: Int64
-    overlap: Float32
-
-
 class _Pairs(NamedTuple):
-    """As `_Near`, with whether the detection `is_sure` (P,), and what the likeness of the pair must be at `least` (P,);
+    """As `Near`, with whether the detection `is_sure` (P,), and what the likeness of the pair must be at `least` (P,);
     of a doubtful one, its overlap.
     """
 
