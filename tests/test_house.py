@@ -28,7 +28,7 @@ ROWS = (
     (
         "metafile", "progress", "worklist", "video", "kalman", "mot", "association", "history", "camera", "cli",
         "records", "appearance", "flat_drawing", "plate_search", "shots", "slurm_queue", "looks", "smoothing",
-        "members", "sway", "camera_shift", "taking_out", "html_page",
+        "members", "sway", "camera_shift", "taking_out", "html_page", "mot_embeddings",
     ),
     ("live", "views", "strays"),
     ("columns", "flow", "both_ways", "downloaded"),

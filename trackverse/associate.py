@@ -13,20 +13,16 @@ from __future__ import annotations
 
 import logging
 import sys
-import zlib
 from argparse import ArgumentTypeError, Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
-import numpy.typing as npt
 
-from trackverse import boxes, cli, files, mot, smoothing
+from trackverse import boxes, cli, files, mot, mot_embeddings, smoothing
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.errors import SetupError
 from trackverse.layout import lock_path
@@ -34,7 +30,6 @@ from trackverse.refine import SEEN_TOO_LITTLE, RefineConfig, fewest_seen, refine
 from trackverse.strays import Strays
 from trackverse.tracking import usable
 from trackverse.types import ROUNDING_S, Detections, Float32, Float64, Int64, Track, look_frames
-from trackverse.vectors import lengths, unit
 from trackverse.wording import counted
 
 log = logging.getLogger("trackverse.associate")  # not __name__, which is __main__ as a command
@@ -104,7 +99,7 @@ def run(args: Namespace) -> int:
     """All sequences, one after the other. Raises SetupError at the first whose files are not as they must be."""
     sequences = mot.sequences(args.detections, "det")
     if args.embeddings:
-        _check_embeddings([sequence.folder for sequence in sequences], args.embeddings.partition(":")[0])
+        mot_embeddings.check([sequence.folder for sequence in sequences], args.embeddings)
     for sequence in sequences:
         path = args.output_dir / f"{sequence.name}.txt"
         if path in (mot.text_path(sequence.folder, name) for name in ("det", "gt")):
@@ -123,7 +118,7 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
     `refused` by reason.
     """
     rows = _read_detections(mot.text_path(sequence.folder, "det"))
-    embeddings = read_embeddings(sequence.folder, args.embeddings, len(rows))
+    embeddings = mot_embeddings.read(sequence.folder, args.embeddings, len(rows))
     config = _config(args, WITH_APPEARANCE if embeddings.shape[1] else BOXES_ALONE, sequence.fps)
     kept = _kept(rows, sequence.num_frames, args.conf, refused)
     highest, least = np.nanmax(rows[kept, 6], initial=0.0), config.track_thresh + config.new_track_margin
@@ -240,61 +235,6 @@ def _read_detections(path: Path) -> Float64:
     if (rows[:, 6] > 1).any():
         log.warning("%s: scores of up to %g, and thresholds are for scores from 0 to 1", path, np.nanmax(rows[:, 6]))
     return rows
-
-
-def _check_embeddings(folders: Sequence[Path], filename: str) -> None:
-    """Count the sequences that have no file of that name. Raises SetupError if none has: it may be misspelt."""
-    num_without = sum(not (folder / filename).is_file() for folder in folders)
-    if num_without == len(folders):
-        raise SetupError(f"--embeddings {filename}: no sequence has such a file ({folders[0] / filename})")
-    if num_without:
-        log.warning("--embeddings %s: %d of %d sequences have no such file", filename, num_without, len(folders))
-
-
-def read_embeddings(folder: Path, name: str | None, num_rows: int) -> Float32:
-    """(num_rows, D) of unit length, NaN or zero, from the file of that name in the folder; D = 0 without a name, or
-    without the file, which is said. Raises SetupError if the file holds something else.
-    """
-    if name is None:
-        return np.zeros((num_rows, 0), np.float32)
-    filename, _, key = name.partition(":")
-    path = folder / filename
-    if not path.is_file():
-        log.warning("%s: not there; associating by boxes alone", path)
-        return np.zeros((num_rows, 0), np.float32)
-    try:
-        matrix = _matrix(path, key)
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
-        why = str(error).partition(". ")[0]  # what numpy adds is how to load it unsafely
-        raise SetupError(f"{path}: no matrix of numbers in a .npy or .npz file ({why})") from error
-    if len(matrix) != num_rows:
-        raise SetupError(f"{path}: {len(matrix)} rows for the {num_rows} lines of det.txt; a row a line is wanted")
-    with np.errstate(over="ignore", invalid="ignore"):
-        embeddings = matrix.astype(np.float32)
-        too_long = ~np.isfinite(lengths(embeddings))
-    embeddings[too_long] = np.nan  # counted, as not finite
-    return unit(embeddings)
-
-
-def _matrix(path: Path, key: str) -> npt.NDArray[Any]:
-    """The (N, D) numbers of a .npy file, or of that key of an .npz file; without one, its first matrix."""
-    loaded: Any = np.load(path, allow_pickle=False)
-    if not isinstance(loaded, np.ndarray):
-        with loaded as archive:
-            names = ", ".join(map(repr, archive.files))
-            if key and key not in archive.files:
-                raise SetupError(f"{path}: no {key!r} in it, but {names}")
-            for name in [key] if key else archive.files:
-                if (loaded := archive[name]).ndim == 2:
-                    break
-            else:
-                raise ValueError(f"there is {names or 'nothing'}")
-            if not key and len(archive.files) > 1:
-                log.info("%s: %r is taken, of %s", path, name, names)
-    if loaded.ndim != 2 or loaded.dtype.kind not in "fiub":
-        raise ValueError(f"{loaded.dtype} of shape {loaded.shape}")
-    matrix: npt.NDArray[Any] = loaded
-    return matrix
 
 
 def _detections(rows: Float64, embeddings: Float32) -> Detections:
