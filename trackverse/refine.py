@@ -99,26 +99,14 @@ def refine(
     dropped["tracks on top of another one"] += int(is_duplicate.sum())
     tracks = [tracks[n] for n in np.flatnonzero(~is_duplicate)]
     sway = Sway.of(tracks, frame_times_s) if sway is None else sway
-    tracks = sway.taken_off(tracks)
-    scatter = Scatter.of(tracks)
-    model = looks.fit(scatter)
-    parts, track_of, links = cutting.cut(
-        tracks,
-        model,
-        sure_score=sure_score,
-        min_cut_evidence=config.min_cut_evidence,
-        min_join_evidence=config.min_join_evidence,
-    )
-    if len(parts) > len(tracks):
-        model = _purer(model, scatter, tracks, parts, track_of)
-    pieces = Pieces.of(parts, frame_width, sway, links)
-    scores = np.concatenate([part.scores for part in parts])
+    pieces, model = _pieces(sway.taken_off(tracks), config, sure_score, frame_width, sway)
+    scores = np.concatenate([part.scores for part in pieces.tracks])
     chains = joining.find_chains(pieces, model, config)
     chains = _trusted(chains, pieces, scores >= sure_score, fewest_seen(frame_times_s), config.min_sure_share, dropped)
     if not chains:
         return
     max_blink_s = max(config.max_blink_s, (MAX_BLINK + 1) * usual_step_s(sway.times_s)) + ROUNDING_S
-    whole = [[parts[n] for n in chain] for chain in chains]
+    whole = [[pieces.tracks[n] for n in chain] for chain in chains]
     seen = Seen.of(whole, sway.times_s)
     if strays is not None:
         seen = strays.joined_to(seen, whole, sway, max_unseen_s=max_blink_s, min_class_cosine=config.min_class_cosine)
@@ -144,6 +132,24 @@ def _seen(tracks: Sequence[Track]) -> list[Track]:
         if num_new < len(track):
             seen.append(track)
     return seen
+
+
+def _pieces(
+    tracks: Sequence[Track], config: RefineConfig, sure_score: float, frame_width: float, sway: Sway
+) -> tuple[Pieces, LookModel | None]:
+    """The parts of tracks that are cut where they may have gone over to another object, and what looks tell of them."""
+    scatter = Scatter.of(tracks)
+    model = looks.fit(scatter)
+    parts, track_of, links = cutting.cut(
+        tracks,
+        model,
+        sure_score=sure_score,
+        min_cut_evidence=config.min_cut_evidence,
+        min_join_evidence=config.min_join_evidence,
+    )
+    if len(parts) > len(tracks):
+        model = _purer(model, scatter, tracks, parts, track_of)
+    return Pieces.of(parts, frame_width, sway, links), model
 
 
 def _purer(
