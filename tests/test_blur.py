@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from fractions import Fraction
@@ -16,6 +15,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from killed_script import run_killed
 from skimage import data
 
 from trackverse import blur, jsonl
@@ -318,7 +318,7 @@ def test_what_a_video_says_of_itself_is_no_proof_that_it_was_blurred(tmp_path, n
 
 
 KILLED_IN_THE_MIDDLE = """
-import itertools, os, runpy, signal, sys
+import itertools
 from trackverse import blur
 
 frames = itertools.count()
@@ -326,21 +326,18 @@ blur_frame = blur.FaceBlurrer.blur
 
 def blur_or_die(self, image):
     if next(frames) == 50:
-        os.kill(os.getpid(), signal.SIGKILL)
+        die()
     return blur_frame(self, image)
 
 blur.FaceBlurrer.blur = blur_or_die
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
 def test_a_killed_run_leaves_nothing_that_counts_and_the_next_one_finishes(tmp_path):
     """Killed with SIGKILL in the middle of a video that is blurred in place."""
     before = read_video(write_video(tmp_path / "a.mp4", times_ms=[40 * n for n in range(60)], wh=(128, 128)))
-    command = [sys.executable, "-c", KILLED_IN_THE_MIDDLE, REPO_DIR / "gdpr_blur_faces.py", "--in_place", "a.mp4"]
-    killed = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPO_DIR)})
-    assert killed.returncode == -signal.SIGKILL
+    env = os.environ | {"PYTHONPATH": str(REPO_DIR)}
+    run_killed(KILLED_IN_THE_MIDDLE, "gdpr_blur_faces.py", "--in_place", "a.mp4", cwd=tmp_path, env=env)
     assert (tmp_path / ".a.tmp.mp4").exists()
     assert not blur.blurred_in(tmp_path / "a.mp4")
     assert run("--in_place", "a.mp4", cwd=tmp_path).returncode == 0

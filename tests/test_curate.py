@@ -6,7 +6,6 @@ import gzip
 import itertools
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import tracemalloc
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from killed_script import run_killed
 from made_tracks import LABELS, SETTINGS, VIDEO_HW, clip, fill_store, make_track
 
 from trackverse import constraints, curate, jsonl, overlaps, spread
@@ -731,15 +731,11 @@ def test_a_sidecar_that_is_not_ours_protects_its_subset(tracks_dir: Path, tmp_pa
 
 
 KILLED_AFTER_THE_SUBSET = """
-import os, runpy, signal, sys
-
 def replace(*paths, real=os.replace):
     real(*paths)
-    os.kill(os.getpid(), signal.SIGKILL)
+    die()
 
 os.replace = replace
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -748,9 +744,8 @@ def test_a_kill_between_subset_and_sidecar_is_made_good(tracks_dir: Path, tmp_pa
     subset, sidecar = tmp_path / "a.jsonl.gzip", tmp_path / "a.json"
     curate_db(tracks_dir, subset, *RANDOM)
     before = subset.read_bytes(), sidecar.read_bytes()
-    command = [REPO_DIR / "curate_db.py", "--tracks_dir", tracks_dir, "--output_file", subset, *RANDOM, "--seed", "9"]
-    killed = subprocess.run([sys.executable, "-c", KILLED_AFTER_THE_SUBSET, *command, "--overwrite"], cwd=REPO_DIR)
-    assert killed.returncode == -signal.SIGKILL
+    flags = ("--tracks_dir", tracks_dir, "--output_file", subset, *RANDOM, "--seed", "9", "--overwrite")
+    run_killed(KILLED_AFTER_THE_SUBSET, "curate_db.py", *flags)
     assert subset.read_bytes() != before[0]
 
     assert curate_db(tracks_dir, subset, *RANDOM).returncode == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -18,6 +17,7 @@ import pytest
 import shelf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killed_script import run_killed
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode, SceneManager, open_video
 
 from trackverse import metafile, metafile_line, quality, scenes, segments, shots, weights
@@ -656,25 +656,21 @@ def test_commands_side_by_side_end_with_complete_parts(workdir: Path, tmp_path: 
 
 
 KILLED_AT_A_CLIP = """
-import os, runpy, signal, sys
 from trackverse.video import clips
 
 def write_half_and_die(video, window, temporary, *, audio):
     temporary.write_bytes(b"half a clip")
-    os.kill(os.getpid(), signal.SIGKILL)
+    die()
 
 clips._write_encoded = write_half_and_die
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
 def test_a_killed_run_leaves_nothing_that_counts(workdir: Path, tmp_path: Path) -> None:
     """The kill comes when the first clip is being written, before the scenes file."""
     layout, ids = Layout(workdir), write_metafile(tmp_path / "ids.jsonl", "-shots_vid0")
-    python, *script_and_flags = command(workdir, ids, "--mode", "encode")
-    killed = subprocess.run([python, "-c", KILLED_AT_A_CLIP, *script_and_flags], cwd=REPO_DIR)
-    assert killed.returncode == -signal.SIGKILL
+    _, *script_and_flags = command(workdir, ids, "--mode", "encode")
+    run_killed(KILLED_AT_A_CLIP, *script_and_flags)
     assert len(list(layout.clips_dir.glob("*/*/.*"))) == 1
     assert not layout.scenes_paths() and not layout.mined_part_path("coco", 0).exists()
     assert "1 video done" in cut(workdir, ids, "--mode", "encode")

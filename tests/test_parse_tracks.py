@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from killed_script import run_killed
 
 from trackverse import cli, scenes
 from trackverse.boxes import iou, tlwh_to_xyxy
@@ -189,19 +189,16 @@ def test_other_settings_are_not_mixed_into_the_same_folder(workdir: Path, undist
 # ---- what is disturbed
 
 KILLED_WHEN_COMPLETE = """
-import os, runpy, signal, sys
 from trackverse import progress
 
-num_segments, *sys.argv = sys.argv[1:]
 save = progress.save
 
 def save_and_die(path, saved):
     save(path, saved)
-    if len(saved.segments_complete) == int(num_segments):
-        os.kill(os.getpid(), signal.SIGKILL)
+    if len(saved.segments_complete) == num_segments:
+        die()
 
 progress.save = save_and_die
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -216,12 +213,8 @@ def test_killed_twice_and_run_again_gives_the_undisturbed_result(
 
     for wanted in (1, 2):
         where = ("--workdir", workdir, "--clips_metafile", workdir / "part0.jsonl", "--output_dir", output_dir)
-        python, *script_and_flags = command("parse_tracks.py", *where, *QUICK)
-        killed = subprocess.run(
-            [python, "-c", KILLED_WHEN_COMPLETE, str(wanted), *script_and_flags],
-            cwd=REPO_DIR, stderr=subprocess.DEVNULL, env=environment(),
-        )  # fmt: skip
-        assert killed.returncode == -signal.SIGKILL
+        patch = f"num_segments = {wanted}\n{KILLED_WHEN_COMPLETE}"
+        run_killed(patch, "parse_tracks.py", *where, *QUICK, env=environment())
         assert num_complete() == wanted
     # As if killed in the middle of a commit: bytes that no progress file counts.
     with open(TracksLayout(output_dir).meta_path(VIDEO_ID), "ab") as file:
