@@ -48,6 +48,7 @@ REFUSED = {
     "NaN class score": (one_detection(INSIDE, logit=NAN), NOT_FINITE),
     "NaN look": (one_detection(INSIDE, look=NAN), NOT_FINITE),
     "inf look": (one_detection(INSIDE, look=INF), NOT_FINITE),
+    "a look too long for float32": (one_detection(INSIDE, look=1e30), NOT_FINITE),
     "reversed left and right": (one_detection([50, 20, 10, 80]), OUTSIDE),
     "reversed top and bottom": (one_detection([10, 80, 50, 20]), OUTSIDE),
     "no height": (one_detection([10, 20, 50, 20]), OUTSIDE),
@@ -60,6 +61,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("detection, reason", REFUSED.values(), ids=REFUSED)
 def test_refused_and_counted(detection: Detections, reason: str) -> None:
     refused = Counter[str]()
@@ -92,9 +94,17 @@ def test_the_good_ones_stay_whole_and_in_order_among_the_bad() -> None:
     found = Detections(xyxy, *(rng.random(shape).astype(np.float32) for shape in (5, (5, 3), (5, 2))))
     refused = Counter[str](before=1)
     kept, rows = usable(found, FRAME_HW, refused), [0, 2, 4]
-    for name in ("xyxy", "scores", "logits", "embeddings"):
+    for name in ("xyxy", "scores", "logits"):
         np.testing.assert_array_equal(getattr(kept, name), getattr(found, name)[rows])
+    unit = found.embeddings / np.linalg.norm(found.embeddings, axis=1, keepdims=True)
+    np.testing.assert_allclose(kept.embeddings, unit[rows], rtol=1e-6)
     assert refused == {"before": 1, NOT_FINITE: 1, OUTSIDE: 1}
+
+
+@pytest.mark.parametrize("look, expected", [(300.0, 1.0), (1e-3, 1.0), (0.0, 0.0)], ids=["long", "short", "unknown"])
+def test_looks_come_in_at_unit_length_or_unknown(look: float, expected: float) -> None:
+    kept = usable(one_detection(INSIDE, look=look), FRAME_HW, Counter())
+    np.testing.assert_allclose(kept.embeddings, [[expected, 0.0]])
 
 
 def test_no_detections_are_normal() -> None:
@@ -166,6 +176,41 @@ def test_what_a_broken_detector_answers_is_counted_and_harms_no_track() -> None:
     )
     assert [len(track) for track in tracks] == [30]
     assert refused == {NOT_FINITE: 30}
+
+
+class Swapping:
+    """Stands in for a detector whose looks have any length, as Detic's: of two who are hidden in frames 10 and 11, and
+    stand in one another's place afterwards. Just before, each looks more like the other one than like itself, and by
+    far the longest.
+    """
+
+    name, labels, embedding_dim, centre_embeddings = "swapping", ("person",), 2, False
+
+    def __init__(self) -> None:
+        self._number = -1
+
+    def __call__(self, images: UInt8) -> list[Detections]:
+        return [self._next() for _ in images]
+
+    def _next(self) -> Detections:
+        self._number += 1
+        if self._number in (10, 11):
+            return Detections.empty(1, 2)
+        left = 100 + 8 * np.array([0, 1] if self._number < 10 else [1, 0])
+        looks = 100 * np.array([[0.6, 0.8], [0.8, 0.6]]) if self._number == 9 else np.eye(2)
+        xyxy = np.stack([left, 0 * left, left + 40, 0 * left + 80], axis=1)
+        columns = (xyxy, [0.9, 0.9], [[1.0], [1.0]], looks)
+        return Detections(*(np.array(column, np.float32) for column in columns))
+
+
+def test_how_long_a_look_is_says_nothing() -> None:
+    images = np.zeros((20, 90, 160, 3), np.uint8)
+    batch = FrameBatch(images, np.arange(20) / 10)
+    tracker, refused = ByteTracker(ByteTrackConfig()), Counter[str]()
+    tracks = list(track_frames([batch], Swapping(), tracker, video_hw=(90, 160), refused=refused))
+    places = sorted((int(track.xyxy[0, 0]), int(track.xyxy[-1, 0])) for track in tracks)
+    assert places == [(100, 108), (108, 100)]
+    assert not refused
 
 
 def test_no_frames_give_no_tracks() -> None:

@@ -105,7 +105,7 @@ class ByteTracker:
 
         `camera` (2, 3), in every frame or in none: how the picture moved since the frame before, in px (see
         `camera.py`); without it, what all boxes do at once tells (see `camera_shift.py`). Boxes must be finite and not
-        empty (see `tracking.usable`). Raises ValueError if time does not rise.
+        empty, embeddings at unit length or 0 (see `tracking.usable`). Raises ValueError if time does not rise.
         """
         live = self._live
         step_s = time_s - self._time_s
@@ -199,14 +199,13 @@ class ByteTracker:
         """By how much (P,) the pairs go together better than they must; less than 0 where they may not."""
         gain = pairs.overlap - pairs.least
         if detections.embeddings.shape[1]:
-            sure = pairs.is_sure.nonzero()[0]
-            gain[sure] = self._gain_by_looks(pairs.take(sure), detections)
+            gain = np.where(pairs.is_sure, self._gain_by_looks(pairs, detections), gain)
         if detections.logits.shape[1] > 1:
             self._favour_class(gain, pairs, detections.logits)
         return gain
 
     def _gain_by_looks(self, pairs: _Pairs, detections: Detections) -> Float32:
-        """As `_gain`, of confident pairs."""
+        """As `_gain`, as if all detections were confident."""
         gain = self._cosines(pairs, detections.embeddings)
         gain *= self._looks_weight
         gain += self._motion_weight * pairs.overlap

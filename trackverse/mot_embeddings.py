@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from trackverse.errors import SetupError
 from trackverse.types import Float32
-from trackverse.vectors import lengths, unit
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +32,8 @@ def check(folders: Sequence[Path], name: str) -> None:
 
 
 def read(folder: Path, name: str | None, num_rows: int) -> Float32:
-    """(num_rows, D) of unit length, NaN or zero, from the file of that name in the folder; D = 0 without a name, or
-    without the file, which is said. Raises SetupError if the file holds something else.
+    """(num_rows, D) of any length from the file of that name in the folder; D = 0 without a name, or without the file,
+    which is said. Raises SetupError if the file holds something else.
     """
     if name is None:
         return np.zeros((num_rows, 0), np.float32)
@@ -50,11 +49,8 @@ def read(folder: Path, name: str | None, num_rows: int) -> Float32:
         raise SetupError(f"{path}: no matrix of numbers in a .npy or .npz file ({why})") from error
     if len(matrix) != num_rows:
         raise SetupError(f"{path}: {len(matrix)} rows for the {num_rows} lines of det.txt; a row a line is wanted")
-    with np.errstate(over="ignore", invalid="ignore"):
-        embeddings = matrix.astype(np.float32)
-        too_long = ~np.isfinite(lengths(embeddings))
-    embeddings[too_long] = np.nan  # counted, as not finite
-    return unit(embeddings)
+    with np.errstate(over="ignore"):  # it becomes inf, and is refused
+        return matrix.astype(np.float32)
 
 
 def _matrix(path: Path, key: str) -> npt.NDArray[Any]:

@@ -24,7 +24,7 @@ from trackverse.prefetch import prefetch
 from trackverse.refine import RefineConfig, refine
 from trackverse.strays import Strays
 from trackverse.types import Clip, Detections, FrameBatch, Track, look_frames
-from trackverse.vectors import RowFile, let_go
+from trackverse.vectors import RowFile, lengths, let_go
 from trackverse.video import VideoInfo, read_frames
 
 MAX_PX = 2**24  # further out, float32 doesn't tell one pixel from the next
@@ -209,10 +209,13 @@ def track_frames(
 
 
 def usable(detections: Detections, frame_hw: tuple[int, int] | None, refused: Counter[str]) -> Detections:
-    """The detections with finite numbers, boxes cut to the frame (None: left as they are if they may be in one); the
-    others are counted in `refused` by reason.
+    """The detections with finite numbers, boxes cut to the frame (None: left as they are if they may be in one), and
+    embeddings at unit length: Detic's are up to three hundred times as long as each other, and in a track the longest
+    would be all that counts. The others are counted in `refused` by reason.
     """
-    arrays = (detections.xyxy, detections.scores[:, None], detections.logits, detections.embeddings)
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = lengths(detections.embeddings)
+    arrays = (detections.xyxy, detections.scores[:, None], detections.logits, length[:, None])
     finite = np.all([np.isfinite(array).all(axis=1) for array in arrays], axis=0)
     xyxy = np.where(finite[:, None], detections.xyxy, np.float32(0))
     if frame_hw is not None:
@@ -231,5 +234,6 @@ def usable(detections: Detections, frame_hw: tuple[int, int] | None, refused: Co
             if number
         }
     )
-    kept = Detections(xyxy, detections.scores, detections.logits, detections.embeddings)
-    return kept.select(finite & has_size)
+    is_usable = finite & has_size
+    kept = Detections(xyxy, detections.scores, detections.logits, detections.embeddings).select(is_usable)
+    return replace(kept, embeddings=kept.embeddings / length[is_usable, None])

@@ -41,7 +41,7 @@ def blocks(num_rows: int, width: int) -> list[slice]:
 
 def cosines(a: Float32, i: Int64, b: Float32, j: Int64, *, is_unit: bool = False) -> Float32:
     """(P,): of the angles between the rows `i` (P,) of `a` (N, D) and the rows `j` (P,) of `b` (M, D); 0 where one is
-    zero. `is_unit`: the rows of `a` have length 1.
+    zero. `is_unit`: all rows have length 1, or are zero.
     """
     cosine = np.empty(len(i), np.float32)
     many = len(i) > len(b)  # pairs, so that lengths take less time row by row than pair by pair
@@ -50,9 +50,9 @@ def cosines(a: Float32, i: Int64, b: Float32, j: Int64, *, is_unit: bool = False
         np.vecdot(one, other, out=cosine[part])
         if not is_unit:
             cosine[part] /= lengths(one)
-        if not many:
-            cosine[part] /= lengths(other)
-    if many:
+            if not many:
+                cosine[part] /= lengths(other)
+    if many and not is_unit:
         cosine /= lengths(b).take(j)
     return cosine
 
