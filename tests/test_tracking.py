@@ -21,13 +21,14 @@ from trackverse.filters import FilterConfig, why_drop
 from trackverse.records import FrameClasses, Origin, TopClasses, TrackRecord
 from trackverse.refine import RefineConfig, refine
 from trackverse.segments import detect_scenes
-from trackverse.tracking import TrackingSettings, track_clip, track_frames, usable
+from trackverse.tracking import TrackingSettings, seen_once, track_clip, track_frames, usable
 from trackverse.types import Clip, Detections, FrameBatch, Track, UInt8
 from trackverse.video import VideoWriter, frame_times, probe, read_frames
 
 FRAME_HW = (100, 200)
 NAN, INF = np.nan, np.inf
 NOT_FINITE, OUTSIDE = "detections not finite", "detections empty or outside the frame"
+TWO_CLASSES = "detections of an object seen as two classes"
 
 
 # ---- detections at the door
@@ -114,6 +115,39 @@ def test_no_detections_are_normal() -> None:
     assert not refused
 
 
+def double(*seen: tuple[float, float, list[float]]) -> Detections:
+    """Boxes 100 px wide and high, each from a left edge on, with a score and those of all classes."""
+    left, scores, logits = zip(*seen, strict=True)
+    xyxy = [[x, 10, x + 100, 110] for x in left]
+    rows = (xyxy, scores, logits, np.zeros((len(seen), 0)))
+    return Detections(*(np.array(row, np.float32) for row in rows))
+
+
+CAR, MINIVAN = [0.6, 0.5, 0.0], [0.5, 0.6, 0.1]
+SEEN_ONCE = {
+    "the less sure one goes": (double((10, 0.6, CAR), (14, 0.7, MINIVAN)), [1]),
+    "of two that are as sure, the later one": (double((10, 0.7, CAR), (14, 0.7, MINIVAN)), [0]),
+    "classes that contradict each other": (double((10, 0.6, CAR), (14, 0.7, [0.1, 0.0, 0.8])), [0, 1]),
+    "one class, which the detector has looked after": (double((10, 0.6, CAR), (14, 0.7, CAR)), [0, 1]),
+    "beside each other": (double((10, 0.6, CAR), (26, 0.7, MINIVAN)), [0, 1]),
+    "only what overlaps one that stays": (double((10, 0.9, CAR), (20, 0.8, MINIVAN), (30, 0.7, CAR)), [0, 2]),
+    "three": (double((10, 0.5, CAR), (12, 0.9, MINIVAN), (14, 0.7, CAR)), [1]),
+    "nothing known of classes": (double((10, 0.6, [0.0, 0.0]), (14, 0.7, [0.0, 0.0])), [0, 1]),
+    "no classes": (double((10, 0.6, []), (14, 0.7, [])), [0, 1]),
+    "one": (double((10, 0.6, CAR)), [0]),
+    "none": (Detections.empty(3, 0), []),
+}
+
+
+@pytest.mark.parametrize("found, rows", SEEN_ONCE.values(), ids=SEEN_ONCE)
+def test_an_object_that_looks_like_two_classes_is_one_detection(found: Detections, rows: list[int]) -> None:
+    refused = Counter[str]()
+    kept = seen_once(found, refused)
+    np.testing.assert_array_equal(kept.xyxy, found.xyxy[rows])
+    np.testing.assert_array_equal(kept.logits, found.logits[rows])
+    assert +refused == +Counter({TWO_CLASSES: len(found) - len(rows)})
+
+
 # ---- frames to tracks
 
 
@@ -139,6 +173,21 @@ class Squares:
         return Detections(
             xyxy, np.full(num, 0.9, np.float32), np.ones((num, 1), np.float32), np.ones((num, 0), np.float32)
         )
+
+
+class Undecided(Squares):
+    """Sees a square as a rectangle too: in two of three images, a bit off."""
+
+    labels = ("square", "rectangle")
+
+    def __call__(self, images: UInt8) -> list[Detections]:
+        return [self._twice(one, number % 3 > 0) for number, one in enumerate(super().__call__(images))]
+
+    def _twice(self, one: Detections, is_undecided: bool) -> Detections:
+        num = 1 + is_undecided
+        xyxy, scores = np.concatenate([one.xyxy, one.xyxy + 1]), np.array([0.9, 0.85], np.float32)
+        logits = np.array([[0.9, 0.8], [0.8, 0.85]], np.float32)
+        return Detections(xyxy[:num], scores[:num], logits[:num], np.zeros((num, 0), np.float32))
 
 
 def square_at(left: int, hw: tuple[int, int] = (60, 120)) -> UInt8:
@@ -211,6 +260,14 @@ def test_how_long_a_look_is_says_nothing() -> None:
     places = sorted((int(track.xyxy[0, 0]), int(track.xyxy[-1, 0])) for track in tracks)
     assert places == [(100, 108), (108, 100)]
     assert not refused
+
+
+def test_an_object_that_looks_like_two_classes_is_one_track() -> None:
+    refused, tracker = Counter[str](), ByteTracker(ByteTrackConfig())
+    (track,) = track_frames(batches(30, 30), Undecided(), tracker, video_hw=(60, 120), refused=refused)
+    np.testing.assert_allclose(track.xyxy[:, 0], np.arange(30))
+    np.testing.assert_allclose(track.logits, np.tile(np.float32([0.9, 0.8]), (30, 1)))
+    assert refused == {TWO_CLASSES: 20}
 
 
 def test_no_frames_give_no_tracks() -> None:

@@ -24,9 +24,12 @@ from trackverse.prefetch import prefetch
 from trackverse.refine import RefineConfig, refine
 from trackverse.strays import Strays
 from trackverse.types import Clip, Detections, FrameBatch, Track, look_frames
-from trackverse.vectors import RowFile, lengths, let_go
+from trackverse.vectors import RowFile, cosines, lengths, let_go
 from trackverse.video import VideoInfo, read_frames
 
+# Boxes of two classes that are this near each other are of one object (a car, a minivan), unless the classes contradict
+# each other (a pizza, its plate) as those of tracks that are not to be joined do: below this cosine of their scores.
+DOUBLE_IOU, MIN_CLASS_COSINE = 0.75, 0.5
 MAX_PX = 2**24  # further out, float32 doesn't tell one pixel from the next
 
 
@@ -199,13 +202,34 @@ def track_frames(
         scale = np.array([video_hw[1] / image_hw[1], video_hw[0] / image_hw[0]] * 2, np.float32)
         for image, time_s, found in zip(batch.images, batch.times_s, detector(batch.images), strict=True):
             in_video = Detections(found.xyxy * scale, found.scores, found.logits, found.embeddings)
-            seen = usable(in_video, video_hw, refused)
+            seen = seen_once(usable(in_video, video_hw, refused), refused)
             motion = None
             if camera_path is not None:
                 motion = scaled(follow(image, seen.xyxy / scale), scale[:2].astype(np.float64))
                 camera_path.add(float(time_s), motion)
             yield from tracker.update(float(time_s), seen, motion)
     yield from tracker.drain()
+
+
+def seen_once(detections: Detections, refused: Counter[str]) -> Detections:
+    """The detections without second boxes on an object that looks like two classes, as detectors suppress boxes class
+    by class: of boxes with different best classes, an IoU above `DOUBLE_IOU` and class scores that are distributed
+    alike, only the surest stays. The others are counted in `refused`.
+    """
+    label = detections.logits.argmax(axis=1) if detections.logits.size else np.zeros(len(detections), np.int64)
+    rank = np.argsort(np.argsort(-detections.scores, kind="stable"))
+    i, j = boxes.near_pairs(detections.xyxy, detections.xyxy)
+    pair = np.flatnonzero((rank[i] < rank[j]) & (label[i] != label[j]))
+    i, j = i[pair], j[pair]
+    pair = np.flatnonzero(boxes.iou_of_pairs(detections.xyxy[i], detections.xyxy[j]) > DOUBLE_IOU)
+    i, j = i[pair], j[pair]
+    pair = np.flatnonzero(cosines(detections.logits, i, detections.logits, j) >= MIN_CLASS_COSINE)
+    is_kept = np.ones(len(detections), bool)
+    for n in pair[np.argsort(rank[i[pair]], kind="stable")]:
+        is_kept[j[n]] &= ~is_kept[i[n]]
+    if not is_kept.all():
+        refused["detections of an object seen as two classes"] += int((~is_kept).sum())
+    return detections.select(is_kept)
 
 
 def usable(detections: Detections, frame_hw: tuple[int, int] | None, refused: Counter[str]) -> Detections:
