@@ -591,6 +591,35 @@ def a_person_and_a_dog_side_by_side(person_first: bool) -> list[tuple[str, int]]
     return sorted(("AB"[one.logits.sum(axis=0).argmax()], len(one)) for one in tracks + tracker.finish())
 
 
+def one_at_a_time(boxes: Sequence[tuple[float, float, list[float]]]) -> list[Track]:
+    """Of boxes 40 px wide, one a frame: its left edge, height and class scores. Only tracks of two frames and more."""
+    tracker, tracks = ByteTracker(PUBLISHED), []
+    for k, (left, height, logits) in enumerate(boxes):
+        columns = ([[left, 100, left + 40, 100 + height]], [0.9], [logits], [[]])
+        found = Detections(*(np.array(column, np.float32) for column in columns))
+        tracks += tracker.update(k / 16, found)
+    return [one for one in tracks + tracker.finish() if len(one) > 1]
+
+
+def test_what_an_object_wears_is_not_the_object() -> None:
+    """Of a person, only the jersey is found now and then."""
+    person, jersey = (100.0, 80.0, [0.9, 0.05]), (100.0, 40.0, [0.0, 0.9])
+    (one,) = one_at_a_time([jersey if k % 6 == 5 else person for k in range(40)])
+    assert len(one) == 34
+    np.testing.assert_allclose(one.xyxy, np.tile(np.float32([100, 100, 140, 180]), (34, 1)))
+
+
+@pytest.mark.parametrize("scores", [[0.05, 0.9], [0.0, 0.0]], ids=["another class", "none"])
+def test_where_a_detector_slips_in_the_class_the_box_tells(scores: list[float]) -> None:
+    (one,) = one_at_a_time([(100, 80, scores if k % 6 == 5 else [0.9, 0.05]) for k in range(40)])
+    assert len(one) == 40
+
+
+def test_without_class_scores_little_overlap_is_enough() -> None:
+    (one,) = one_at_a_time([(100 + 16 * k, 80, [0.0, 0.0]) for k in range(20)])
+    assert len(one) == 20
+
+
 PUBLISHED_DEFECTS: dict[str, tuple[Callable[[], list[tuple[str, int]]], list[tuple[str, int]]]] = {
     "a recall floor above the threshold that nobody asked for": (scores_just_above_the_threshold, [("A", 20)] * 3),
     "a look of zeros loses its object and renames another": (a_look_of_zeros, [("A", 40), ("B", 40)]),

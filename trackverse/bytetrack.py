@@ -36,6 +36,10 @@ MAX_GATE = 9.21
 # Cost of a class distribution at a right angle to the track's: it decides between boxes that overlap nearly equally and
 # never against a clear overlap.
 CLASS_WEIGHT = 0.05
+# Class scores that have hardly anything in common are of another object (a jersey, where its wearer isn't detected),
+# unless the boxes overlap well: then, the detector has slipped in the class. With a cosine of 0.3 or an overlap of 0.5,
+# tracks of detectors that waver between classes lose as much as is gained.
+NO_LIKENESS, LEAST_STRANGE_OVERLAP = np.array(0.1, np.float32), np.array(0.4, np.float32)
 # However rarely frames come, the next one is in time: only a step this many times as long as the shortest is a hole.
 MIN_HOLE_STEPS = 1.5
 LEAST_SHARE = 1e-6  # of the old appearance, and of the new one
@@ -244,12 +248,18 @@ class ByteTracker:
 
     def _favour_class(self, gain: Float32, pairs: _Pairs, logits: Float32) -> None:
         """Add to the `gain` (P,) of pairs that may be: nothing where the class scores `logits` (M, C) of the detection
-        and those of the track over time have nothing in common, `CLASS_WEIGHT` where they are distributed alike.
+        and those of the track over time have nothing in common, `CLASS_WEIGHT` where they are distributed alike. With
+        no likeness and little overlap, they may not be.
         """
         may = (gain >= 0).nonzero()[0]
         slots = self._live.numbers.take(pairs.rows.take(may))
         likeness = cosines(self._histories.class_sums, slots, logits, pairs.columns.take(may))
         gain[may] += np.float32(CLASS_WEIGHT) * likeness
+        strange = (likeness < NO_LIKENESS) & (pairs.overlap.take(may) < LEAST_STRANGE_OVERLAP)
+        if strange.any():  # or unknown
+            may, slots = may[strange], slots[strange]
+            is_known = self._histories.class_sums[slots].any(axis=1) & logits[pairs.columns[may]].any(axis=1)
+            gain[may[is_known]] = -np.inf
 
     def _end(self, ended: Bool) -> list[Track]:
         """Take tracks out of the live ones and return them."""
