@@ -397,6 +397,21 @@ def test_what_lies_behind_another_one_shows_little_of_its_own_look() -> None:
     np.testing.assert_array_equal(before.look_weights, [8, 8])
 
 
+@pytest.mark.parametrize("jersey", [1, 0], ids=["of a class of its own", "of the same class"])
+def test_what_lies_in_an_object_of_another_class_is_in_plain_view(jersey: int) -> None:
+    """A jersey, but not a person behind another one."""
+    xyxy = np.array([[100, 100, 140, 180], [105, 110, 135, 140], [130, 110, 160, 140]], np.float32)
+    logits = np.eye(2, dtype=np.float32)[[0, jersey, 1]]
+    tracker, tracks = ByteTracker(PUBLISHED), []
+    for k in range(8):
+        tracks += tracker.update(
+            k / 16, Detections(xyxy, np.full(3, 0.9, np.float32), logits, np.ones((3, 1), np.float32))
+        )
+    person, inside, beside = sorted(tracks + tracker.finish(), key=lambda one: float(one.xyxy[0, 0]))
+    assert (person.look_weights, inside.look_weights) == (8, 8 if jersey else pytest.approx(8 * 0.05))
+    assert beside.look_weights == 8  # a third of it
+
+
 def test_where_few_pairs_are_compared_because_most_cannot_be_the_same_comes_out(monkeypatch) -> None:
     """A crowd in which looks, classes and overlaps contradict each other."""
     rng = np.random.default_rng(5)

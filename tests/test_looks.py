@@ -134,6 +134,28 @@ def test_the_model_is_that_of_all_tracks_and_pairs(
     np.testing.assert_allclose(astuple(model), astuple(plain_model(tracks)), rtol=1e-4)
 
 
+def of_class(track: Track, label: int, offset: float = 0.0) -> Track:
+    """The track as one of the third class for some frames, and of its own in most; it looks different by `offset`."""
+    logits = np.eye(3, dtype=np.float32)[np.where(np.arange(len(track)) % 4 == 1, 2, label)]
+    is_known = track.looks.any(axis=1)
+    return replace(track, logits=logits, looks=track.looks + offset * (track.look_weights * is_known)[:, None])
+
+
+@pytest.mark.parametrize("offset", [0.0, 5.0], ids=["two classes that look alike", "two that don't"])
+def test_objects_of_one_class_tell_how_different_objects_look(tracks: list[Track], offset: float) -> None:
+    cars = [of_class(track, 1, offset) for track in tracks]
+    both = looks.fit(Scatter.of([of_class(track, 0) for track in tracks] + cars))
+    one = looks.fit(Scatter.of(tracks))
+    assert both is not None and one is not None
+    np.testing.assert_allclose(astuple(both), astuple(one), rtol=0.02)
+
+
+def test_where_no_two_are_of_one_class_all_tell(tracks: list[Track]) -> None:
+    longest = sorted(tracks, key=len)[-2:]
+    model = looks.fit(Scatter.of([of_class(track, n) for n, track in enumerate(longest)]))
+    assert model == looks.fit(Scatter.of(longest))
+
+
 def test_what_parts_tell_is_as_if_the_whole_had_never_been_known(tracks: list[Track]) -> None:
     parts: list[Track] = []
     track_of: list[int] = []

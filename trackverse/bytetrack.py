@@ -180,7 +180,8 @@ class ByteTracker:
             return overlapping(kalman.xyxy, detections.xyxy), np.ones(len(detections), np.float32)
         # Where looks may outvote motion, boxes that don't overlap can be one object, if it is a motion and no jump.
         reached = kalman.reach(MAX_GATE) if config.motion_weight <= config.match_thresh else kalman.xyxy
-        return near_and_views(kalman.xyxy, reached, detections.xyxy)
+        labels = detections.logits.argmax(axis=1) if detections.logits.shape[1] > 1 else None
+        return near_and_views(kalman.xyxy, reached, detections.xyxy, labels)
 
     def _matched(self, near: Near, detections: Detections, is_sure: Bool, was_seen: Bool) -> tuple[Int64, Int64]:
         """Rows (K,) of tracks and (K,) of detections that go together best, turn by turn."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trackverse import pairs
+from trackverse import class_scores, pairs
 from trackverse.types import Bool, Float32, Float64, Int64, Track
 from trackverse.vectors import TINY, blocks, let_go
 
@@ -200,12 +200,14 @@ def _sums(rows: Float32, first: Int64, stop: Int64) -> Float32:
 
 
 class Told(NamedTuple):
-    """What a track's looks tell: of `num_looks` in plain view, the `mean` (D,) and the `variance` around it, summed
-    over all dimensions; `late2`: the squared length of what the offsets of the second half of them sum up to.
+    """What the looks of a track of class `label` tell: of `num_looks` in plain view, the `mean` (D,) and the `variance`
+    around it, summed over all dimensions; `late2`: the squared length of what the offsets of the second half of them
+    sum up to.
     """
 
     start_s: float
     end_s: float
+    label: int
     num_looks: int
     mean: Float32
     variance: float
@@ -240,7 +242,7 @@ class Scatter:
             numbers = [long[start + n] for n in track.tolist()]
             columns = numbers, counts.tolist(), means, variances.tolist(), np.vecdot(late, late).tolist()
             for n, *own in zip(*columns, strict=True):
-                told[n] = Told(tracks[n].times_s[0], tracks[n].times_s[-1], *own)
+                told[n] = Told(tracks[n].times_s[0], tracks[n].times_s[-1], class_scores.label(tracks[n]), *own)
         return Scatter(told, products)
 
     @property
@@ -272,10 +274,13 @@ def fit(scatter: Scatter) -> LookModel | None:
     later = np.arange(1, len(told) + 1)
     end = np.searchsorted([one.start_s for one in told], [one.end_s for one in told])
     together = (pair for pair in pairs.ranges(later, np.maximum(end, later)) if len(pair[0]))
-    beyond2 = [parts[i] + parts[j] - 2 * _products(means, i, j) for i, j in together]
+    label = np.array([one.label for one in told])
+    beyond2 = [(parts[i] + parts[j] - 2 * _products(means, i, j), label[i] == label[j]) for i, j in together]
     if not beyond2:
         return None
-    between = float(np.median(np.concatenate(beyond2))) / 2
+    of_pair, is_alike = map(np.concatenate, zip(*beyond2, strict=True))
+    # How different objects of one class look, if there are any: a person and a car differ by far more.
+    between = float(np.median(of_pair[is_alike] if is_alike.any() else of_pair)) / 2
     if between <= 0:
         return None  # the objects look alike: nothing to tell them apart by
     return LookModel(within, between, _num_dims(scatter.products), lasting)

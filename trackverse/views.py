@@ -12,6 +12,8 @@ from trackverse.types import Float32, Float64, Int64
 # A box of which this share lies behind another one still shows its own object; one with `CLEAR_MARGIN` more shows the
 # other one. In between its looks count in part, and always `MIN_VIEW`, so that what is hidden all its life has some.
 CLEAR_SHARE, CLEAR_MARGIN, MIN_VIEW, FULL_VIEW = (np.array(share, np.float32) for share in (0.4, 0.5, 0.05, 1.0))
+# So much of a box lies in that of another class if it is a part of that object (a jersey), or on it (a dog on a sofa).
+INSIDE_SHARE = np.array(0.9, np.float32)
 CLEAR_VIEW = np.asarray((CLEAR_SHARE + CLEAR_MARGIN) / CLEAR_MARGIN)
 
 
@@ -34,11 +36,13 @@ def overlapping(tracks: Float64, seen: Float32) -> Near:
     return Near(i, j, overlap)
 
 
-def near_and_views(tracks: Float64, reached: Float64, seen: Float32) -> tuple[Near, Float32]:
+def near_and_views(
+    tracks: Float64, reached: Float64, seen: Float32, labels: Int64 | None = None
+) -> tuple[Near, Float32]:
     """As `overlapping`, but all pairs in which the detection overlaps what the track may have `reached` (N, 4).
 
     And how much (M,) the looks of all detections say about themselves: 1 in plain view, next to nothing where another
-    object stands before them, whose looks they have.
+    object stands before them, whose looks they have. `labels` (M,) are the detections' classes, None if there is one.
     """
     num, everything = len(tracks), _together(tracks, seen)
     columns = boxes.measured(everything)
@@ -54,6 +58,9 @@ def near_and_views(tracks: Float64, reached: Float64, seen: Float32) -> tuple[Ne
     if len(i) - split == len(seen):  # of detections, each is near itself alone
         return pairs, np.ones(len(seen), np.float32)
     hiding = common_area[split:] * (one[3, split:] < other[3, split:])
+    if labels is not None:
+        differ = labels.take(i[split:] - num) != labels.take(j[split:])
+        hiding[differ & (hiding >= INSIDE_SHARE * one[4, split:])] = 0
     views = CLEAR_VIEW - boxes.hidden_share(columns[:, num:], i[split:] - num, hiding) / CLEAR_MARGIN
     return pairs, np.maximum(np.minimum(views, FULL_VIEW, out=views), MIN_VIEW, out=views)
 
