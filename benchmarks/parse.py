@@ -45,7 +45,7 @@ class Timed:
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
         self.name, self.labels = detector.name, detector.labels
-        self.embedding_dim, self.centre_embeddings = detector.embedding_dim, detector.centre_embeddings
+        self.embedding_dim = detector.embedding_dim
         self.seconds = 0.0
 
     def __call__(self, images: UInt8) -> list[Detections]:

@@ -236,7 +236,7 @@ def test_only_detic_has_features_of_its_own(name: str, tmp_path: Path) -> None:
 class Small:
     """Stands in for a detector on a GPU, of which there is none here: fails as torch does beyond `capacity` frames."""
 
-    name, labels, embedding_dim, centre_embeddings = "small", ("thing",), 0, False
+    name, labels, embedding_dim = "small", ("thing",), 0
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity

@@ -109,7 +109,7 @@ def track(
         track_frames(
             batches(),
             lambda images: [find_colours(image) for image in images],
-            ByteTracker(NANODET_TRACKING, centre_embeddings=True),
+            ByteTracker(NANODET_TRACKING),
             video_hw=video_hw,
             refused=Counter(),
             camera_path=path,

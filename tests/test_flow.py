@@ -214,7 +214,7 @@ def test_only_what_is_missing_is_measured(folder: Path, caplog: pytest.LogCaptur
 class FindsIt:
     """Stands in for a detector: finds the object of a scene where it was drawn, frame by frame; NaN: it is missed."""
 
-    name, labels, embedding_dim, centre_embeddings = "known", LABELS, 0, False
+    name, labels, embedding_dim = "known", LABELS, 0
 
     def __init__(self, tlwh: np.ndarray) -> None:
         self._xyxy = iter(tlwh_to_xyxy(tlwh).astype(np.float32))

@@ -158,7 +158,6 @@ class Squares:
     name: str = "squares"
     labels: tuple[str, ...] = ("square",)
     embedding_dim: int = 0
-    centre_embeddings: bool = False
     is_broken: bool = False  # then every answer comes with a second one that no tracker could use
 
     def __call__(self, images: UInt8) -> list[Detections]:
@@ -233,7 +232,7 @@ class Swapping:
     far the longest.
     """
 
-    name, labels, embedding_dim, centre_embeddings = "swapping", ("person",), 2, False
+    name, labels, embedding_dim = "swapping", ("person",), 2
 
     def __init__(self) -> None:
         self._number = -1

@@ -36,7 +36,9 @@ log = logging.getLogger("trackverse.associate")  # not __name__, which is __main
 # ByteTrack's own thresholds for detectors whose good scores begin at 0.6; appearance tells people apart for longer than
 # motion does, so that it is remembered for longer.
 BOXES_ALONE = ByteTrackConfig(track_thresh=0.6, max_lost_s=1.0)
-WITH_APPEARANCE = ByteTrackConfig(track_thresh=0.6, max_lost_s=2.0, match_thresh=0.6, embedding_momentum=0.9)
+WITH_APPEARANCE = ByteTrackConfig(
+    track_thresh=0.6, max_lost_s=2.0, match_thresh=0.6, embedding_momentum=0.9, max_common_likeness=0.3
+)
 # From one detection to the next: a detector misses an object for some frames now and then, for one at any rate. Longer,
 # it is mostly hidden, and the second pass has to say where: 0.3 s finds more of a street, and less of a dance.
 MAX_BLINK_S = 0.2

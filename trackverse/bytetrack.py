@@ -59,7 +59,8 @@ class ByteTrackConfig:
     `match_thresh`: largest cost of confident pairs, `motion_weight` × (1 − IoU) + the rest × cosine distance.
     `low_match_thresh`: largest 1 − IoU of doubtful pairs. `max_lost_s`: how long an unseen track is looked for, at
     frame rates so low that it is less than a frame: in the next frame.
-    `embedding_momentum`: share of the old appearance that a new detection leaves.
+    `embedding_momentum`: share of the old appearance that a new detection leaves. `max_common_likeness`: how alike
+    different objects of a class may look, by cosine; what they have more in common is taken off (see `common_look.py`).
     """
 
     track_thresh: float = 0.55
@@ -69,13 +70,12 @@ class ByteTrackConfig:
     motion_weight: float = 0.4
     max_lost_s: float = 0.8
     embedding_momentum: float = 0.5
+    max_common_likeness: float = 0.5
 
 
 class ByteTracker:
     """The tracks of one clip. Struct of arrays: row n of every array is the same live track.
 
-    `centre_embeddings`: compare appearances after taking off what all objects share. For colours and for features of a
-    network that was trained to tell classes apart, which are all alike; features that tell objects apart lose by it.
     `look_frames`: detections that go into one look of a track, see `types.look_frames`.
     `spool_file`: where the past of live tracks lies, in place of memory, which stays the same however long they are.
     `strays` get the detections that no track takes.
@@ -85,13 +85,12 @@ class ByteTracker:
         self,
         config: ByteTrackConfig,
         *,
-        centre_embeddings: bool = False,
         look_frames: int = LOOK_FRAMES,
         spool_file: IO[bytes] | None = None,
         strays: Strays | None = None,
     ) -> None:
         self._config = config
-        self._common_look = CommonLook() if centre_embeddings else None
+        self._common_look = CommonLook(config.max_common_likeness)
         self._new_share = np.array(min(max(1 - config.embedding_momentum, LEAST_SHARE), 1 - LEAST_SHARE), np.float32)
         self._motion_weight = np.array(config.motion_weight, np.float32)
         self._looks_weight = np.array(1 - self._motion_weight)
@@ -127,8 +126,6 @@ class ByteTracker:
         ended = self._end(live.last_seen_s < time_s - patience_s - ROUNDING_S)
         was_seen = live.last_seen_s == self._time_s
         self._time_s = time_s
-        if self._common_look is not None:
-            self._common_look.learn(detections.embeddings)
         innovations = self._associate(detections, was_seen)
         if not is_known and innovations is not None:
             self._camera_shift.learn(time_s, innovations.off, innovations.height2)
@@ -153,8 +150,10 @@ class ByteTracker:
             return None
         config, live = self._config, self._live
         is_sure = detections.scores >= config.track_thresh
-        near, views = self._near(detections)
-        rows, taken = self._matched(near, detections, is_sure, was_seen)
+        labels = _labels(detections.logits)
+        self._common_look.learn(self._time_s, detections.embeddings, labels)
+        near, views = self._near(detections, labels)
+        rows, taken = self._matched(near, detections, labels, is_sure, was_seen)
         innovations = live.see(rows, self._time_s, detections.xyxy.take(taken, axis=0))
         slots = live.numbers.take(rows)
         is_new = detections.scores >= config.track_thresh + config.new_track_margin
@@ -171,7 +170,7 @@ class ByteTracker:
         self._histories.add(slots, self._time_s, detections, taken, views.take(taken), shares)
         return innovations
 
-    def _near(self, detections: Detections) -> tuple[Near, Float32]:
+    def _near(self, detections: Detections, labels: Int64) -> tuple[Near, Float32]:
         """The pairs of tracks and detections that may be one object, and how much (M,) the looks of all detections say
         about themselves.
         """
@@ -180,10 +179,12 @@ class ByteTracker:
             return overlapping(kalman.xyxy, detections.xyxy), np.ones(len(detections), np.float32)
         # Where looks may outvote motion, boxes that don't overlap can be one object, if it is a motion and no jump.
         reached = kalman.reach(MAX_GATE) if config.motion_weight <= config.match_thresh else kalman.xyxy
-        labels = detections.logits.argmax(axis=1) if detections.logits.shape[1] > 1 else None
-        return near_and_views(kalman.xyxy, reached, detections.xyxy, labels)
+        has_classes = detections.logits.shape[1] > 1
+        return near_and_views(kalman.xyxy, reached, detections.xyxy, labels if has_classes else None)
 
-    def _matched(self, near: Near, detections: Detections, is_sure: Bool, was_seen: Bool) -> tuple[Int64, Int64]:
+    def _matched(
+        self, near: Near, detections: Detections, labels: Int64, is_sure: Bool, was_seen: Bool
+    ) -> tuple[Int64, Int64]:
         """Rows (K,) of tracks and (K,) of detections that go together best, turn by turn."""
         rows, columns = near.rows, near.columns
         if not len(rows):
@@ -192,26 +193,37 @@ class ByteTracker:
         sure = is_sure.take(columns)
         turns = np.where(sure, self._live.is_tentative.take(rows), (DOUBTFUL_AND_LOST - was_seen).take(rows))
         least = self._least_likeness if num_dims else self._least_overlap
-        pairs = _Pairs(rows, columns, near.overlap, sure, least.take(turns))
+        pairs, looks = _Pairs(rows, columns, near.overlap, sure, least.take(turns)), self._looks(detections, labels)
         if len(rows) * (num_classes + num_dims) < MANY_FLOATS:
-            chosen = assign(rows, columns, self._gain(pairs, detections), turns)
+            chosen = assign(rows, columns, self._gain(pairs, detections, looks), turns)
         else:
             most = self._gain_at_most(pairs, detections)
-            chosen = assign_lazily(rows, columns, most, turns, lambda some: self._gain(pairs.take(some), detections))
+            chosen = assign_lazily(
+                rows, columns, most, turns, lambda some: self._gain(pairs.take(some), detections, looks)
+            )
         return rows.take(chosen), columns.take(chosen)
 
-    def _gain(self, pairs: _Pairs, detections: Detections) -> Float32:
+    def _looks(self, detections: Detections, labels: Int64) -> _Looks:
+        """What is compared of live tracks and detections; these are of the classes `labels` (M,)."""
+        common, slots = self._common_look, self._live.numbers
+        if not common.is_needed:
+            return _Looks(self._histories.appearance, slots, detections.embeddings)
+        tracks = self._histories.appearance.take(slots, axis=0)
+        tracks = common.taken_off(tracks, _labels(self._histories.class_sums.take(slots, axis=0)))
+        return _Looks(tracks, np.arange(len(slots)), common.taken_off(detections.embeddings, labels))
+
+    def _gain(self, pairs: _Pairs, detections: Detections, looks: _Looks) -> Float32:
         """By how much (P,) the pairs go together better than they must; less than 0 where they may not."""
         gain = pairs.overlap - pairs.least
         if detections.embeddings.shape[1]:
-            gain = np.where(pairs.is_sure, self._gain_by_looks(pairs, detections), gain)
+            gain = np.where(pairs.is_sure, self._gain_by_looks(pairs, detections, looks), gain)
         if detections.logits.shape[1] > 1:
             self._favour_class(gain, pairs, detections.logits)
         return gain
 
-    def _gain_by_looks(self, pairs: _Pairs, detections: Detections) -> Float32:
+    def _gain_by_looks(self, pairs: _Pairs, detections: Detections, looks: _Looks) -> Float32:
         """As `_gain`, as if all detections were confident."""
-        gain = self._cosines(pairs, detections.embeddings)
+        gain = looks.cosines(pairs)
         gain *= self._looks_weight
         gain += self._motion_weight * pairs.overlap
         gain -= pairs.least
@@ -231,21 +243,6 @@ class ByteTracker:
         if detections.logits.shape[1] > 1:
             most += np.float32(CLASS_WEIGHT) * (most >= 0)
         return most
-
-    def _cosines(self, pairs: _Pairs, embeddings: Float32) -> Float32:
-        """(P,): how alike tracks and detections look; where one has no look, how much they overlap."""
-        tracks, slots = self._histories.appearance, self._live.numbers
-        if self._common_look is None:
-            slots = slots.take(pairs.rows)
-            cosine = cosines(tracks, slots, embeddings, pairs.columns, is_unit=True)
-            unknown = (cosine == NOTHING).nonzero()[0]  # or at a right angle, for once exactly
-            if len(unknown):
-                is_known = tracks[slots[unknown]].any(axis=1) & embeddings[pairs.columns[unknown]].any(axis=1)
-                unknown = unknown[~is_known]
-                cosine[unknown] = pairs.overlap[unknown]
-            return cosine
-        tracks = self._common_look.taken_off(tracks.take(slots, axis=0))
-        return cosines(tracks, pairs.rows, self._common_look.taken_off(embeddings), pairs.columns, is_unit=True)
 
     def _favour_class(self, gain: Float32, pairs: _Pairs, logits: Float32) -> None:
         """Add to the `gain` (P,) of pairs that may be: nothing where the class scores `logits` (M, C) of the detection
@@ -278,6 +275,11 @@ def _least(max_cost: float, max_doubtful_cost: float) -> Float32:
     return np.array([1 - max_cost, 1 - max_cost, least_doubtful, least_doubtful + LOST_MARGIN], np.float32)
 
 
+def _labels(class_scores: Float32) -> Int64:
+    """(N,): the best class of scores (N, C); 0 where there is one class or none."""
+    return class_scores.argmax(axis=1) if class_scores.shape[1] > 1 else np.zeros(len(class_scores), np.int64)
+
+
 class _Pairs(NamedTuple):
     """As `Near`, with whether the detection `is_sure` (P,), and what the likeness of the pair must be at `least` (P,);
     of a doubtful one, its overlap.
@@ -297,3 +299,24 @@ class _Pairs(NamedTuple):
             self.is_sure.take(numbers),
             self.least.take(numbers),
         )
+
+
+class _Looks(NamedTuple):
+    """Embeddings at unit length, or 0 where a look isn't known: of `tracks` (S, D), the n-th live one's in row
+    `rows[n]`, and of `detections` (M, D).
+    """
+
+    tracks: Float32
+    rows: Int64
+    detections: Float32
+
+    def cosines(self, pairs: _Pairs) -> Float32:
+        """(P,): how alike tracks and detections look; where one has no look, how much they overlap."""
+        rows = self.rows.take(pairs.rows)
+        cosine = cosines(self.tracks, rows, self.detections, pairs.columns, is_unit=True)
+        unknown = (cosine == NOTHING).nonzero()[0]  # or at a right angle, for once exactly
+        if len(unknown):
+            is_known = self.tracks[rows[unknown]].any(axis=1) & self.detections[pairs.columns[unknown]].any(axis=1)
+            unknown = unknown[~is_known]
+            cosine[unknown] = pairs.overlap[unknown]
+        return cosine

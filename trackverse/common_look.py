@@ -1,35 +1,80 @@
-"""What all objects of a clip look like, which says nothing about which of them one is."""
+"""What all objects of a class look like, which says nothing about which of them one is.
+
+How alike two objects look depends on what the embeddings are of: features that were trained to tell people apart are
+far more different than CLIP's, to which a person is a person. Once so much of the mean is taken off that different
+objects of a class are as alike as the thresholds of the association expect, one set of thresholds does for all.
+"""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from trackverse.types import Float32
+from trackverse.types import ROUNDING_S, Float32, Float64, Int64
 from trackverse.vectors import unit
 
-CENTRE_PRIOR = 4  # with how many other objects in view half of the mean look is taken off
+CENTRE_PRIOR = 4  # with how many other objects of its class in view at most half of the mean look is taken off
+STEP_S = 1.0  # between the frames that are learnt from; 0.1 s does as well, and takes more time
+MOST_ALIKE = 0.999  # cosine; nothing is left of what is more alike
 
 
 class CommonLook:
-    """The mean embedding of a clip's detections, learnt as it is seen."""
+    """The mean embeddings of a clip's detections, class by class, learnt as it is seen."""
 
-    def __init__(self) -> None:
-        self._sum: Float32 | float = 0.0
-        self._num = 0
-        self._num_frames = 0  # with objects
+    def __init__(self, max_likeness: float) -> None:
+        """`max_likeness`: cosine of different objects up to which nothing is taken off."""
+        self._max_likeness = max_likeness
+        self._last_s = -math.inf  # when was learnt from a frame
+        self._row_of: dict[int, int] = {}  # of classes
+        self._sums = np.zeros((0, 0), np.float32)  # (K, D)
+        # Of each class: frames with it, its objects in these, pairs of two in one frame, and the sum of their cosines.
+        self._counts = np.zeros((0, 4))
+        # What is taken off, a row a class; the last one for classes that are not known yet.
+        self._common = np.zeros((1, 0), np.float32)
+        self.is_needed = False  # whether anything is taken off
 
-    def learn(self, embeddings: Float32) -> None:
-        """Take in those of a frame's detections, (M, D)."""
-        self._sum = self._sum + embeddings.sum(axis=0)
-        self._num += len(embeddings)
-        self._num_frames += bool(len(embeddings))
+    def learn(self, time_s: float, embeddings: Float32, labels: Int64) -> None:
+        """Take in those of a frame's detections, (M, D) at unit length or 0, which are of the classes `labels` (M,)."""
+        if not embeddings.size or time_s - self._last_s < STEP_S - ROUNDING_S:
+            return
+        self._last_s = time_s
+        is_known = np.vecdot(embeddings, embeddings) > 0
+        for label in np.unique(labels[is_known]).tolist():
+            row = self._row(label, embeddings.shape[1])
+            own = embeddings[is_known & (labels == label)]
+            total, num = own.sum(axis=0), len(own)
+            self._sums[row] += total
+            self._counts[row] += (1, num, num * (num - 1), np.vdot(total, total) - num)
+        shares = self._shares()
+        self.is_needed = bool(shares.any())
+        self._common = np.zeros((len(shares) + 1, embeddings.shape[1]), np.float32)
+        self._common[:-1] = self._sums * (shares / self._counts[:, 1])[:, None]
 
-    def taken_off(self, embeddings: Float32) -> Float32:
-        """(N, D) at unit length, less a share of what all detections so far have in common.
-
-        Of n objects in view, each is 1/n of that itself, and an object alone is all of it: the share grows with the
-        mean number of other objects.
+    def taken_off(self, embeddings: Float32, labels: Int64) -> Float32:
+        """(N, D) at unit length, less a share of what the detections of the same classes `labels` (N,) so far have in
+        common. Rows of zeros stay.
         """
-        num_others = max(self._num / max(self._num_frames, 1) - 1, 0.0)
-        mean = self._sum / np.float32(max(self._num, 1))
-        return unit(embeddings - np.float32(num_others / (num_others + CENTRE_PRIOR)) * mean)
+        rows = np.array([self._row_of.get(label, -1) for label in labels.tolist()], np.int64)
+        own = embeddings - self._common.take(rows, axis=0)
+        own[np.vecdot(embeddings, embeddings) == 0] = 0
+        return unit(own)
+
+    def _row(self, label: int, num_dims: int) -> int:
+        """Of a class, which may be new."""
+        row = self._row_of.setdefault(label, len(self._row_of))
+        if row == len(self._sums):
+            self._sums = np.concatenate([self._sums.reshape(row, num_dims), np.zeros((1, num_dims), np.float32)])
+            self._counts = np.concatenate([self._counts, np.zeros((1, 4))])
+        return row
+
+    def _shares(self) -> Float64:
+        """(K,): of the mean looks, what is taken off."""
+        num_frames, num, num_pairs, likeness = self._counts.T
+        likeness = np.minimum(likeness / np.maximum(num_pairs, 1), MOST_ALIKE)
+        # Of unit length squared, the mean has `likeness`, and what is an object's own has the rest.
+        most = self._max_likeness * (1 - likeness) / max(1 - self._max_likeness, 1 - MOST_ALIKE)
+        shares: Float64 = 1 - np.sqrt(np.minimum(most / np.maximum(likeness, 1 - MOST_ALIKE), 1))
+        # Of n objects in view, each is 1/n of the mean itself, and an object alone is all of it.
+        num_others = num / num_frames - 1
+        return np.minimum(shares, num_others / (num_others + CENTRE_PRIOR))

@@ -89,7 +89,6 @@ def track_clip(
         strays = Strays(stray_scores) if settings.refine else None
         tracker = ByteTracker(
             settings.tracker,
-            centre_embeddings=detector.centre_embeddings,
             look_frames=look_frames(min(settings.frame_rate, video.fps)),
             spool_file=spool_file,
             strays=strays,

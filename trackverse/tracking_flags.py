@@ -29,6 +29,7 @@ NANODET_TRACKING = ByteTrackConfig(
     motion_weight=0.8,
     max_lost_s=2.0,
     embedding_momentum=0.9,
+    max_common_likeness=0.2,
 )
 TRACKING_DEFAULTS: Mapping[str, ByteTrackConfig] = {
     "nanodet": NANODET_TRACKING,
@@ -49,12 +50,22 @@ HELP: Mapping[str, str] = {
     "motion_weight": "share of the motion in the cost; the rest is appearance",
     "max_lost_s": "seconds that a track is looked for after it was last seen",
     "embedding_momentum": "share of a track's old appearance that a new detection leaves",
+    "max_common_likeness": "how alike different objects may look; what they have more in common is taken off",
     "min_track_len": "shortest track to keep, in seconds",
     "min_track_area": "smallest mean box to keep, as a share of the frame; 0 keeps all",
 }
 # Scores, overlaps and shares, which go from 0 to 1. Costs may go further: a cosine distance reaches 2.
 SHARES = frozenset(
-    {"conf", "nms", "track_thresh", "low_match_thresh", "motion_weight", "embedding_momentum", "min_track_area"}
+    {
+        "conf",
+        "nms",
+        "track_thresh",
+        "low_match_thresh",
+        "motion_weight",
+        "embedding_momentum",
+        "max_common_likeness",
+        "min_track_area",
+    }
 )
 
 

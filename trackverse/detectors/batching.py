@@ -26,7 +26,7 @@ class FittingBatches:
         self._smallest_misfit: int | None = None
         self._largest_fit = 0
         self.name, self.labels = detector.name, detector.labels
-        self.embedding_dim, self.centre_embeddings = detector.embedding_dim, detector.centre_embeddings
+        self.embedding_dim = detector.embedding_dim
 
     def __call__(self, images: UInt8) -> list[Detections]:
         """As the detector's own; raises SetupError if not even one frame fits."""

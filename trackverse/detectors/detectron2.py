@@ -25,8 +25,6 @@ class Detectron2:
     `conf` is the least score, `nms` the largest IoU in a class.
     """
 
-    centre_embeddings = True
-
     def __init__(
         self, config: Path, weights: Path, embedder: Embedder | None, *, conf: float, nms: float, device: str
     ) -> None:

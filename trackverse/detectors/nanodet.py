@@ -28,7 +28,6 @@ class NanoDet:
     """Detects COCO objects. `labels` are the 80 names; `conf` is the least score, `nms` the largest IoU in a class."""
 
     name = "nanodet-g"
-    centre_embeddings = True
 
     def __init__(
         self,

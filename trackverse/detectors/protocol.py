@@ -10,13 +10,11 @@ from trackverse.types import Detections, UInt8
 class Detector(Protocol):
     """Turns (T, H, W, 3) uint8 RGB images into T Detections, boxes in the images' pixels.
 
-    `labels` are the names of the C columns of their logits, `embedding_dim` the number of columns of their embeddings;
-    `centre_embeddings` as `ByteTracker` takes it.
+    `labels` are the names of the C columns of their logits, `embedding_dim` the number of columns of their embeddings.
     """
 
     name: str
     labels: tuple[str, ...]
     embedding_dim: int
-    centre_embeddings: bool
 
     def __call__(self, images: UInt8) -> list[Detections]: ...

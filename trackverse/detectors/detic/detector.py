@@ -32,9 +32,6 @@ class Detic:
     and the largest of its long one, in px, to which frames are resized.
     """
 
-    # The published thresholds are for raw features; on drawn crowds with features like these, centring lost identities.
-    centre_embeddings = False
-
     def __init__(
         self,
         weights: Path,
