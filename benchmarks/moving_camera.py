@@ -7,12 +7,10 @@ truth (see `street.py`) goes along. People of whom less than half is in the wind
 tracked without and with `camera_motion`, with the second pass, beside a window that stands still; printed are means
 over `--seeds`, and the CPU time a frame.
 
-Measured on the demo's street, two seeds: over the cameras that move, HOTA 59 and IDF1 78, followed or not, as where the
-window stands still (59 and 76): not followed, what all boxes do at once tells. Following takes 3 ms of CPU time a frame
-beside the detector's 48. Single rows hang on a few encounters. Over 32 such videos (and a slower shake; four of each
-camera, eight walks), each forward and backward, at every frame and every second one, it was 58.3 and 76.6, followed
-59.9 and 79.0, most of it in quick pans (54.0 and 70.1, 61.2 and 82.4); where the window stands still, 59.5 and 76.9
-either way.
+Measured on the demo's street, two seeds: over the cameras that move, HOTA 59.0 and IDF1 77.4, as what all boxes do at
+once tells how; followed 60.4 and 79.4, most of it in quick pans (54.9 and 70.8, 61.9 and 82.5); where the window stands
+still, 59.8 and 77.7 either way. Following takes 3 ms of CPU time a frame beside the detector's 50. Single rows hang on a
+few encounters.
 """
 
 from __future__ import annotations
