@@ -9,8 +9,8 @@ over `--seeds`, and the CPU time a frame.
 
 Measured on the demo's street, two seeds: over the cameras that move, HOTA 59.0 and IDF1 77.4, as what all boxes do at
 once tells how; followed 60.4 and 79.4, most of it in quick pans (54.9 and 70.8, 61.9 and 82.5); where the window stands
-still, 59.8 and 77.7 either way. Following takes 3 ms of CPU time a frame beside the detector's 50. Single rows hang on a
-few encounters.
+still, 59.8 and 77.7 either way. Following takes 3 ms of CPU time a frame beside the detector's 50. Single rows hang on
+a few encounters.
 """
 
 from __future__ import annotations

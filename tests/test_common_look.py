@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trackverse.common_look import CENTRE_PRIOR, STEP_S, CommonLook
+from trackverse.common_look import CENTRE_PRIOR, FIRST_STEP_S, CommonLook
 from trackverse.vectors import unit
 
 NUM_OBJECTS, DIM = 100, 256
@@ -91,12 +91,13 @@ def test_unknown_looks_stay_unknown_and_say_nothing() -> None:
     assert not after[NUM_OBJECTS:].any()
 
 
-def test_frames_soon_after_one_another_are_learnt_from_once() -> None:
+def test_frames_are_learnt_from_less_and_less_often() -> None:
     rng, labels = np.random.default_rng(0), np.zeros(NUM_OBJECTS, np.int64)
-    embeddings, others = looks(rng, 0.9), looks(rng, 0.5)
-    common = learnt(embeddings, labels)
-    before = common.taken_off(embeddings, labels)
-    common.learn(STEP_S / 2, others, labels)
-    np.testing.assert_array_equal(common.taken_off(embeddings, labels), before)
-    common.learn(STEP_S, others, labels)
-    assert not np.allclose(common.taken_off(embeddings, labels), before, atol=1e-3)
+    embeddings = looks(rng, 0.9)
+    common, learnt_at_s = CommonLook(0.3), []
+    for time_s in (np.arange(1600) / 100).tolist():
+        before = common.taken_off(embeddings, labels) if time_s else None
+        common.learn(time_s, looks(rng, 0.5), labels)
+        if before is None or not np.array_equal(common.taken_off(embeddings, labels), before):
+            learnt_at_s.append(time_s)
+    assert learnt_at_s == [0.0, FIRST_STEP_S, 3.0, 7.0, 11.0, 15.0]

@@ -15,7 +15,8 @@ from trackverse.types import ROUNDING_S, Float32, Float64, Int64
 from trackverse.vectors import unit
 
 CENTRE_PRIOR = 4  # with how many other objects of its class in view at most half of the mean look is taken off
-STEP_S = 1.0  # between the frames that are learnt from; 0.1 s does as well, and takes more time
+# Between the frames that are learnt from: at first, then twice as long each time. 0.1 s does as well, and takes longer.
+FIRST_STEP_S, MAX_STEP_S = 1.0, 4.0
 MOST_ALIKE = 0.999  # cosine; nothing is left of what is more alike
 
 
@@ -25,7 +26,7 @@ class CommonLook:
     def __init__(self, max_likeness: float) -> None:
         """`max_likeness`: cosine of different objects up to which nothing is taken off."""
         self._max_likeness = max_likeness
-        self._last_s = -math.inf  # when was learnt from a frame
+        self._next_s, self._step_s = -math.inf, FIRST_STEP_S  # when to learn from a frame again
         self._row_of: dict[int, int] = {}  # of classes
         self._sums = np.zeros((0, 0), np.float32)  # (K, D)
         # Of each class: frames with it, its objects in these, pairs of two in one frame, and the sum of their cosines.
@@ -36,11 +37,11 @@ class CommonLook:
 
     def learn(self, time_s: float, embeddings: Float32, labels: Int64) -> None:
         """Take in those of a frame's detections, (M, D) at unit length or 0, which are of the classes `labels` (M,)."""
-        if not embeddings.size or time_s - self._last_s < STEP_S - ROUNDING_S:
+        if time_s < self._next_s or not embeddings.size:
             return
-        self._last_s = time_s
+        self._next_s, self._step_s = time_s + self._step_s - ROUNDING_S, min(2 * self._step_s, MAX_STEP_S)
         is_known = np.vecdot(embeddings, embeddings) > 0
-        for label in np.unique(labels[is_known]).tolist():
+        for label in sorted(set(labels[is_known].tolist())):
             row = self._row(label, embeddings.shape[1])
             own = embeddings[is_known & (labels == label)]
             total, num = own.sum(axis=0), len(own)
