@@ -83,6 +83,15 @@ def test_with_few_others_in_view_little_is_taken_off() -> None:
     np.testing.assert_allclose(after, expected, atol=1e-6)
 
 
+def test_a_frame_in_which_no_look_is_known_says_nothing() -> None:
+    nothing, labels = np.zeros((4, DIM), np.float32), np.zeros(4, np.int64)
+    common = learnt(nothing, labels)
+    assert not common.is_needed and not common.taken_off(nothing, labels).any()
+    embeddings = looks(np.random.default_rng(0), 0.9)
+    common.learn(FIRST_STEP_S, embeddings, np.zeros(NUM_OBJECTS, np.int64))
+    assert common.is_needed
+
+
 def test_unknown_looks_stay_unknown_and_say_nothing() -> None:
     embeddings, labels = looks(np.random.default_rng(0), 0.9), np.zeros(NUM_OBJECTS, np.int64)
     with_unknown = np.concatenate([embeddings, np.zeros((20, DIM), np.float32)])

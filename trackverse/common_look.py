@@ -40,16 +40,19 @@ class CommonLook:
         if time_s < self._next_s or not embeddings.size:
             return
         self._next_s, self._step_s = time_s + self._step_s - ROUNDING_S, min(2 * self._step_s, MAX_STEP_S)
+        num_dims = embeddings.shape[1]
+        if not len(self._sums):
+            self._sums = np.zeros((0, num_dims), np.float32)
         is_known = np.vecdot(embeddings, embeddings) > 0
         for label in sorted(set(labels[is_known].tolist())):
-            row = self._row(label, embeddings.shape[1])
+            row = self._row(label)
             own = embeddings[is_known & (labels == label)]
             total, num = own.sum(axis=0), len(own)
             self._sums[row] += total
             self._counts[row] += (1, num, num * (num - 1), np.vdot(total, total) - num)
         shares = self._shares()
         self.is_needed = bool(shares.any())
-        self._common = np.zeros((len(shares) + 1, embeddings.shape[1]), np.float32)
+        self._common = np.zeros((len(shares) + 1, num_dims), np.float32)
         self._common[:-1] = self._sums * (shares / self._counts[:, 1])[:, None]
 
     def taken_off(self, embeddings: Float32, labels: Int64) -> Float32:
@@ -61,11 +64,11 @@ class CommonLook:
         own[np.vecdot(embeddings, embeddings) == 0] = 0
         return unit(own)
 
-    def _row(self, label: int, num_dims: int) -> int:
+    def _row(self, label: int) -> int:
         """Of a class, which may be new."""
         row = self._row_of.setdefault(label, len(self._row_of))
         if row == len(self._sums):
-            self._sums = np.concatenate([self._sums.reshape(row, num_dims), np.zeros((1, num_dims), np.float32)])
+            self._sums = np.concatenate([self._sums, np.zeros((1, self._sums.shape[1]), np.float32)])
             self._counts = np.concatenate([self._counts, np.zeros((1, 4))])
         return row
 
