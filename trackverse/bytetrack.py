@@ -19,6 +19,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from trackverse import class_scores
 from trackverse.association import LOST_MARGIN, MAX_OVERLAP_COST, assign, assign_lazily
 from trackverse.boxes import NOTHING
 from trackverse.camera_shift import CameraShift
@@ -150,7 +151,7 @@ class ByteTracker:
             return None
         config, live = self._config, self._live
         is_sure = detections.scores >= config.track_thresh
-        labels = _labels(detections.logits)
+        labels = class_scores.labels(detections.logits)
         self._common_look.learn(self._time_s, detections.embeddings, labels)
         near, views = self._near(detections, labels)
         rows, taken = self._matched(near, detections, labels, is_sure, was_seen)
@@ -209,8 +210,9 @@ class ByteTracker:
         if not common.is_needed:
             return _Looks(self._histories.appearance, slots, detections.embeddings)
         tracks = self._histories.appearance.take(slots, axis=0)
-        tracks = common.taken_off(tracks, _labels(self._histories.class_sums.take(slots, axis=0)))
-        return _Looks(tracks, np.arange(len(slots)), common.taken_off(detections.embeddings, labels))
+        track_labels = class_scores.labels(self._histories.class_sums.take(slots, axis=0))
+        seen = common.taken_off(detections.embeddings, labels)
+        return _Looks(common.taken_off(tracks, track_labels), np.arange(len(slots)), seen)
 
     def _gain(self, pairs: _Pairs, detections: Detections, looks: _Looks) -> Float32:
         """By how much (P,) the pairs go together better than they must; less than 0 where they may not."""
@@ -273,11 +275,6 @@ def _least(max_cost: float, max_doubtful_cost: float) -> Float32:
     """(4,): by turn, the least likeness of pairs that may be matched; of doubtful ones, the least overlap."""
     least_doubtful = 1 - max_doubtful_cost
     return np.array([1 - max_cost, 1 - max_cost, least_doubtful, least_doubtful + LOST_MARGIN], np.float32)
-
-
-def _labels(class_scores: Float32) -> Int64:
-    """(N,): the best class of scores (N, C); 0 where there is one class or none."""
-    return class_scores.argmax(axis=1) if class_scores.shape[1] > 1 else np.zeros(len(class_scores), np.int64)
 
 
 class _Pairs(NamedTuple):

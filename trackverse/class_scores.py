@@ -7,10 +7,15 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from trackverse.types import Bool, Float64, Track
+from trackverse.types import Bool, Float32, Float64, Int64, Track
 from trackverse.vectors import TINY, let_go
 
 LABEL_FRAMES = 16  # of a track, whose class scores say what it is; those of the others needn't be read
+
+
+def labels(scores: Float32) -> Int64:
+    """(N,): the best class of scores (N, C); 0 where there is one class or none."""
+    return scores.argmax(axis=1) if scores.shape[1] > 1 else np.zeros(len(scores), np.int64)
 
 
 def label(track: Track) -> int:

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from trackverse import boxes
+from trackverse import boxes, class_scores
 from trackverse.bytetrack import ByteTrackConfig, ByteTracker
 from trackverse.camera import CameraMotion, scaled
 from trackverse.detectors import Choice, DetectorConfig
@@ -29,7 +29,7 @@ from trackverse.video import VideoInfo, read_frames
 
 # Boxes of two classes that are this near each other are of one object (a car, a minivan), unless the classes contradict
 # each other (a pizza, its plate) as those of tracks that are not to be joined do: below this cosine of their scores.
-DOUBLE_IOU, MIN_CLASS_COSINE = 0.75, 0.5
+DOUBLE_IOU, MIN_CLASS_COSINE = 0.75, RefineConfig.min_class_cosine
 MAX_PX = 2**24  # further out, float32 doesn't tell one pixel from the next
 
 
@@ -215,7 +215,7 @@ def seen_once(detections: Detections, refused: Counter[str]) -> Detections:
     by class: of boxes with different best classes, an IoU above `DOUBLE_IOU` and class scores that are distributed
     alike, only the surest stays. The others are counted in `refused`.
     """
-    label = detections.logits.argmax(axis=1) if detections.logits.size else np.zeros(len(detections), np.int64)
+    label = class_scores.labels(detections.logits)
     rank = np.argsort(np.argsort(-detections.scores, kind="stable"))
     i, j = boxes.near_pairs(detections.xyxy, detections.xyxy)
     pair = np.flatnonzero((rank[i] < rank[j]) & (label[i] != label[j]))
