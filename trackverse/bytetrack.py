@@ -62,6 +62,7 @@ class ByteTrackConfig:
     frame rates so low that it is less than a frame: in the next frame.
     `embedding_momentum`: share of the old appearance that a new detection leaves. `max_common_likeness`: how alike
     different objects of a class may look, by cosine; what they have more in common is taken off (see `common_look.py`).
+    The larger `match_thresh`, the less: with 0.45, 0.5 does best in crowds, with 0.6 it is 0.2 to 0.4.
     """
 
     track_thresh: float = 0.55

@@ -22,6 +22,7 @@ from trackverse.tracking import TrackingSettings
 # sure enough to become tracks. Colours tell people apart less surely than a detector's features, so that overlap counts
 # more; but they hold for longer. Looked for on the demo's street at four sizes, mirrored or not, forward and backward
 # in time, at every frame or every second one: the mean of these 32 decided, since each alone hangs on few encounters.
+# To take off all of what people have in common does as well.
 NANODET_TRACKING = ByteTrackConfig(
     track_thresh=0.5,
     new_track_margin=0.0,
