@@ -14,7 +14,7 @@ exactly once, whole, when it ends.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ from trackverse.kalman import Innovations
 from trackverse.live import LiveTracks
 from trackverse.strays import Strays
 from trackverse.types import LOOK_FRAMES, ROUNDING_S, Bool, Detections, Float32, Float64, Int64, Track
-from trackverse.vectors import cosines
+from trackverse.vectors import cosines, lengths, unit
 from trackverse.views import Near, near_and_views, overlapping
 
 # 99 % of a two-dimensional normal distribution's squared Mahalanobis distances: beyond it is a jump, not a motion.
@@ -43,6 +43,7 @@ CLASS_WEIGHT = 0.05
 NO_LIKENESS, LEAST_STRANGE_OVERLAP = np.array(0.1, np.float32), np.array(0.4, np.float32)
 # However rarely frames come, the next one is in time: only a step this many times as long as the shortest is a hole.
 MIN_HOLE_STEPS = 1.5
+UNIT_TOLERANCE = 0.01  # what was stored with fewer digits is a bit off
 LEAST_SHARE = 1e-6  # of the old appearance, and of the new one
 # Pairs with so many numbers of looks and class scores to compare take longer than finding out which ones decide.
 MANY_FLOATS = 150_000
@@ -93,6 +94,7 @@ class ByteTracker:
     ) -> None:
         self._config = config
         self._common_look = CommonLook(config.max_common_likeness)
+        self._are_unit: bool | None = None  # the embeddings, once there was one
         self._new_share = np.array(min(max(1 - config.embedding_momentum, LEAST_SHARE), 1 - LEAST_SHARE), np.float32)
         self._motion_weight = np.array(config.motion_weight, np.float32)
         self._looks_weight = np.array(1 - self._motion_weight)
@@ -110,8 +112,10 @@ class ByteTracker:
 
         `camera` (2, 3), in every frame or in none: how the picture moved since the frame before, in px (see
         `camera.py`); without it, what all boxes do at once tells (see `camera_shift.py`). Boxes must be finite and not
-        empty, embeddings at unit length or 0 (see `tracking.usable`). Raises ValueError if time does not rise.
+        empty (see `tracking.usable`); if the first embeddings have unit length, all must. Raises ValueError if time
+        does not rise.
         """
+        detections = self._at_unit_length(detections)
         live = self._live
         step_s = time_s - self._time_s
         if not step_s > 0:
@@ -143,6 +147,17 @@ class ByteTracker:
         slots = self._live.numbers.tolist()
         self._live.keep(np.zeros(0, np.int64))
         yield from map(self._histories.take, slots)
+
+    def _at_unit_length(self, detections: Detections) -> Detections:
+        """With embeddings that are: some of Detic's are three hundred times as long as others, and would be all that
+        counts in a track.
+        """
+        if self._are_unit is None and detections.embeddings.any():
+            length = lengths(detections.embeddings)
+            self._are_unit = bool((np.abs(length - 1) < UNIT_TOLERANCE)[detections.embeddings.any(axis=1)].all())
+        if self._are_unit is False:
+            return replace(detections, embeddings=unit(detections.embeddings))
+        return detections
 
     def _associate(self, detections: Detections, was_seen: Bool) -> Innovations | None:
         """Match the frame's detections to the tracks as they stand, then start tracks from what is left. Returns how

@@ -232,11 +232,10 @@ def seen_once(detections: Detections, refused: Counter[str]) -> Detections:
 
 
 def usable(detections: Detections, frame_hw: tuple[int, int] | None, refused: Counter[str]) -> Detections:
-    """The detections with finite numbers, boxes cut to the frame (None: left as they are if they may be in one), and
-    embeddings at unit length: Detic's are up to three hundred times as long as each other, and in a track the longest
-    would be all that counts. The others are counted in `refused` by reason.
+    """The detections with finite numbers, boxes cut to the frame (None: left as they are if they may be in one); the
+    others are counted in `refused` by reason.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # an embedding may be too long for its numbers
         length = lengths(detections.embeddings)
     arrays = (detections.xyxy, detections.scores[:, None], detections.logits, length[:, None])
     finite = np.all([np.isfinite(array).all(axis=1) for array in arrays], axis=0)
@@ -257,6 +256,5 @@ def usable(detections: Detections, frame_hw: tuple[int, int] | None, refused: Co
             if number
         }
     )
-    is_usable = finite & has_size
-    kept = Detections(xyxy, detections.scores, detections.logits, detections.embeddings).select(is_usable)
-    return replace(kept, embeddings=kept.embeddings / length[is_usable, None])
+    kept = Detections(xyxy, detections.scores, detections.logits, detections.embeddings)
+    return kept.select(finite & has_size)

@@ -74,9 +74,8 @@ class FrameBatch:
 class Detections:
     """One frame's objects: `xyxy` (N, 4) px, `scores` (N,), `logits` (N, C), `embeddings` (N, D).
 
-    `logits` are the detector's per-class scores as they go into the record (background left out). `embeddings` of a
-    detector have any length; a tracker takes them at unit length, or 0 where a look isn't known (see
-    `tracking.usable`). D is 0 where no appearance is used.
+    `logits` are the detector's per-class scores as they go into the record (background left out). Rows of `embeddings`
+    have any length, and are 0 where a look isn't known; D is 0 where no appearance is used.
     """
 
     xyxy: Float32
