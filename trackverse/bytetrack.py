@@ -96,6 +96,9 @@ class ByteTracker:
         self._common_look = CommonLook(config.max_common_likeness)
         self._are_unit: bool | None = None  # the embeddings, once there was one
         self._new_share = np.array(min(max(1 - config.embedding_momentum, LEAST_SHARE), 1 - LEAST_SHARE), np.float32)
+        # Arrays, as numpy takes longer to make one of a number than to compute with it.
+        self._sure_score = np.array(config.track_thresh, np.float32)
+        self._new_score = np.array(config.track_thresh + config.new_track_margin, np.float32)
         self._motion_weight = np.array(config.motion_weight, np.float32)
         self._looks_weight = np.array(1 - self._motion_weight)
         self._least_overlap = _least(MAX_OVERLAP_COST, config.low_match_thresh)
@@ -165,15 +168,15 @@ class ByteTracker:
         """
         if not len(detections):
             return None
-        config, live = self._config, self._live
-        is_sure = detections.scores >= config.track_thresh
+        live = self._live
+        is_sure = detections.scores >= self._sure_score
         labels = class_scores.labels(detections.logits)
         self._common_look.learn(self._time_s, detections.embeddings, labels)
         near, views = self._near(detections, labels)
         rows, taken = self._matched(near, detections, labels, is_sure, was_seen)
         innovations = live.see(rows, self._time_s, detections.xyxy.take(taken, axis=0))
         slots = live.numbers.take(rows)
-        is_new = detections.scores >= config.track_thresh + config.new_track_margin
+        is_new = detections.scores >= self._new_score
         is_new[taken] = False
         new = is_new.nonzero()[0]
         if len(new):

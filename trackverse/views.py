@@ -29,9 +29,8 @@ class Near(NamedTuple):
 
 def overlapping(tracks: Float64, seen: Float32) -> Near:
     """The pairs of tracks, expected at `tracks` (N, 4), and detections, `seen` at (M, 4), that overlap."""
-    num, everything = len(tracks), _together(tracks, seen)
-    i, j = boxes.near_pairs(everything[:, :num].T, everything[:, num:].T)
-    columns = boxes.measured(everything)
+    num, columns = len(tracks), _measured(tracks, seen)
+    i, j = boxes.near_pairs(columns[:4, :num].T, columns[:4, num:].T)
     overlap, _ = boxes.upright_iou(columns.take(i, axis=1), columns.take(j + num, axis=1))
     return Near(i, j, overlap)
 
@@ -44,13 +43,13 @@ def near_and_views(
     And how much (M,) the looks of all detections say about themselves: 1 in plain view, next to nothing where another
     object stands before them, whose looks they have. `labels` (M,) are the detections' classes, None if there is one.
     """
-    num, everything = len(tracks), _together(tracks, seen)
-    columns = boxes.measured(everything)
+    num, columns = len(tracks), _measured(tracks, seen)
     # What hides what is looked for in one go with that: many small steps are what takes the time. A box that hides
     # another one stands lower in the picture, so that it covers some of its lower edge.
-    everything[:, :num] = reached.T
-    everything[1, num:] = everything[3, num:]
-    i, j = boxes.near_pairs(everything.T, columns[:4, num:].T)
+    reaching = columns[:4].copy()
+    reaching[:, :num] = reached.T
+    reaching[1, num:] = reaching[3, num:]
+    i, j = boxes.near_pairs(reaching.T, columns[:4, num:].T)
     one, other = columns.take(i, axis=1), columns.take(j + num, axis=1)
     overlap, common_area = boxes.upright_iou(one, other)
     split = int(i.searchsorted(num))
@@ -65,6 +64,8 @@ def near_and_views(
     return pairs, np.maximum(np.minimum(views, FULL_VIEW, out=views), MIN_VIEW, out=views)
 
 
-def _together(tracks: Float64, seen: Float32) -> Float32:
-    """(4, N + M): the edges of all boxes, the tracks' first."""
-    return np.concatenate([tracks.T, seen.T], axis=1, dtype=np.float32)
+def _measured(tracks: Float64, seen: Float32) -> Float32:
+    """(6, N + M): all boxes as `boxes.measured` has them, the tracks' first."""
+    columns = np.empty((6, len(tracks) + len(seen)), np.float32)
+    np.concatenate([tracks.T, seen.T], axis=1, out=columns[:4], casting="same_kind")
+    return boxes.measure(columns)
