@@ -76,9 +76,10 @@ class CommonLook:
         """(K,): of the mean looks, what is taken off."""
         num_frames, num, num_pairs, likeness = self._counts.T
         likeness = np.minimum(likeness / np.maximum(num_pairs, 1), MOST_ALIKE)
-        # Of unit length squared, the mean has `likeness`, and what is an object's own has the rest.
-        most = self._max_likeness * (1 - likeness) / max(1 - self._max_likeness, 1 - MOST_ALIKE)
-        shares: Float64 = 1 - np.sqrt(np.minimum(most / np.maximum(likeness, 1 - MOST_ALIKE), 1))
+        # Of a look's length squared, the mean has `likeness`, and what is an object's own the rest. What is left of the
+        # mean, (1 - share)² likeness, is to that as the largest likeness is to the rest of 1.
+        left = self._max_likeness / max(1 - self._max_likeness, 1 - MOST_ALIKE) * (1 - likeness)
+        shares: Float64 = 1 - np.sqrt(np.minimum(left / np.maximum(likeness, 1 - MOST_ALIKE), 1))
         # Of n objects in view, each is 1/n of the mean itself, and an object alone is all of it.
         num_others = num / num_frames - 1
         return np.minimum(shares, num_others / (num_others + CENTRE_PRIOR))
