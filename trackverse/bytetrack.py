@@ -29,7 +29,7 @@ from trackverse.kalman import Innovations
 from trackverse.live import LiveTracks
 from trackverse.strays import Strays
 from trackverse.types import LOOK_FRAMES, ROUNDING_S, Bool, Detections, Float32, Float64, Int64, Track
-from trackverse.vectors import cosines, lengths, unit
+from trackverse.vectors import TINY, cosines, lengths, unit
 from trackverse.views import Near, near_and_views, overlapping
 
 # 99 % of a two-dimensional normal distribution's squared Mahalanobis distances: beyond it is a jump, not a motion.
@@ -155,9 +155,10 @@ class ByteTracker:
         """With embeddings that are: some of Detic's are three hundred times as long as others, and would be all that
         counts in a track.
         """
-        if self._are_unit is None and detections.embeddings.any():
+        if self._are_unit is None and detections.embeddings.size:
             length = lengths(detections.embeddings)
-            self._are_unit = bool((np.abs(length - 1) < UNIT_TOLERANCE)[detections.embeddings.any(axis=1)].all())
+            known = length[length > TINY]
+            self._are_unit = bool((np.abs(known - 1) < UNIT_TOLERANCE).all()) if len(known) else None
         if self._are_unit is False:
             return replace(detections, embeddings=unit(detections.embeddings))
         return detections
