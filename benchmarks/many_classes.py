@@ -17,6 +17,7 @@ import argparse
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,15 +26,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from trackverse import associate, boxes, evaluate, mot, mot_embeddings
-from trackverse.bytetrack import ByteTrackConfig, ByteTracker
-from trackverse.refine import RefineConfig, fewest_seen, refine
-from trackverse.strays import Strays
+from trackverse.bytetrack import ByteTrackConfig
 from trackverse.tracking import seen_once, usable
-from trackverse.types import Detections, Float32, Float64, Track, look_frames
+from trackverse.types import Detections, Float32, Float64
 from trackverse.vectors import unit
 
 PERSON, JERSEY, MAN, ANYTHING = range(4)  # classes
-MIN_SCORE = 0.1
 MEAN_LENGTH, LENGTH_SPREAD = 60.0, 0.4  # of features; the spread is of the logarithm, as in Detic's R18
 PART_SHARE, TWICE_SHARE = 0.8, 0.2  # of the people in a frame
 PART = np.array([0.1, 0.15, 0.9, 0.55])  # of a person's box: the jersey's edges
@@ -99,28 +97,12 @@ class Detector:
         return Detections(*(column.astype(np.float32) for column in columns))
 
 
-def tracked(sequence: mot.Sequence, rows: Float64, embeddings: Float32, habits: Habits) -> dict[str, list[Track]]:
-    """The tracks of all that is detected, online and after the second pass."""
-    config, detector = ByteTrackConfig(), Detector(habits, embeddings.shape[1])
-    times_s = np.arange(sequence.num_frames) / sequence.fps
-    with tempfile.TemporaryFile() as file:
-        strays, nobody = Strays(file), Counter[str]()
-        tracker, online = ByteTracker(config, look_frames=look_frames(sequence.fps), strays=strays), list[Track]()
-        for number, time_s in enumerate(times_s.tolist(), start=1):
-            own = np.flatnonzero((rows[:, 0] == number) & (rows[:, 6] >= MIN_SCORE))
-            found = usable(detector(rows[own], embeddings[own]), None, nobody)
-            online += tracker.update(time_s, seen_once(found, nobody))
-        online += tracker.finish()
-        second = refine(
-            online,
-            RefineConfig(),
-            frame_times_s=times_s,
-            sure_score=config.track_thresh,
-            frame_width=sequence.width,
-            strays=strays,
-        )
-        long = [track for track in online if len(track) >= fewest_seen(times_s)]
-        return {"online": long, "with the second pass": list(second)}
+def detections(sequence: mot.Sequence, rows: Float64, embeddings: Float32, habits: Habits) -> Iterator[Detections]:
+    """Of every frame, as a tracker gets them."""
+    detector, nobody = Detector(habits, embeddings.shape[1]), Counter[str]()
+    for number in range(1, sequence.num_frames + 1):
+        own = np.flatnonzero((rows[:, 0] == number) & (rows[:, 6] >= associate.MIN_SCORE))
+        yield seen_once(usable(detector(rows[own], embeddings[own]), None, nobody), nobody)
 
 
 def main() -> None:
@@ -133,7 +115,9 @@ def main() -> None:
     embeddings = unit(mot_embeddings.read(args.crowd, args.embeddings, len(rows)))
     print(f"{'':46}{'HOTA':>8}{'MOTA':>8}{'IDF1':>8}{'IDSW':>8}")
     for name, habits in HABITS.items():
-        for when, tracks in tracked(sequence, rows, embeddings, habits).items():
+        for when, second_pass in (("online", False), ("with the second pass", True)):
+            found = detections(sequence, rows, embeddings, habits)
+            tracks = associate.tracks_of(sequence, found, ByteTrackConfig(), Counter(), second_pass=second_pass)
             people = [track for track in tracks if track.logits.sum(axis=0).argmax() != JERSEY]
             with tempfile.TemporaryDirectory() as folder:
                 associate.write_tracks(Path(folder) / f"{sequence.name}.txt", people, sequence.fps)

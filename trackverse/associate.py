@@ -15,8 +15,9 @@ import logging
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -131,19 +132,37 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
     if args.nms is None and _come_twice(rows[kept], first_of_frame):
         message = "%s: many detections lie on surer ones; are they of one object? --nms %g drops them"
         log.warning(message, sequence.folder, ADVISED_NMS)
-    times_s = np.arange(sequence.num_frames) / sequence.fps
+
+    def of_frame(start: int, stop: int) -> Detections:
+        mine = kept[start:stop]
+        found = usable(_detections(rows[mine], embeddings[mine]), None, refused)
+        return found if args.nms is None else _without_doubles(found, args.nms, refused)
+
+    found = (of_frame(start, stop) for start, stop in pairwise(first_of_frame.tolist()))
+    tracks = tracks_of(sequence, found, config, refused, second_pass=args.refine)
+    return tracks if args.refine or args.raw_boxes else _smooth(tracks, sequence)
+
+
+def tracks_of(
+    sequence: mot.Sequence,
+    found: Iterable[Detections],
+    config: ByteTrackConfig,
+    refused: Counter[str],
+    *,
+    second_pass: bool,
+) -> list[Track]:
+    """The tracks of what is `found` in all frames of a sequence, in turn; those that aren't kept are counted in
+    `refused` by reason.
+    """
+    times_s = _times_s(sequence)
     with TemporaryFile() as class_scores:
-        strays = Strays(class_scores) if args.refine else None
+        strays = Strays(class_scores) if second_pass else None
         tracker = ByteTracker(config, look_frames=look_frames(sequence.fps), strays=strays)
         tracks = list[Track]()
-        for number, time_s in enumerate(times_s.tolist()):
-            mine = kept[first_of_frame[number] : first_of_frame[number + 1]]
-            detections = usable(_detections(rows[mine], embeddings[mine]), None, refused)
-            if args.nms is not None:
-                detections = _without_doubles(detections, args.nms, refused)
+        for time_s, detections in zip(times_s.tolist(), found, strict=True):
             tracks += tracker.update(time_s, detections)
         tracks += tracker.finish()
-        if args.refine:
+        if second_pass:
             refined = refine(
                 tracks,
                 RefineConfig(),
@@ -157,7 +176,12 @@ def associate(sequence: mot.Sequence, args: Namespace, refused: Counter[str]) ->
     min_seen = fewest_seen(times_s)
     long = [track for track in tracks if len(track) >= min_seen]
     refused[SEEN_TOO_LITTLE.format(min_seen)] += len(tracks) - len(long)
-    return long if args.raw_boxes else _smooth(long, times_s, sequence.fps)
+    return long
+
+
+def _times_s(sequence: mot.Sequence) -> Float64:
+    """(F,): of its frames."""
+    return np.arange(sequence.num_frames) / sequence.fps
 
 
 def _config(args: Namespace, usual: ByteTrackConfig, fps: float) -> ByteTrackConfig:
@@ -201,10 +225,10 @@ def _come_twice(rows: Float64, first_of_frame: Int64) -> bool:
     return num > 0 and gone.total() >= MANY_DOUBLES * num
 
 
-def _smooth(tracks: Sequence[Track], frame_times_s: Float64, fps: float) -> list[Track]:
+def _smooth(tracks: Sequence[Track], sequence: mot.Sequence) -> list[Track]:
     """The tracks with smoothed boxes, and with boxes in gaps that a detector leaves now and then."""
-    max_blink_s = max(MAX_BLINK_S, 2 / fps) + ROUNDING_S
-    return smoothing.smooth_tracks([_without_blinks(track, frame_times_s, max_blink_s) for track in tracks])
+    times_s, max_blink_s = _times_s(sequence), max(MAX_BLINK_S, 2 / sequence.fps) + ROUNDING_S
+    return smoothing.smooth_tracks([_without_blinks(track, times_s, max_blink_s) for track in tracks])
 
 
 def _without_blinks(track: Track, frame_times_s: Float64, max_blink_s: float) -> Track:
